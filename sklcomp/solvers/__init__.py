@@ -1,0 +1,1 @@
+"""Solvers: functions on checked arrays that know nothing about estimators."""

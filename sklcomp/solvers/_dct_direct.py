@@ -1,0 +1,162 @@
+"""Exact recovery by one factorisation, on the smaller side of the problem.
+
+Products of cosines are sums of cosines, so the entries of ``A = C^T diag(W) C`` come
+from one table: with ``h`` the even, 2n-periodic cosine series of the weights,
+``A[x, y] = sum of h(x_a - y_a or x_a + y_a + 1)`` over the two choices for every axis a
+(the image and its reflections). Few missing pixels: factorise ``A_mm``. Few observed
+pixels: factorise the kernel of the pseudo-inverse between them. Short bands (order 1 or
+2 in one dimension): a banded factorisation of any length.
+"""
+
+import numpy as np
+from scipy.fft import dctn, idctn
+from scipy.linalg import LinAlgError, cho_factor, cho_solve, solveh_banded
+
+from sklcomp.solvers._jit import njit
+
+
+def direct_size(observed: np.ndarray, weights: np.ndarray) -> int:
+    """Unknowns of the smaller factorisation that is possible for this mask."""
+    n_observed = int(observed.sum())
+    n_missing = observed.size - n_observed
+    # The pseudo-inverse is handled with the constant as its only null vector.
+    has_dual = np.all(weights.flat[1:] > 0)
+    return min(n_missing, n_observed) if has_dual else n_missing
+
+
+def solve_direct(
+    residual, observed, *, weights, order, axis_scale=None, callback=None, **_
+):
+    """Corrections of a batch of images, and the residuals that rounding leaves."""
+    correction = np.zeros_like(residual)
+    gap = np.zeros(len(residual))
+    for image, known, out, i in zip(
+        residual, observed, correction, range(len(residual)), strict=True
+    ):
+        out[...] = _solve_one(image, known, weights, order)
+        left = image - idctn(weights * dctn(out, norm="ortho"), norm="ortho")
+        size = np.linalg.norm(image)
+        gap[i] = np.linalg.norm(left[~known]) / size if size > 0 else 0
+    if callback is not None:
+        callback(0)
+    return correction, np.zeros(len(residual), dtype=int), gap
+
+
+def _solve_one(residual, observed, weights, order):
+    if not residual.any():
+        return np.zeros_like(residual)
+    n_observed = int(observed.sum())
+    is_1d = max(observed.shape) == observed.size
+    try:
+        if is_1d and order in (1, 2):
+            return _solve_banded(residual, observed, weights, int(order))
+        if direct_size(observed, weights) == n_observed:
+            return _solve_dual(residual, observed, weights)
+        return _solve_primal(residual, observed, weights)
+    except LinAlgError as error:
+        msg = (
+            f"The direct solver met a singular system with {n_observed} observed "
+            f"pixels of {observed.size}: the weights leave a component undetermined. "
+            "Use solver='pcg', which stays next to the nearest observed pixels."
+        )
+        raise ValueError(msg) from error
+
+
+def _solve_primal(residual, observed, weights):
+    """``A_mm e_m = r_m``."""
+    points = np.argwhere(~observed)
+    factor = cho_factor(_kernel(weights, points), lower=True, overwrite_a=True)
+    correction = np.zeros_like(residual)
+    correction[~observed] = cho_solve(factor, residual[~observed])
+    return correction
+
+
+def _solve_dual(residual, observed, weights):
+    """``A e = r + P_o^T l`` with ``e_o = 0``: solve for l on the observed pixels.
+
+    Where W is zero at the constant, ``l`` balances the sum of ``r`` and a constant is
+    left free; a positive level in place of that zero makes the kernel definite and
+    changes nothing else.
+    """
+    with_constant = weights.flat[0] == 0
+    inverse = np.empty_like(weights)
+    inverse.flat[1:] = 1 / weights.flat[1:]
+    inverse.flat[0] = inverse.flat[1] if with_constant else 1 / weights.flat[0]
+    points = np.argwhere(observed)
+    factor = cho_factor(_kernel(inverse, points), lower=True, overwrite_a=True)
+    particular = idctn(inverse * dctn(residual, norm="ortho"), norm="ortho")
+    multiplier = cho_solve(factor, -particular[observed])
+    constant = 0.0
+    if with_constant:
+        ones = cho_solve(factor, np.ones(len(points)))
+        constant = (multiplier.sum() + residual.sum()) / ones.sum()
+        multiplier -= constant * ones
+    source = residual.copy()
+    source[observed] += multiplier
+    correction = idctn(inverse * dctn(source, norm="ortho"), norm="ortho") + constant
+    correction[observed] = 0
+    return correction
+
+
+def _solve_banded(residual, observed, weights, bandwidth):
+    """``A_mm e_m = r_m`` for a stencil on a line: compressing keeps the band."""
+    line, known = residual.ravel(), observed.ravel()
+    table = _cosine_table(weights.ravel())
+    missing = np.flatnonzero(~known)
+    bands = np.zeros((bandwidth + 1, len(missing)))
+    for offset in range(bandwidth + 1):
+        left, right = missing[: len(missing) - offset], missing[offset:]
+        entries = table[right - left] + table[_reflect(left + right + 1, line.size)]
+        bands[bandwidth - offset, offset:] = np.where(
+            right - left <= bandwidth, entries, 0
+        )
+    correction = np.zeros_like(line)
+    correction[missing] = solveh_banded(bands, line[missing], overwrite_ab=True)
+    return correction.reshape(residual.shape)
+
+
+def _cosine_table(weights):
+    """h of the module docstring at distances 0..n of every axis, by one DCT-I."""
+    padded = np.pad(weights, [(0, 1)] * weights.ndim)
+    return dctn(padded, type=1) / np.prod([2 * n for n in weights.shape])
+
+
+def _reflect(distance, n):
+    return np.where(distance > n, 2 * n - distance, distance)
+
+
+def _kernel(weights, points):
+    """``A`` between the given pixels, as a symmetric matrix (lower part filled)."""
+    table = _cosine_table(weights)
+    strides = np.array(table.strides) // table.itemsize
+    return _gather(
+        np.ascontiguousarray(points),
+        np.array(weights.shape),
+        strides,
+        table.ravel(),
+    )
+
+
+@njit
+def _gather(points, shape, strides, table):
+    """Lower triangle of the sum of the table over all reflections."""
+    n_points, n_axes = points.shape
+    out = np.zeros((n_points, n_points))
+    offsets = np.empty(2 * n_axes, np.int64)
+    for i in range(n_points):
+        for j in range(i + 1):
+            for a in range(n_axes):
+                plain = abs(points[i, a] - points[j, a])
+                mirrored = points[i, a] + points[j, a] + 1
+                if mirrored > shape[a]:
+                    mirrored = 2 * shape[a] - mirrored
+                offsets[2 * a] = plain * strides[a]
+                offsets[2 * a + 1] = mirrored * strides[a]
+            total = 0.0
+            for choice in range(1 << n_axes):
+                position = 0
+                for a in range(n_axes):
+                    position += offsets[2 * a + ((choice >> a) & 1)]
+                total += table[position]
+            out[i, j] = total
+    return out
