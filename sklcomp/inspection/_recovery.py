@@ -1,0 +1,163 @@
+"""Pictures of recovered images."""
+
+from typing import Any
+
+import numpy as np
+
+from sklcomp.metrics import psnr
+
+
+class RecoveryDisplay:
+    """Images with missing pixels beside what an imputer makes of them.
+
+    One row an image: the observed pixels, the recovered image and, if known, the true
+    one. It is recommended to make a display with :meth:`from_estimator`.
+
+    Parameters
+    ----------
+    observed : ndarray of shape (n_images, height, width[, channels])
+        Images with NaN where a pixel is missing.
+    recovered : ndarray of the same shape
+        Images without missing pixels.
+    true : ndarray of the same shape, default=None
+        Complete images.
+
+    Attributes
+    ----------
+    figure_ : matplotlib.figure.Figure
+        The figure.
+    ax_ : ndarray of shape (n_images, n_columns) of matplotlib.axes.Axes
+        One row an image, one column a kind of picture.
+
+    See Also
+    --------
+    sklcomp.recovery.DCTImputer : The estimator that it is made for.
+
+    Examples
+    --------
+    >>> from sklcomp.datasets import make_masked_images
+    >>> from sklcomp.inspection import RecoveryDisplay
+    >>> from sklcomp.recovery import DCTImputer
+    >>> X, y = make_masked_images(n_samples=2, random_state=0)
+    >>> imputer = DCTImputer().fit(X)
+    >>> display = RecoveryDisplay.from_estimator(imputer, X, y)
+    >>> display.ax_.shape
+    (2, 3)
+    """
+
+    def __init__(
+        self,
+        *,
+        observed: np.ndarray,
+        recovered: np.ndarray,
+        true: np.ndarray | None = None,
+    ) -> None:
+        self.observed = observed
+        self.recovered = recovered
+        self.true = true
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        y: Any = None,
+        *,
+        n_images: int = 4,
+        image_shape: tuple[int, ...] | None = None,
+        figure: Any = None,
+    ) -> "RecoveryDisplay":
+        """Recover the first images of X and draw them.
+
+        Parameters
+        ----------
+        estimator : estimator with ``transform``
+            Fitted imputer.
+        X : array-like of shape (n_samples, n_features) or (n_samples, *image_shape)
+            Images, NaN where a pixel is missing.
+        y : array-like of the same shape, default=None
+            Complete images.
+        n_images : int, default=4
+            At most so many rows are drawn.
+        image_shape : tuple of int, default=None
+            (height, width[, channels]); None takes ``estimator.image_shape_`` where it
+            exists, else the shape of X.
+        figure : matplotlib figure, default=None
+            Where to draw; None makes a new one.
+
+        Returns
+        -------
+        display : RecoveryDisplay
+            With ``figure_`` and ``ax_``.
+        """
+        X = np.asarray(X, dtype=np.float64)[:n_images]
+        shape = image_shape or getattr(estimator, "image_shape_", X.shape[1:])
+        shape = (len(X), *((1,) * (2 - len(shape))), *shape)
+        if len(shape) > 4:
+            msg = f"images of shape {shape[1:]} cannot be drawn; give slices of them."
+            raise ValueError(msg)
+        recovered = np.asarray(estimator.transform(X)).reshape(shape)
+        true = (
+            None if y is None else np.asarray(y, np.float64)[:n_images].reshape(shape)
+        )
+        display = cls(observed=X.reshape(shape), recovered=recovered, true=true)
+        return display.plot(figure=figure)
+
+    def plot(self, *, figure: Any = None) -> "RecoveryDisplay":
+        """Draw the images.
+
+        Parameters
+        ----------
+        figure : matplotlib figure, default=None
+            Where to draw; None makes a new one.
+
+        Returns
+        -------
+        display : RecoveryDisplay
+            This object, with ``figure_`` and ``ax_``.
+        """
+        import matplotlib.pyplot as plt
+
+        columns = [("observed", self.observed), ("recovered", self.recovered)]
+        if self.true is not None:
+            columns.append(("true", self.true))
+        n_images = len(self.observed)
+        if figure is None:
+            size = (2.4 * len(columns), 2.6 * n_images)
+            figure = plt.figure(figsize=size, layout="constrained")
+        self.figure_ = figure
+        self.ax_ = figure.subplots(n_images, len(columns), squeeze=False)
+        for row, axes in enumerate(self.ax_):
+            reference = self.observed if self.true is None else self.true
+            low, high = np.nanmin(reference[row]), np.nanmax(reference[row])
+            unit = (high - low) or 1.0
+            for (name, images), ax in zip(columns, axes, strict=True):
+                picture = np.squeeze((images[row] - low) / unit, axis=_gray(images))
+                ax.imshow(_opaque(picture), cmap=_gray_map(plt), vmin=0, vmax=1)
+                ax.set_axis_off()
+                ax.set_title(self._title(name, row, unit), fontsize="small")
+        return self
+
+    def _title(self, name, row, unit):
+        if name == "observed":
+            known = np.mean(~np.isnan(self.observed[row]))
+            return f"observed: {known:.0%}"
+        if name == "recovered" and self.true is not None:
+            value = psnr(self.true[row], self.recovered[row], data_range=unit)
+            return f"recovered: {value:.1f} dB"
+        return name
+
+
+def _gray(images):
+    """Axis of a single channel, which imshow does not take."""
+    return -1 if images.ndim == 4 and images.shape[-1] == 1 else ()
+
+
+def _gray_map(plt):
+    """Gray levels, with missing pixels in a colour that no gray image has."""
+    return plt.get_cmap("gray").with_extremes(bad="#6a51a3")
+
+
+def _opaque(picture):
+    """Colours within [0, 1]; missing pixels of a colour image become black."""
+    return np.nan_to_num(np.clip(picture, 0, 1)) if picture.ndim == 3 else picture

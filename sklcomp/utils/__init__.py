@@ -1,0 +1,1 @@
+"""Shared helpers: validation, randomness and the door to scikit-learn's internals."""

@@ -1,0 +1,66 @@
+"""The only door to private or experimental names of scikit-learn.
+
+When scikit-learn changes one of them, this file is the one that changes with it.
+"""
+
+from collections.abc import Callable
+from threading import Lock
+from typing import Any
+
+from sklearn.base import _fit_context as fit_context
+from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.utils._param_validation import (
+    Interval,
+    StrOptions,
+    validate_params,
+)
+from sklearn.utils._set_output import _get_output_config
+
+__all__ = [
+    "CallbackSupportMixin",
+    "IterationReporter",
+    "Interval",
+    "StrOptions",
+    "fit_context",
+    "transform_output",
+    "validate_params",
+    "with_callbacks",
+]
+
+
+def transform_output(estimator: Any) -> str:
+    """Container that ``transform`` is asked for: "default", "pandas" or "polars"."""
+    return _get_output_config("transform", estimator)["dense"]
+
+
+class IterationReporter:
+    """Tells an estimator's callbacks of each iteration, from any thread.
+
+    Made at the start of ``fit``, within :func:`with_callbacks`; called once per
+    iteration, it returns True as soon as one callback has asked to stop, and from then
+    on always.
+    """
+
+    def __init__(self, estimator: Any, *, X: Any = None, y: Any = None) -> None:
+        self._estimator = estimator
+        self._root = estimator._init_callback_context(max_subtasks=None)
+        self._root.call_on_fit_task_begin(estimator=estimator, X=X, y=y)
+        self._silent = not getattr(estimator, "_skl_callbacks", [])
+        self._lock = Lock()
+        self._stopped = False
+
+    def __call__(self, iteration: int) -> bool:
+        """Report one iteration; True asks the solver to stop."""
+        if self._silent or self._stopped:
+            return self._stopped
+        with self._lock:
+            task = self._root.subcontext(task_name="iteration")
+            task.call_on_fit_task_begin(estimator=self._estimator)
+            self._stopped |= task.call_on_fit_task_end(estimator=self._estimator)
+        return self._stopped
+
+    def finish(self, attributes: Callable[[], dict[str, Any]]) -> None:
+        """Report the end of the fit with the attributes of the fitted estimator."""
+        self._root.call_on_fit_task_end(
+            estimator=self._estimator, reconstruction_attributes=attributes
+        )
