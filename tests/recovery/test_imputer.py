@@ -1,0 +1,212 @@
+"""DCTImputer: equal to recover_image row by row, and at home in scikit-learn."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+
+from sklcomp.datasets import make_masked_images
+from sklcomp.recovery import DCTImputer, recover_image
+
+
+@pytest.fixture
+def images():
+    return make_masked_images(n_samples=6, image_shape=(24, 20), random_state=0)
+
+
+@pytest.mark.parametrize("order", [1, 1.5, 2])
+def test_equals_recover_image_row_by_row(images, order):
+    X, _ = images
+    expected = np.stack([recover_image(image, order=order) for image in X])
+    imputer = DCTImputer(order=order).fit(X)
+    np.testing.assert_allclose(imputer.transform(X), expected, atol=1e-6)
+    rows = X.reshape(6, -1)
+    flat = DCTImputer((24, 20), order=order).fit(rows)
+    np.testing.assert_array_equal(
+        flat.transform(rows), imputer.transform(X).reshape(6, -1)
+    )
+    single = np.concatenate([imputer.transform(X[i : i + 1]) for i in range(6)])
+    np.testing.assert_allclose(single, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("channel_axis", [0, 2, -1])
+def test_channels_equal_recover_image(rng, channel_axis):
+    X, _ = make_masked_images(rng.random((3, 10, 12, 3)), missing=0.6, random_state=0)
+    expected = np.stack([recover_image(image, channel_axis=-1) for image in X])
+    X = np.moveaxis(X, -1, channel_axis + 1 if channel_axis >= 0 else -1)
+    found = DCTImputer(channel_axis=channel_axis).fit_transform(X)
+    assert found.shape == X.shape
+    found = np.moveaxis(found, channel_axis + 1 if channel_axis >= 0 else -1, -1)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_fit_transform_equals_fit_and_transform_and_sees_new_images(images):
+    X, _ = images
+    imputer = DCTImputer()
+    both = imputer.fit_transform(X)
+    np.testing.assert_array_equal(imputer.transform(X), both)
+    # What transform returns does not depend on what fit saw.
+    other = DCTImputer().fit(X[:2])
+    np.testing.assert_array_equal(other.transform(X), both)
+    assert imputer.n_iter_ >= 1
+    assert imputer.converged_
+    assert imputer.image_shape_ == (24, 20)
+    assert imputer.fill_value_ == pytest.approx(np.nanmean(X))
+
+
+def test_result_does_not_depend_on_n_jobs(monkeypatch):
+    monkeypatch.setattr("sklcomp.recovery._imputer.BATCH_PIXELS", 2 * 40 * 40)
+    X, _ = make_masked_images(
+        n_samples=7, image_shape=(40, 40), missing=0.5, random_state=0
+    )
+    one = DCTImputer(n_jobs=1).fit_transform(X)
+    for n_jobs in (2, 4, -1):
+        np.testing.assert_array_equal(DCTImputer(n_jobs=n_jobs).fit_transform(X), one)
+    big, _ = make_masked_images(n_samples=1, image_shape=(99, 70), random_state=0)
+    np.testing.assert_array_equal(
+        DCTImputer(n_jobs=2).fit_transform(big), DCTImputer().fit_transform(big)
+    )
+
+
+def test_pipeline_and_grid_search_on_digits(rng):
+    X, y = load_digits(return_X_y=True)
+    X, y = X[:600], y[:600]
+    X = np.where(rng.random(X.shape) < 0.6, np.nan, X)
+
+    def accuracy(imputer, grid):
+        pipeline = make_pipeline(imputer, LogisticRegression(max_iter=3000, C=0.01))
+        return GridSearchCV(pipeline, grid, cv=3).fit(X, y)
+
+    ours = accuracy(DCTImputer((8, 8)), {"dctimputer__order": [1, 1.5]})
+    theirs = accuracy(SimpleImputer(), {})
+    assert ours.best_params_.keys() == {"dctimputer__order"}
+    assert ours.best_score_ > theirs.best_score_
+    again = pickle.loads(pickle.dumps(ours))
+    np.testing.assert_array_equal(again.predict(X), ours.predict(X))
+
+
+def test_frames_keep_their_names(images):
+    rows = images[0].reshape(6, -1)
+    names = [f"pixel{i}" for i in range(rows.shape[1])]
+    expected = DCTImputer((24, 20)).fit_transform(rows)
+    for kind, frame in (
+        ("pandas", pd.DataFrame(rows, columns=names)),
+        ("polars", pl.DataFrame(rows, schema=names)),
+    ):
+        imputer = DCTImputer((24, 20)).set_output(transform=kind)
+        found = imputer.fit_transform(frame)
+        assert isinstance(found, type(frame))
+        assert list(found.columns) == names
+        np.testing.assert_array_equal(found.to_numpy(), expected)
+        assert list(imputer.get_feature_names_out()) == names
+    with pytest.raises(ValueError, match="feature names"):
+        imputer.transform(pd.DataFrame(rows, columns=names[::-1]))
+
+
+def test_images_and_data_frames_do_not_mix(images):
+    imputer = DCTImputer().set_output(transform="pandas")
+    with pytest.raises(ValueError, match=r"give flat rows .*image_shape=\(24, 20\)"):
+        imputer.fit_transform(images[0])
+
+
+def test_missing_values_other_than_nan(images):
+    X, _ = images
+    expected = DCTImputer().fit_transform(X)
+    marked = np.where(np.isnan(X), -1, X)
+    np.testing.assert_array_equal(
+        DCTImputer(missing_values=-1).fit_transform(marked), expected
+    )
+    with pytest.raises(ValueError, match="contains NaN"):
+        DCTImputer(missing_values=-1).fit(X.reshape(6, -1))
+
+
+def test_clip_limits_what_is_filled_and_nothing_else(images):
+    X, _ = images
+    lost = np.isnan(X)
+    free = DCTImputer(order=2).fit_transform(X)
+    low, high = np.nanmin(X, axis=(1, 2)), np.nanmax(X, axis=(1, 2))
+    assert (free.max(axis=(1, 2)) > high).any()
+    expected = np.clip(free, low[:, None, None], high[:, None, None])
+    found = DCTImputer(order=2, clip="observed").fit_transform(X)
+    np.testing.assert_array_equal(found, expected)
+    tight = DCTImputer(order=2, clip=(0.4, 0.6)).fit_transform(X)
+    np.testing.assert_array_equal(tight[~lost], X[~lost])
+    np.testing.assert_array_equal(tight[lost], np.clip(free, 0.4, 0.6)[lost])
+
+
+def test_score_is_minus_the_error_at_hidden_pixels(images):
+    X, y = make_masked_images(
+        n_samples=4, image_shape=(32, 32), missing=0.5, random_state=0
+    )
+    imputer = DCTImputer().fit(X)
+    score = imputer.score(X)
+    assert score == imputer.score(X)
+    assert score != DCTImputer(random_state=1).fit(X).score(X)
+    assert DCTImputer(random_state=1).fit(X).score(X) == DCTImputer(random_state=1).fit(
+        X
+    ).score(X)
+    missing_error = np.mean((imputer.transform(X) - y)[np.isnan(X)] ** 2)
+    # Hiding 15 % more than what is missing already: the same error, a little larger.
+    assert missing_error / 1.5 < -score < missing_error * 2.5
+    constant = np.where(np.isnan(X), np.nan, 3.0)
+    assert imputer.score(constant) == pytest.approx(0, abs=1e-20)
+    lonely = np.full((4, 32, 32), np.nan)
+    lonely[:, 3, 3] = 1.0
+    with pytest.raises(ValueError, match="hides none of the 4 observed pixels"):
+        imputer.score(lonely)
+
+
+def test_search_over_order_by_score(images):
+    """GridSearchCV without a scorer tunes on held-out pixels."""
+    X, _ = images
+    search = GridSearchCV(DCTImputer((24, 20)), {"order": [0.5, 1.5]}, cv=2)
+    search.fit(X.reshape(6, -1))
+    assert search.best_params_ == {"order": 1.5}
+    assert search.best_score_ < 0
+
+
+def test_image_without_observed_pixels_is_filled_with_the_mean(images):
+    X, _ = images
+    imputer = DCTImputer().fit(X)
+    blank = X[:2].copy()
+    blank[1] = np.nan
+    with pytest.warns(UserWarning, match="1 of 2 images have no observed pixel"):
+        found = imputer.transform(blank)
+    np.testing.assert_array_equal(found[1], np.full((24, 20), imputer.fill_value_))
+    np.testing.assert_allclose(found[0], imputer.transform(X[:1])[0], atol=1e-6)
+
+
+def test_clone_keeps_parameters():
+    imputer = DCTImputer((3, 4), order=1, clip=(0, 1))
+    assert clone(imputer).get_params() == imputer.get_params()
+
+
+@pytest.mark.parametrize(
+    ("settings", "shape", "message"),
+    [
+        ({"image_shape": (3, 3)}, (2, 12), r"3 x 3 = 9 pixels, but X has 12 features"),
+        ({"image_shape": (0, 3)}, (2, 12), "has 0 x 3 = 0 pixels"),
+        ({"image_shape": (3, 4)}, (2, 4, 3), r"expecting \(3, 4\)"),
+        ({"channel_axis": 2}, (2, 4, 3), "channel_axis=2 does not exist"),
+        ({"channel_axis": 0}, (2, 12), "channel_axis=0 does not exist"),
+        ({"clip": (1, 0)}, (2, 12), "low < high"),
+        ({"clip": "tight"}, (2, 12), "'clip' parameter"),
+        ({"holdout": 1.0}, (2, 12), "'holdout' parameter"),
+        ({"order": -1}, (2, 12), "'order' parameter"),
+        ({"solver": "stencil"}, (2, 12), "serves order 1 and 2"),
+    ],
+)
+def test_bad_settings_are_named_in_fit(rng, settings, shape, message):
+    imputer = DCTImputer(**settings)  # says nothing yet
+    X = rng.random(shape)
+    X.flat[1] = np.nan
+    with pytest.raises(ValueError, match=message):
+        imputer.fit(X)
