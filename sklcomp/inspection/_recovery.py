@@ -73,7 +73,7 @@ class RecoveryDisplay:
         ----------
         estimator : estimator with ``transform``
             Fitted imputer.
-        X : array-like of shape (n_samples, n_features) or (n_samples, *image_shape)
+        X : array-like of shape (n_samples, n_features) or (n_samples,) + image_shape
             Images, NaN where a pixel is missing.
         y : array-like of the same shape, default=None
             Complete images.

@@ -101,7 +101,7 @@ class DCTImputer(
         Whether all images of the fit data reached ``tol``.
     n_features_in_ : int
         Pixels (times channels) of one image.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns; only if X had names that are all strings.
 
     See Also
@@ -187,7 +187,7 @@ class DCTImputer(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features) or (n_samples, *image_shape)
+        X : array-like of shape (n_samples, n_features) or (n_samples,) + image_shape
             Images, one a row; ``missing_values`` marks what is missing.
         y : None
             Ignored.
@@ -205,7 +205,7 @@ class DCTImputer(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features) or (n_samples, *image_shape)
+        X : array-like of shape (n_samples, n_features) or (n_samples,) + image_shape
             Images, one a row; ``missing_values`` marks what is missing.
         y : None
             Ignored.
@@ -222,7 +222,7 @@ class DCTImputer(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features) or (n_samples, *image_shape)
+        X : array-like of shape (n_samples, n_features) or (n_samples,) + image_shape
             Images, one a row; ``missing_values`` marks what is missing.
 
         Returns
@@ -240,7 +240,7 @@ class DCTImputer(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features) or (n_samples, *image_shape)
+        X : array-like of shape (n_samples, n_features) or (n_samples,) + image_shape
             Images, one a row; ``missing_values`` marks what is missing.
         y : None
             Ignored.
