@@ -80,16 +80,19 @@ def race(rivals, *, repeats=3):
 def peak_memory(call, warm_up=None):
     """Growth of the peak resident memory during ``call``, in bytes.
 
-    Runs in a forked child, where C allocations are seen as well as Python's. The
-    parent's pages count at the start, ``warm_up`` loads what is loaded once, and Linux
-    is asked to forget the peak so far (``/proc/self/clear_refs``); elsewhere None.
+    Runs in a child process, where C allocations are seen as well as Python's. The
+    child is started afresh: a forked one would reuse memory that its parent has freed
+    and show too little. So ``call`` and ``warm_up``, which loads what is loaded once,
+    must be picklable (``functools.partial`` of functions at module level). Linux is
+    asked to forget the peak so far (``/proc/self/clear_refs``); elsewhere None.
     """
     if not sys.platform.startswith("linux"):
         return None
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_measure_peak, args=(sender, call, warm_up))
     child.start()
+    sender.close()  # so that a child that dies ends the wait
     growth = receiver.recv()
     child.join()
     return growth

@@ -3,6 +3,8 @@
 from _harness import Report, arguments, data_folder, peak_memory, race, spread
 
 # isort: split
+from functools import partial
+
 import numpy as np
 from scipy.interpolate import griddata
 from skimage import data as skdata
@@ -92,10 +94,7 @@ def against_biharmonic(report, folder, seeds, quick):
             if seed == seeds[0]:
                 small = image[:64, :64], mask[:64, :64]
                 peaks = [
-                    peak_memory(
-                        lambda f=f: f(image, mask),  # noqa: B023
-                        lambda f=f: f(*small),  # noqa: B023
-                    )
+                    peak_memory(partial(f, image, mask), partial(f, *small))
                     for f in (recover_image, biharmonic)
                 ]
                 memory = [f"{peak / 2**20:.0f}" for peak in peaks]

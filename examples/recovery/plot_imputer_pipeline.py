@@ -39,15 +39,12 @@ X, y = masked.reshape(len(masked), -1), digits.target
 # %%
 # Which order?
 # ------------
-# The order of the norm is chosen by the accuracy of the classifier behind it. That is
-# not always the order of the smallest error in the pixels.
+# The order of the norm is chosen by the accuracy of the classifier behind it.
 X_train, X_test, y_train, y_test = train_test_split(
     X, y, test_size=0.3, stratify=y, random_state=0
 )
 model = make_pipeline(DCTImputer(image_shape=(8, 8)), SVC())
-search = GridSearchCV(
-    model, {"dctimputer__order": [0.75, 1.0, 1.25, 1.5, 1.75, 2.0]}, cv=5
-)
+search = GridSearchCV(model, {"dctimputer__order": [0.75, 1.0, 1.5, 2.0]}, cv=3)
 search.fit(X_train, y_train)
 for order, score in zip(
     search.cv_results_["param_dctimputer__order"],
@@ -60,18 +57,21 @@ print(f"accuracy on the test set: {search.score(X_test, y_test):.3f}")
 # %%
 # Against the imputers of scikit-learn
 # ------------------------------------
-# The same folds and the same classifier for all of them.
-order = search.best_params_["dctimputer__order"]
-imputers = {
-    "SimpleImputer (mean)": SimpleImputer(keep_empty_features=True),
-    "KNNImputer": KNNImputer(n_neighbors=5, keep_empty_features=True),
-    f"DCTImputer (order {order})": DCTImputer(image_shape=(8, 8), order=order),
+# The same folds and the same classifier for all of them; the search for the order is
+# repeated inside each fold. The averages differ by about as much as the folds do.
+models = {
+    "SimpleImputer (mean)": make_pipeline(
+        SimpleImputer(keep_empty_features=True), SVC()
+    ),
+    "KNNImputer": make_pipeline(KNNImputer(keep_empty_features=True), SVC()),
+    "DCTImputer (default)": model,
+    "DCTImputer (searched)": search,
 }
 folds = StratifiedKFold(5, shuffle=True, random_state=0)
 accuracy = {}
-for name, imputer in imputers.items():
+for name, candidate in models.items():
     start = perf_counter()
-    accuracy[name] = cross_val_score(make_pipeline(imputer, SVC()), X, y, cv=folds)
+    accuracy[name] = cross_val_score(candidate, X, y, cv=folds)
     seconds = perf_counter() - start
     print(
         f"{name:24} accuracy {accuracy[name].mean():.3f} "
@@ -81,7 +81,7 @@ for name, imputer in imputers.items():
 fig, ax = plt.subplots(figsize=(7, 2.4), layout="constrained")
 means = [scores.mean() for scores in accuracy.values()]
 deviations = [scores.std() for scores in accuracy.values()]
-ax.barh(list(accuracy), means, xerr=deviations, color=["0.7", "0.7", "C0"])
+ax.barh(list(accuracy), means, xerr=deviations, color=["0.7", "0.7", "C0", "C0"])
 ax.invert_yaxis()
 ax.set(xlabel="accuracy, 5-fold cross-validation", xlim=(0, 1))
 plt.show()
@@ -89,8 +89,9 @@ plt.show()
 # %%
 # What the classifier sees
 # ------------------------
+# Purple pixels are missing.
 imputer = search.best_estimator_[0]
 display = RecoveryDisplay.from_estimator(
-    imputer, X[:4], complete[:4].reshape(4, -1), n_images=4
+    imputer, X, complete.reshape(X.shape), n_images=3
 )
 plt.show()

@@ -95,8 +95,8 @@ def recover_image(
     Returns
     -------
     recovered : ndarray of the shape of ``img``, float32 or float64
-        Observed entries bit for bit (as floats), the others filled. float32 input, and
-        float16, gives float32.
+        Observed entries bit for bit (as floats), the others filled. float32 input
+        gives float32, all other types float64.
     info : dict
         Only with ``return_info``: "n_iter" (int), "gap" (float) and "converged" (bool),
         the worst of all channels.
@@ -120,8 +120,8 @@ def recover_image(
     -----
     The formulas of the paper could not be had; this is the published idea with our own
     weights. With a mask shared by the channels, mixing them linearly before or after
-    makes no difference. A missing plane of the axis with scale 0 stays at its nearest
-    observed pixels.
+    makes no difference. Where the weights leave a component undetermined (a missing
+    plane of an axis with scale 0), it is that of the nearest observed pixels.
 
     References
     ----------
@@ -302,8 +302,8 @@ def recover_batch(
 
 
 def warn_not_converged(result: SolverResult, tol: float, max_iter: int) -> None:
-    """Warn once for a batch."""
-    if not result.converged.all():
+    """Warn once for a batch of which an image ran out of iterations."""
+    if (~result.converged & (result.n_iter >= max_iter)).any():
         warnings.warn(
             f"{(~result.converged).sum()} of {len(result.converged)} images did not "
             f"reach tol={tol} within max_iter={max_iter} iterations (largest gap "

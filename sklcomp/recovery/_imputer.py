@@ -23,6 +23,7 @@ from sklcomp.utils._sklearn import (
     CallbackSupportMixin,
     Interval,
     IterationReporter,
+    Options,
     StrOptions,
     fit_context,
     transform_output,
@@ -143,8 +144,12 @@ class DCTImputer(
         "image_shape": ["array-like", None],
         "holdout": [Interval(Real, 0, 1, closed="neither")],
         "clip": [StrOptions({"observed"}), tuple, None],
-        "missing_values": [Real, type(np.nan)],
-        "dtype": "no_validation",
+        "missing_values": [Real],
+        "dtype": [
+            Options(type, {np.float32, np.float64}),
+            StrOptions({"float32", "float64"}),
+            None,
+        ],
         "n_jobs": [Integral, None],
         "random_state": ["random_state"],
     }

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.fft import dctn, idctn
 from scipy.ndimage import distance_transform_edt
 
-from sklcomp.solvers._dct_direct import direct_size, solve_direct
+from sklcomp.solvers._dct_direct import direct_size, has_dual, solve_direct
 from sklcomp.solvers._dct_stencil import solve_stencil
 from sklcomp.solvers._result import SolverResult
 
@@ -78,24 +78,30 @@ def solve_dct(
     axis_scale : tuple of float or None
         Scales of the axes in ``Lambda``, for the stencil.
     solver : {"auto", "direct", "pcg", "stencil"}
-        "auto" decides image by image.
+        "auto" decides image by image, and iterates where a factorisation fails.
     max_iter, tol : int, float
         Limits of the iterative solvers, see SolverResult.gap.
     workers : int or None
         Threads of one DCT call.
     callback : callable or None
-        Called as ``callback(iteration)`` after each iteration of a batch (once for a
-        direct solve); True stops this batch with what it has reached.
+        Called as ``callback(iteration)`` after each iteration, or each direct solve;
+        True stops the batch with what it has reached.
 
     Returns
     -------
     SolverResult
         With solutions of the images' dtype; observed pixels are kept bit for bit.
+
+    Raises
+    ------
+    ValueError
+        If "direct" was asked for and the system is singular to working precision.
     """
     start, residual, unit = _prepare(images, observed, weights, workers)
     n_images = len(images)
     n_iter, gap = np.zeros(n_images, dtype=int), np.zeros(n_images)
-    kinds = np.array([_choose(o, weights, order, solver) for o in observed])
+    dual = has_dual(weights)
+    kinds = np.array([_choose(o, dual, order, solver) for o in observed])
     order_of = {"weights": weights, "order": order, "axis_scale": axis_scale}
     for kind, solve in SOLVERS.items():
         rows = np.flatnonzero(kinds == kind)
@@ -105,6 +111,19 @@ def solve_dct(
             residual[rows], observed[rows], **order_of,
             max_iter=max_iter, tol=tol, workers=workers, callback=callback,
         )  # fmt: skip
+        if kind == "direct":
+            failed = gap[rows] > tol
+            correction[failed] = 0
+            if solver == "auto":
+                kinds[rows[failed]] = "pcg"
+            elif failed.any():
+                msg = (
+                    "solver='direct' met a system that is singular to working "
+                    f"precision (residual {gap[rows].max():.2g}): the weights leave a "
+                    "component undetermined, or the order is too high for the data. "
+                    "Use solver='auto', which falls back on 'pcg'."
+                )
+                raise ValueError(msg)
         start[rows] += correction
     # Overflow is told by the caller, who sees infinity in the solution.
     with np.errstate(over="ignore"):
@@ -141,14 +160,14 @@ def _prepare(images, observed, weights, workers):
     return start, residual, (scale, center * scale)
 
 
-def _choose(observed, weights, order, solver):
+def _choose(observed, dual, order, solver):
     """Name of the solver for one image: the cheapest that can serve it."""
     n_missing = observed.size - observed.sum()
     if n_missing == 0:
         return "none"
     if solver != "auto":
         return solver
-    size = direct_size(observed, weights)
+    size = direct_size(observed, dual)
     if sum(n > 1 for n in observed.shape) <= 1:
         if size <= DIRECT_SIZE_1D or order in (1, 2):
             return "direct"

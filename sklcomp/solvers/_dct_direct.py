@@ -15,57 +15,58 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve, solveh_banded
 from sklcomp.solvers._jit import njit
 
 
-def direct_size(observed: np.ndarray, weights: np.ndarray) -> int:
+def has_dual(weights: np.ndarray) -> bool:
+    """Whether the pseudo-inverse has at most the constant as null vector."""
+    return bool(np.count_nonzero(weights) >= weights.size - (weights.flat[0] == 0))
+
+
+def direct_size(observed: np.ndarray, dual: bool) -> int:
     """Unknowns of the smaller factorisation that is possible for this mask."""
-    n_observed = int(observed.sum())
+    n_observed = int(np.count_nonzero(observed))
     n_missing = observed.size - n_observed
-    # The pseudo-inverse is handled with the constant as its only null vector.
-    has_dual = np.all(weights.flat[1:] > 0)
-    return min(n_missing, n_observed) if has_dual else n_missing
+    return min(n_missing, n_observed) if dual else n_missing
 
 
-def solve_direct(
-    residual, observed, *, weights, order, axis_scale=None, callback=None, **_
-):
-    """Corrections of a batch of images, and the residuals that rounding leaves."""
+def solve_direct(residual, observed, *, weights, order, callback=None, **_):
+    """Corrections of a batch of images, and the residuals that rounding leaves.
+
+    The residual of a singular system is infinite, that of an image which had no turn
+    before the callback asked to stop NaN.
+    """
     correction = np.zeros_like(residual)
-    gap = np.zeros(len(residual))
-    for image, known, out, i in zip(
-        residual, observed, correction, range(len(residual)), strict=True
-    ):
-        out[...] = _solve_one(image, known, weights, order)
-        left = image - idctn(weights * dctn(out, norm="ortho"), norm="ortho")
+    gap = np.full(len(residual), np.nan)
+    dual = has_dual(weights)
+    for i, (image, known) in enumerate(zip(residual, observed, strict=True)):
         size = np.linalg.norm(image)
-        gap[i] = np.linalg.norm(left[~known]) / size if size > 0 else 0
-    if callback is not None:
-        callback(0)
+        if size == 0:
+            gap[i] = 0
+            continue
+        try:
+            correction[i] = _solve_one(image, known, weights, order, dual)
+        except LinAlgError:
+            gap[i] = np.inf
+            continue
+        spectrum = weights * dctn(correction[i], norm="ortho")
+        left = image - idctn(spectrum, norm="ortho")
+        gap[i] = np.linalg.norm(left[~known]) / size
+        if callback is not None and callback(i):
+            break
     return correction, np.zeros(len(residual), dtype=int), gap
 
 
-def _solve_one(residual, observed, weights, order):
-    if not residual.any():
-        return np.zeros_like(residual)
-    n_observed = int(observed.sum())
+def _solve_one(residual, observed, weights, order, dual):
     is_1d = max(observed.shape) == observed.size
-    try:
-        if is_1d and order in (1, 2):
-            return _solve_banded(residual, observed, weights, int(order))
-        if direct_size(observed, weights) == n_observed:
-            return _solve_dual(residual, observed, weights)
-        return _solve_primal(residual, observed, weights)
-    except LinAlgError as error:
-        msg = (
-            f"The direct solver met a singular system with {n_observed} observed "
-            f"pixels of {observed.size}: the weights leave a component undetermined. "
-            "Use solver='pcg', which stays next to the nearest observed pixels."
-        )
-        raise ValueError(msg) from error
+    if is_1d and order in (1, 2):
+        return _solve_banded(residual, observed, weights, int(order))
+    if direct_size(observed, dual) < np.count_nonzero(~observed):
+        return _solve_dual(residual, observed, weights)
+    return _solve_primal(residual, observed, weights)
 
 
 def _solve_primal(residual, observed, weights):
     """``A_mm e_m = r_m``."""
     points = np.argwhere(~observed)
-    factor = cho_factor(_kernel(weights, points), lower=True, overwrite_a=True)
+    factor = _factorise(_kernel(weights, points))
     correction = np.zeros_like(residual)
     correction[~observed] = cho_solve(factor, residual[~observed])
     return correction
@@ -83,7 +84,7 @@ def _solve_dual(residual, observed, weights):
     inverse.flat[1:] = 1 / weights.flat[1:]
     inverse.flat[0] = inverse.flat[1] if with_constant else 1 / weights.flat[0]
     points = np.argwhere(observed)
-    factor = cho_factor(_kernel(inverse, points), lower=True, overwrite_a=True)
+    factor = _factorise(_kernel(inverse, points))
     particular = idctn(inverse * dctn(residual, norm="ortho"), norm="ortho")
     multiplier = cho_solve(factor, -particular[observed])
     constant = 0.0
@@ -96,6 +97,15 @@ def _solve_dual(residual, observed, weights):
     correction = idctn(inverse * dctn(source, norm="ortho"), norm="ortho") + constant
     correction[observed] = 0
     return correction
+
+
+def _factorise(matrix):
+    """Cholesky factor; rounding may let a singular matrix pass, its pivots tell."""
+    factor = cho_factor(matrix, lower=True, overwrite_a=True)
+    pivots = np.diag(factor[0])
+    if pivots.min() <= 1e-6 * pivots.max():
+        raise LinAlgError("singular to working precision")
+    return factor
 
 
 def _solve_banded(residual, observed, weights, bandwidth):

@@ -11,6 +11,7 @@ from sklearn.base import _fit_context as fit_context
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils._param_validation import (
     Interval,
+    Options,
     StrOptions,
     validate_params,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "CallbackSupportMixin",
     "IterationReporter",
     "Interval",
+    "Options",
     "StrOptions",
     "fit_context",
     "transform_output",

@@ -8,14 +8,12 @@ import numpy as np
 def as_float_array(values: Any, name: str) -> np.ndarray:
     """Native float32 or float64 array of any dimension; others become float64.
 
-    ``float16`` becomes ``float32``. The input is never written to.
+    The input is never written to.
     """
     array = np.asarray(values)
     if array.dtype.kind == "c":
         msg = f"Complex data not supported: {name} has dtype {array.dtype}."
         raise ValueError(msg)
-    if array.dtype == np.float16:
-        return array.astype(np.float32)
     if array.dtype.kind == "f" and array.dtype.itemsize == 4:
         return array.astype(np.float32, copy=False)
     try:

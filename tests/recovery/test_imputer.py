@@ -201,6 +201,7 @@ def test_clone_keeps_parameters():
         ({"clip": "tight"}, (2, 12), "'clip' parameter"),
         ({"holdout": 1.0}, (2, 12), "'holdout' parameter"),
         ({"order": -1}, (2, 12), "'order' parameter"),
+        ({"dtype": np.int64}, (2, 12), "'dtype' parameter"),
         ({"solver": "stencil"}, (2, 12), "serves order 1 and 2"),
     ],
 )
@@ -210,3 +211,55 @@ def test_bad_settings_are_named_in_fit(rng, settings, shape, message):
     X.flat[1] = np.nan
     with pytest.raises(ValueError, match=message):
         imputer.fit(X)
+
+
+def test_callback_that_stops_leaves_a_usable_model_without_a_warning():
+    X, _ = make_masked_images(
+        n_samples=2, image_shape=(64, 64), missing=0.9, random_state=0
+    )
+
+    class StopAtSecond:
+        def __init__(self):
+            self.n_iterations = 0
+
+        def setup(self, estimator, context): ...
+
+        def teardown(self, estimator, context): ...
+
+        def on_fit_task_begin(self, estimator, context): ...
+
+        def on_fit_task_end(self, estimator, context, *, fitted_estimator):
+            if context.parent is None:
+                filled = fitted_estimator.transform(X)
+                self.is_usable = np.isfinite(filled).all()
+                return False
+            self.n_iterations += 1
+            return self.n_iterations == 2
+
+    callback = StopAtSecond()
+    imputer = DCTImputer(solver="pcg").set_callbacks(callback).fit(X)
+    assert callback.n_iterations == 2
+    assert callback.is_usable
+    assert imputer.n_iter_ == 2
+    assert not imputer.converged_
+    # transform is not told to stop.
+    expected = DCTImputer(solver="pcg").fit_transform(X)
+    np.testing.assert_array_equal(imputer.transform(X), expected)
+
+
+def test_progress_bar_of_scikit_learn(images, capsys):
+    pytest.importorskip("rich", reason="needs the extra progress")
+    from sklearn.callback import ProgressBar
+
+    imputer = DCTImputer().set_callbacks(ProgressBar()).fit(images[0])
+    assert imputer.converged_
+    assert "DCTImputer" in capsys.readouterr().out
+
+
+def test_dtype(images):
+    X, _ = images
+    single = DCTImputer(dtype=np.float32).fit_transform(X)
+    assert single.dtype == np.float32
+    np.testing.assert_allclose(single, DCTImputer().fit_transform(X), atol=1e-5)
+    assert DCTImputer().fit_transform(X.astype(np.float32)).dtype == np.float32
+    assert DCTImputer(dtype="float64").fit_transform(single).dtype == np.float64

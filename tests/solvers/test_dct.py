@@ -178,3 +178,37 @@ def test_callback_stops_the_iterations(rng):
     assert result.n_iter[0] == 3
     assert not result.converged[0]
     assert np.isfinite(found).all()
+
+
+def test_callback_stops_direct_solves_between_images(rng):
+    cases = [random_case(rng, (8, 8)) for _ in range(3)]
+    images, observed = map(np.array, zip(*cases, strict=True))
+    weights = laplacian_eigenvalues((8, 8)) ** 1.5
+    result = solve_dct(
+        images, observed, weights=weights, callback=lambda i: i == 1, solver="direct"
+    )
+    assert result.converged.tolist() == [True, True, False]
+    for i in range(2):
+        expected = dense_solution(images[i], observed[i], weights)
+        np.testing.assert_allclose(result.solution[i], expected, atol=1e-9)
+    assert np.isfinite(result.solution).all()
+
+
+@pytest.mark.parametrize("order", [3, 6])
+def test_where_a_factorisation_fails_auto_iterates(rng, order):
+    """High orders make the kernel between 200 points of a line singular."""
+    image, observed = random_case(rng, (2000,), 0.9)
+    with pytest.raises(ValueError, match="singular to working precision.*'pcg'"):
+        solve(image, observed, order, solver="direct")
+    found, result = solve(image, observed, order, max_iter=5000)
+    assert result.n_iter[0] > 0
+    assert np.isfinite(found).all()
+
+
+def test_undetermined_slice_is_that_of_the_nearest_pixels(rng):
+    image = rng.random((3, 6, 5))
+    observed = np.ones(image.shape, dtype=bool)
+    observed[2] = False
+    found, _ = solve(image, observed, 1, axis_scale=(0, 1, 1), tol=1e-9)
+    # The smoothest plane is a constant; which one, the data do not say.
+    np.testing.assert_allclose(found[2], image[1].mean(), atol=1e-6)
