@@ -238,7 +238,8 @@ class DCTImputer(
         """
         check_is_fitted(self)
         rows, layout = self._check_images(X, reset=False)
-        return self._recover(rows)[0].reshape(layout)
+        result = self._solve(self._to_channels(rows))
+        return self._to_rows(result.solution).reshape(layout)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Minus the mean squared error at observed pixels that are hidden first.
@@ -257,22 +258,24 @@ class DCTImputer(
         """
         check_is_fitted(self)
         rows, _ = self._check_images(X, reset=False)
-        observed = ~np.isnan(rows)
+        channels = self._to_channels(rows)
+        observed = ~np.isnan(channels)
         seed = self.random_state
         if seed is None:
             seed = zlib.crc32(np.packbits(observed).tobytes())
-        draws = check_random_state(seed).random_sample(rows.shape)
+        draws = check_random_state(seed).random_sample(channels.shape)
         hidden = observed & (draws < self.holdout)
-        # An image keeps at least one pixel to be recovered from.
-        hidden[np.flatnonzero((hidden == observed).all(axis=1))] = False
+        # A channel keeps at least one pixel to be recovered from.
+        axes = tuple(range(1, channels.ndim))
+        hidden &= (hidden != observed).any(axis=axes, keepdims=True)
         if not hidden.any():
             msg = (
                 f"holdout={self.holdout} hides none of the {observed.sum()} observed "
                 "pixels; raise holdout or give more pixels."
             )
             raise ValueError(msg)
-        recovered, _ = self._recover(np.where(hidden, np.nan, rows))
-        return -float(np.mean((recovered[hidden] - rows[hidden]) ** 2))
+        result = self._solve(np.where(hidden, np.nan, channels))
+        return -float(np.mean((result.solution[hidden] - channels[hidden]) ** 2))
 
     @with_callbacks
     @fit_context(prefer_skip_nested_validation=True)
@@ -293,11 +296,11 @@ class DCTImputer(
             else 0.0
         )
         reporter = IterationReporter(self, X=X)
-        recovered, result = self._recover(rows, callback=reporter)
+        result = self._solve(self._to_channels(rows), reporter)
         self.n_iter_ = max(1, int(result.n_iter.max(initial=0)))
         self.converged_ = bool(result.converged.all())
         reporter.finish(lambda: vars(self).copy())
-        return recovered.reshape(layout)
+        return self._to_rows(result.solution).reshape(layout)
 
     def _check_images(self, X, *, reset):
         """Flat checked rows with NaN where missing, and the layout to give back."""
@@ -364,22 +367,24 @@ class DCTImputer(
             msg = f"clip={self.clip} must be two numbers (low, high) with low < high."
             raise ValueError(msg)
 
-    def _recover(self, rows, callback=None):
-        """Recovered rows, and the result of their channels."""
+    def _to_channels(self, rows):
+        """Every channel of every image, of shape (n_samples * n_channels, ...)."""
         images = rows.reshape(len(rows), *self.image_shape_)
         if self.channel_axis is not None:
             images = np.moveaxis(images, self._checked_channel_axis() + 1, 1)
-        channels = np.ascontiguousarray(images).reshape(-1, *self.weights_.shape)
-        result = self._solve(channels, callback)
-        filled = result.solution
-        self._clip(filled, channels)
-        filled = filled.reshape(images.shape)
-        if self.channel_axis is not None:
-            filled = np.moveaxis(filled, 1, self._checked_channel_axis() + 1)
-        warn_not_converged(result, self.tol, self.max_iter)
-        return filled.reshape(rows.shape), result
+        return np.ascontiguousarray(images).reshape(-1, *self.weights_.shape)
 
-    def _solve(self, channels, callback):
+    def _to_rows(self, channels):
+        """Inverse of _to_channels."""
+        if self.channel_axis is None:
+            return channels.reshape(len(channels), -1)
+        axis = self._checked_channel_axis()
+        n_channels = self.image_shape_[axis]
+        images = channels.reshape(-1, n_channels, *channels.shape[1:])
+        return np.moveaxis(images, 1, axis + 1).reshape(len(images), -1)
+
+    def _solve(self, channels, callback=None):
+        """Recovered and clipped channels; warns of what is empty or not converged."""
         observed = ~np.isnan(channels)
         counts = observed.reshape(len(channels), -1).sum(axis=1)
         filled = channels.copy()
@@ -390,7 +395,7 @@ class DCTImputer(
                 f"and are filled with fill_value_={self.fill_value_:.6g}, the mean of "
                 "the fit data.",
                 UserWarning,
-                stacklevel=5,
+                stacklevel=3,
             )
         todo = np.flatnonzero((counts > 0) & (counts < channels[0].size))
         size = max(1, BATCH_PIXELS // channels[0].size)
@@ -408,13 +413,15 @@ class DCTImputer(
         for batch, result in zip(batches, results, strict=True):
             filled[batch] = result.solution
             n_iter[batch], gap[batch] = result.n_iter, result.gap
-        return SolverResult(filled, n_iter, gap, gap <= self.tol)
+        self._clip(filled, ~observed)
+        result = SolverResult(filled, n_iter, gap, gap <= self.tol)
+        warn_not_converged(result, self.tol, self.max_iter)
+        return result
 
-    def _clip(self, filled, channels):
+    def _clip(self, filled, missing):
         """Limit the filled pixels, in place."""
         if self.clip is None:
             return
-        missing = np.isnan(channels)
         low, high = self.clip if isinstance(self.clip, tuple) else (None, None)
         for image, gaps in zip(filled, missing, strict=True):
             if gaps.any() and not gaps.all():

@@ -263,3 +263,12 @@ def test_dtype(images):
     np.testing.assert_allclose(single, DCTImputer().fit_transform(X), atol=1e-5)
     assert DCTImputer().fit_transform(X.astype(np.float32)).dtype == np.float32
     assert DCTImputer(dtype="float64").fit_transform(single).dtype == np.float64
+
+
+def test_score_leaves_every_channel_something_to_be_recovered_from(rng):
+    X = rng.random((1, 8, 8, 3))
+    X[0, ..., 1] = np.nan
+    X[0, 4, 4, 1] = 0.5
+    for seed in range(20):  # a channel without pixels would warn, which is an error
+        imputer = DCTImputer(channel_axis=-1, holdout=0.9, random_state=seed).fit(X)
+        assert -1 < imputer.score(X) < 0
