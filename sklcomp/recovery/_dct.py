@@ -14,7 +14,7 @@ from sklcomp.utils._validation import as_float_array, check_mask
 
 # Checked for the function and for the estimator alike.
 PARAMETER_CONSTRAINTS: dict[str, list] = {
-    "order": [Interval(Real, 0, None, closed="neither")],
+    "order": [Interval(Real, 0, 10, closed="right")],
     "weights": ["array-like", None],
     "axis_scale": ["array-like", None],
     "channel_axis": [Integral, None],
@@ -66,7 +66,7 @@ def recover_image(
         True (or 1) where a pixel is observed, of the shape of ``img`` or, with
         ``channel_axis``, of one channel. Values of ``img`` outside the mask are
         ignored. With None the entries that are not NaN are observed.
-    order : float > 0, default=1.5
+    order : float in (0, 10], default=1.5
         Smoothness :math:`q`. 1 is the squared total variation (good for large holes), 2
         the thin plate (good for small gaps), 1.25 to 1.5 serve random masks.
     weights : array-like of shape (n_1, ..., n_d), default=None
@@ -195,7 +195,14 @@ class Spectrum:
                 )
                 raise ValueError(msg)
         if weights is None:
-            self.weights = laplacian_eigenvalues(shape, self.axis_scale) ** order
+            with np.errstate(over="ignore"):
+                self.weights = laplacian_eigenvalues(shape, self.axis_scale) ** order
+            if not np.isfinite(self.weights).all():
+                msg = (
+                    f"axis_scale={self.axis_scale} to the power order={order} "
+                    "overflows; only ratios matter, so divide it by its maximum."
+                )
+                raise ValueError(msg)
         else:
             # Only ratios matter; a maximum of 1 keeps single precision in range.
             self.weights = _non_negative(weights, "weights")

@@ -57,7 +57,7 @@ class DCTImputer(
     channel_axis : int, default=None
         Axis of ``image_shape`` that holds channels, such as -1, recovered one by one;
         None for images without channels.
-    order : float > 0, default=1.5
+    order : float in (0, 10], default=1.5
         Smoothness :math:`q`: 1 for large holes, 2 for small gaps, 1.25 to 1.5 for
         random masks.
     weights : array-like of the shape of one channel, default=None

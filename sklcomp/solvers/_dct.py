@@ -189,9 +189,8 @@ def _filter(images, spectrum, axes, workers=None):
 
 
 def _inner(left, right):
-    """Inner product of each pair of images, accumulated in double precision."""
-    n = len(left)
-    return np.array([np.vdot(left[i], right[i]) for i in range(n)], dtype=np.float64)
+    """Inner product of each pair of images, as float64."""
+    return np.array([np.vdot(a, b) for a, b in zip(left, right, strict=True)], float)
 
 
 def _solve_pcg(residual, observed, *, weights, max_iter, tol, workers, callback, **_):
@@ -214,25 +213,22 @@ def _solve_pcg(residual, observed, *, weights, max_iter, tol, workers, callback,
     correction = np.zeros_like(r)
     n_iter, gap = np.zeros(len(r), dtype=int), np.ones(len(r))
 
-    def precondition(vectors, rows):
-        z = _filter(vectors, inverse[rows], axes, workers)
-        z *= missing[rows]
-        return z
-
     active = np.arange(len(r))
-    z = precondition(r, active)
-    p, rz = z, _inner(r, z)
+    p = _filter(r, inverse, axes, workers)
+    p *= missing
+    rz = _inner(r, p)
     rz_start = rz.copy()
     gap[rz == 0] = 0
     for iteration in range(max_iter):
         go_on = (gap[active] > tol) & (rz > 0)
         if not go_on.all():
             active, r, p = active[go_on], r[go_on], p[go_on]
+            missing, inverse = missing[go_on], inverse[go_on]
             rz, rz_start = rz[go_on], rz_start[go_on]
         if len(active) == 0:
             break
         product = _filter(p, operator, axes, workers)
-        product *= missing[active]
+        product *= missing
         curvature = _inner(p, product)
         step = np.divide(rz, curvature, out=np.zeros_like(rz), where=curvature > 0)
         step = step.reshape(column).astype(dtype)
@@ -240,7 +236,8 @@ def _solve_pcg(residual, observed, *, weights, max_iter, tol, workers, callback,
         r -= product
         np.multiply(p, step, out=product)
         correction[active] += product
-        z = precondition(r, active)
+        z = _filter(r, inverse, axes, workers)
+        z *= missing
         rz_new = np.maximum(_inner(r, z), 0)
         p *= (rz_new / rz).reshape(column).astype(dtype)
         p += z
@@ -260,15 +257,11 @@ def _shifted_inverse(weights, observed, dtype):
     index = (fractions / 2 * (ordered.size - 1)).astype(int)
     shifts = np.maximum(ordered[index], smallest)
     unique, where = np.unique(shifts, return_inverse=True)
-    inverse = (1 / (weights + unique.reshape((-1,) + (1,) * weights.ndim))).astype(
-        dtype
-    )
+    column = (-1,) + (1,) * weights.ndim
+    inverse = (1 / (weights + unique.reshape(column))).astype(dtype)
     # One shared array for equal masks, such as the channels of a picture.
-    return (
-        np.broadcast_to(inverse, observed.shape)
-        if len(unique) == 1
-        else (inverse[where])
-    )
+    shared = len(unique) == 1
+    return np.broadcast_to(inverse, observed.shape) if shared else inverse[where]
 
 
 SOLVERS: dict[str, Callable] = {

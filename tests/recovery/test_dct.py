@@ -198,6 +198,8 @@ def test_iterations_hardly_grow_with_the_missing_share(rng):
         (np.ones((3, 3)), {"weights": -np.ones((3, 3))}, "non-negative"),
         (np.ones((3, 3)), {"weights": np.zeros((3, 3))}, "somewhere positive"),
         (np.ones((3, 3)), {"axis_scale": (1,)}, "1 entries for 2 image axes"),
+        (np.ones((3, 3)), {"axis_scale": (1e300, 1)}, "divide it by its maximum"),
+        (np.ones((3, 3)), {"order": 11}, "'order' parameter"),
         (np.ones((3, 3)), {"solver": "stencil"}, "serves order 1 and 2"),
         (np.ones((3, 3)), {"order": 0}, "'order' parameter"),
         (np.ones((3, 3)), {"order": np.nan}, "'order' parameter"),
