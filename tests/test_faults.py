@@ -255,7 +255,7 @@ def test_python_and_bounds_checked_kernels_agree(rng, environment, tmp_path):
 
 @pytest.mark.slow
 def test_large_image_keeps_to_bounded_memory():
-    """A child process solves 16 384 x 16 384 is for the patient; this is 4096^2."""
+    """At most twelve arrays of its size at 4096 x 4096; the bound grows with it."""
     code = (
         "import resource, numpy as np; from sklcomp.recovery import recover_image\n"
         "n = 4096; rng = np.random.default_rng(0)\n"
