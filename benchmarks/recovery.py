@@ -3,6 +3,7 @@
 from _harness import Report, arguments, data_folder, peak_memory, race, spread
 
 # isort: split
+import sys
 from functools import partial
 
 import numpy as np
@@ -91,7 +92,7 @@ def against_biharmonic(report, folder, seeds, quick):
             gains.append(quality[0] - quality[1])
             times.append(theirs["cpu"] / ours["cpu"])
             memory = ["", ""]
-            if seed == seeds[0]:
+            if seed == seeds[0] and sys.platform.startswith("linux"):
                 small = image[:64, :64], mask[:64, :64]
                 peaks = [
                     peak_memory(partial(f, image, mask), partial(f, *small))
@@ -117,7 +118,8 @@ def against_biharmonic(report, folder, seeds, quick):
         rows,
     )  # fmt: skip
     report.goal(">= 60x less CPU", spread(times, 0), min(times) >= 60)
-    report.goal(">= 40x less peak memory", spread(memories, 0), min(memories) >= 40)
+    if memories:
+        report.goal(">= 40x less peak memory", spread(memories, 0), min(memories) >= 40)
     report.goal("PSNR at least equal", spread(gains), min(gains) >= 0)
 
 
@@ -223,12 +225,12 @@ def small_mask(report, folder):
 def main():
     options = arguments(__doc__)
     seeds = (0, 1) if options.quick else (0, 1, 2)
-    report = Report("recovery")
+    report = Report("recovery", quick=options.quick)
     folder = data_folder()
     recover_image(np.where(np.eye(64) > 0, np.nan, 1.0))
     against_interpolation(report, folder, seeds, options.quick)
     small_mask(report, folder)
-    against_biharmonic(report, folder, seeds[:2], options.quick)
+    against_biharmonic(report, folder, seeds, options.quick)
     report.write()
 
 

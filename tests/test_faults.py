@@ -254,20 +254,26 @@ def test_python_and_bounds_checked_kernels_agree(rng, environment, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_large_image_keeps_to_bounded_memory():
     """At most twelve arrays of its size at 4096 x 4096; the bound grows with it."""
     code = (
-        "import resource, numpy as np; from sklcomp.recovery import recover_image\n"
+        "import numpy as np; from pathlib import Path\n"
+        "from sklcomp.recovery import recover_image\n"
+        "def status(key):\n"
+        "    lines = Path('/proc/self/status').read_text().splitlines()\n"
+        "    return [int(x.split()[1]) for x in lines if x.startswith(key)][0]\n"
         "n = 4096; rng = np.random.default_rng(0)\n"
         "recover_image(np.where(rng.random((64, 64)) < .9, np.nan, 1.0))\n"
         "image = rng.random((n, n)); mask = rng.random((n, n)) > .95\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "Path('/proc/self/clear_refs').write_text('5')\n"
+        "before = status('VmRSS')\n"
         "recover_image(image, mask, max_iter=30)\n"
-        "after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "print((after - before) * 1024 / (8 * n * n))"
+        "print((status('VmHWM') - before) * 1024 / (8 * n * n))"
     )
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", code], check=True, env=env, capture_output=True
     )
-    assert float(done.stdout) <= 12
+    # Less than the result and the images to solve for would be a failed measurement.
+    assert 3 <= float(done.stdout) <= 12

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from sklcomp.metrics import psnr
+from sklcomp.utils._validation import unmask
 
 
 class RecoveryDisplay:
@@ -80,8 +81,8 @@ class RecoveryDisplay:
         n_images : int, default=4
             At most so many rows are drawn.
         image_shape : tuple of int, default=None
-            (height, width[, channels]); None takes ``estimator.image_shape_`` where it
-            exists, else the shape of X.
+            (height, width[, channels]); None takes ``estimator.image_shape_`` (and
+            ``channel_axis``) where it exists, else the shape of X.
         figure : matplotlib figure, default=None
             Where to draw; None makes a new one.
 
@@ -90,17 +91,15 @@ class RecoveryDisplay:
         display : RecoveryDisplay
             With ``figure_`` and ``ax_``.
         """
-        X = np.asarray(X, dtype=np.float64)[:n_images]
-        shape = image_shape or getattr(estimator, "image_shape_", X.shape[1:])
-        shape = (len(X), *((1,) * (2 - len(shape))), *shape)
-        if len(shape) > 4:
-            msg = f"images of shape {shape[1:]} cannot be drawn; give slices of them."
-            raise ValueError(msg)
-        recovered = np.asarray(estimator.transform(X)).reshape(shape)
-        true = (
-            None if y is None else np.asarray(y, np.float64)[:n_images].reshape(shape)
-        )
-        display = cls(observed=X.reshape(shape), recovered=recovered, true=true)
+        X = X[:n_images]
+        axis = None if image_shape else getattr(estimator, "channel_axis", None)
+        shape = image_shape or getattr(estimator, "image_shape_", np.shape(X)[1:])
+        observed = _pictures(unmask(X, np.nan), shape, axis)
+        marker = getattr(estimator, "missing_values", np.nan)
+        observed = np.where(observed == marker, np.nan, observed)
+        recovered = _pictures(estimator.transform(X), shape, axis)
+        true = None if y is None else _pictures(y[:n_images], shape, axis)
+        display = cls(observed=observed, recovered=recovered, true=true)
         return display.plot(figure=figure)
 
     def plot(self, *, figure: Any = None) -> "RecoveryDisplay":
@@ -129,6 +128,8 @@ class RecoveryDisplay:
         self.ax_ = figure.subplots(n_images, len(columns), squeeze=False)
         for row, axes in enumerate(self.ax_):
             reference = self.observed if self.true is None else self.true
+            if np.isnan(reference[row]).all():
+                reference = self.recovered
             low, high = np.nanmin(reference[row]), np.nanmax(reference[row])
             unit = (high - low) or 1.0
             for (name, images), ax in zip(columns, axes, strict=True):
@@ -146,6 +147,21 @@ class RecoveryDisplay:
             value = psnr(self.true[row], self.recovered[row], data_range=unit)
             return f"recovered: {value:.1f} dB"
         return name
+
+
+def _pictures(X, shape, channel_axis):
+    """Images of shape (n_images, height, width[, channels]) from rows or pictures."""
+    images = np.asarray(X, dtype=np.float64)
+    images = images.reshape(len(images), *((1,) * (2 - len(shape))), *shape)
+    if channel_axis is not None:
+        images = np.moveaxis(images, 1 + channel_axis % len(shape), -1)
+    if images.ndim > 4 or (images.ndim == 4 and images.shape[-1] not in (1, 3, 4)):
+        msg = (
+            f"images of shape {images.shape[1:]} cannot be drawn; expected (height, "
+            "width) or 1, 3 or 4 channels. Give slices, and their image_shape."
+        )
+        raise ValueError(msg)
+    return images
 
 
 def _gray(images):

@@ -38,8 +38,8 @@ def psnr(
         The true and the recovered pixels.
     data_range : float, default=None
         Distance of the largest possible pixel from the smallest. None is the range of
-        the type for integer images (255 for uint8) and 1 for floats, whose values must
-        then lie in [0, 1].
+        the type for integer images of up to 16 bits (255 for uint8) and 1 for floats,
+        whose values must then lie in [0, 1].
     mask : array-like of bool of the same shape, default=None
         Counts only the pixels where it is True, such as those that were missing.
 
@@ -52,7 +52,7 @@ def psnr(
     ------
     ValueError
         If the shapes differ, a value is not finite, no pixel is counted, or floats
-        outside [0, 1] come without ``data_range``.
+        outside [0, 1] or wide integers come without ``data_range``.
 
     Examples
     --------
@@ -75,18 +75,29 @@ def psnr(
         msg = "image_true or image_test contains NaN or infinity; fill it before."
         raise ValueError(msg)
     peak = _default_range(x, dtype) if data_range is None else float(data_range)
-    error = (x - estimate) / peak
+    # Halves: the difference of the largest numbers would overflow.
+    error = x / 2 - estimate / 2
     if mask is not None:
         error = error[check_mask(mask, x.shape)]
     if error.size == 0:
         msg = "psnr needs at least 1 pixel; image_true or mask is empty."
         raise ValueError(msg)
-    with np.errstate(divide="ignore"):
-        return float(-10 * np.log10(np.mean(error**2)))
+    largest = np.abs(error).max()
+    if largest == 0:
+        return float("inf")
+    mean = np.mean((error / largest) ** 2)
+    # Logarithms are added, since the square of the quotient could overflow.
+    return float(20 * (np.log10(peak) - np.log10(2 * largest)) - 10 * np.log10(mean))
 
 
 def _default_range(image, dtype):
     if dtype.kind in "iu":
+        if dtype.itemsize > 2:
+            msg = (
+                f"image_true has dtype {dtype}, whose range says nothing of the pixels'"
+                "; pass data_range, such as 255."
+            )
+            raise ValueError(msg)
         limits = np.iinfo(dtype)
         return float(limits.max) - float(limits.min)
     if dtype.kind != "b" and image.size and (image.min() < 0 or image.max() > 1):

@@ -14,7 +14,7 @@ from sklcomp.utils._validation import as_float_array, check_mask
 
 # Checked for the function and for the estimator alike.
 PARAMETER_CONSTRAINTS: dict[str, list] = {
-    "order": [Interval(Real, 0, 10, closed="right")],
+    "order": [Interval(Real, 0, 4, closed="right")],
     "weights": ["array-like", None],
     "axis_scale": ["array-like", None],
     "channel_axis": [Integral, None],
@@ -60,20 +60,23 @@ def recover_image(
     Parameters
     ----------
     img : array-like of shape (n_1, ..., n_d) or with one more axis for channels
-        Pixel values in any unit. NaN marks a missing entry. Integers are computed in
-        float64; the input is never changed.
+        Pixel values in any unit. NaN marks a missing entry, and so does the mask of a
+        masked array. Integers are computed in float64; the input is never changed.
     mask : array-like of bool, default=None
         True (or 1) where a pixel is observed, of the shape of ``img`` or, with
         ``channel_axis``, of one channel. Values of ``img`` outside the mask are
         ignored. With None the entries that are not NaN are observed.
-    order : float in (0, 10], default=1.5
+    order : float in (0, 4], default=1.5
         Smoothness :math:`q`. 1 is the squared total variation (good for large holes), 2
-        the thin plate (good for small gaps), 1.25 to 1.5 serve random masks.
+        the thin plate (good for small gaps), 1.25 to 1.5 serve random masks. Far above
+        2 few observed pixels do not determine a picture to working precision.
     weights : array-like of shape (n_1, ..., n_d), default=None
-        Non-negative spectral weights :math:`W` in DCT-II order, in place of ``order``.
+        Non-negative spectral weights :math:`W` in DCT-II order, in place of ``order``;
+        only their ratios matter.
     axis_scale : array-like of shape (d,), default=None
         Smoothness :math:`g_a \ge 0` of each axis, in
-        :math:`\Lambda = \sum_a g_a 4 \sin^2(\pi k_a / 2 n_a)`; None is 1 everywhere.
+        :math:`\Lambda = \sum_a g_a 4 \sin^2(\pi k_a / 2 n_a)`; only ratios matter, the
+        largest counts as 1. None is 1 everywhere.
     channel_axis : int, default=None
         Axis whose slices are recovered one by one, such as -1 for RGB; None for an
         array without channels.
@@ -105,12 +108,14 @@ def recover_image(
     ------
     ValueError
         If nothing is observed, if an observed value is infinite, complex or so large
-        that the result overflows, or if a shape does not fit.
+        that the result overflows, if a shape does not fit, or if "direct" was asked for
+        a system that is singular or has more than 20,000 unknowns.
 
     Warns
     -----
     ConvergenceWarning
-        If ``max_iter`` was reached; the result is usable.
+        If ``tol`` was not reached, for ``max_iter`` or for rounding; the result is
+        usable.
 
     See Also
     --------
@@ -163,7 +168,7 @@ def recover_image(
         tol=tol,
         max_iter=max_iter,
     )
-    warn_not_converged(result, tol, max_iter)
+    warn_not_converged(result, tol)
     recovered = result.solution
     recovered = (
         recovered[0]
@@ -187,26 +192,19 @@ class Spectrum:
         self.order = None if weights is not None else order
         self.axis_scale = None
         if axis_scale is not None:
-            self.axis_scale = tuple(_non_negative(axis_scale, "axis_scale"))
-            if len(self.axis_scale) != len(shape):
+            scale = _non_negative(axis_scale, "axis_scale")
+            if scale.shape != (len(shape),):
                 msg = (
-                    f"axis_scale has {len(self.axis_scale)} entries for "
-                    f"{len(shape)} image axes; give one for each axis."
+                    f"axis_scale has shape {scale.shape} for {len(shape)} image axes; "
+                    "give one number for each axis."
                 )
                 raise ValueError(msg)
+            # Only ratios matter; a maximum of 1 keeps every power of it in range.
+            self.axis_scale = tuple((scale / scale.max()).tolist())
         if weights is None:
-            with np.errstate(over="ignore"):
-                self.weights = laplacian_eigenvalues(shape, self.axis_scale) ** order
-            if not np.isfinite(self.weights).all():
-                msg = (
-                    f"axis_scale={self.axis_scale} to the power order={order} "
-                    "overflows; only ratios matter, so divide it by its maximum."
-                )
-                raise ValueError(msg)
+            self.weights = laplacian_eigenvalues(shape, self.axis_scale) ** order
         else:
-            # Only ratios matter; a maximum of 1 keeps single precision in range.
             self.weights = _non_negative(weights, "weights")
-            self.weights /= self.weights.max()
             if self.weights.shape != tuple(shape):
                 msg = (
                     f"weights has shape {self.weights.shape}; expected {tuple(shape)}, "
@@ -216,12 +214,14 @@ class Spectrum:
 
 
 def _non_negative(values, name):
-    array = np.array(values, dtype=np.float64)
+    array = as_float_array(values, name).astype(np.float64)
     if not np.isfinite(array).all() or (array < 0).any() or not (array > 0).any():
-        msg = (
-            f"{name} must be finite, non-negative and somewhere positive; its range is "
-            f"[{array.min()}, {array.max()}]."
+        found = (
+            f"its range is [{array.min()}, {array.max()}]"
+            if array.size
+            else (f"its shape is {array.shape}")
         )
+        msg = f"{name} must be finite, non-negative and somewhere positive; {found}."
         raise ValueError(msg)
     return array
 
@@ -308,13 +308,14 @@ def recover_batch(
     return result
 
 
-def warn_not_converged(result: SolverResult, tol: float, max_iter: int) -> None:
-    """Warn once for a batch of which an image ran out of iterations."""
-    if (~result.converged & (result.n_iter >= max_iter)).any():
+def warn_not_converged(result: SolverResult, tol: float) -> None:
+    """Warn once for a batch of which an image was left above the tolerance."""
+    if not result.converged.all():
         warnings.warn(
             f"{(~result.converged).sum()} of {len(result.converged)} images did not "
-            f"reach tol={tol} within max_iter={max_iter} iterations (largest gap "
-            f"{result.gap.max():.2g}); the result is usable. Raise max_iter or tol.",
+            f"reach tol={tol} within {result.n_iter.max()} iterations (largest gap "
+            f"{result.gap.max():.2g}); the result is usable. Raise max_iter or tol; "
+            "a gap that does not fall with max_iter is due to rounding: lower order.",
             ConvergenceWarning,
             stacklevel=3,
         )

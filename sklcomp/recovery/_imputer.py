@@ -29,6 +29,7 @@ from sklcomp.utils._sklearn import (
     transform_output,
     with_callbacks,
 )
+from sklcomp.utils._validation import unmask
 
 # Pixels of one batch of DCTs: large enough to hide the cost of the calls, small enough
 # to stay in the cache. Fixed, so that results cannot depend on n_jobs.
@@ -57,7 +58,7 @@ class DCTImputer(
     channel_axis : int, default=None
         Axis of ``image_shape`` that holds channels, such as -1, recovered one by one;
         None for images without channels.
-    order : float in (0, 10], default=1.5
+    order : float in (0, 4], default=1.5
         Smoothness :math:`q`: 1 for large holes, 2 for small gaps, 1.25 to 1.5 for
         random masks.
     weights : array-like of the shape of one channel, default=None
@@ -78,7 +79,8 @@ class DCTImputer(
     missing_values : float, default=np.nan
         The value that marks a missing pixel.
     dtype : {float32, float64}, default=None
-        Type of the result; None keeps float32 and makes float64 of the rest.
+        Type of the result; None keeps float32 arrays (and frames of numpy's float32)
+        and makes float64 of the rest.
     n_jobs : int, default=None
         Threads; None is 1 unless in a :obj:`joblib.parallel_config`. The result does
         not depend on it.
@@ -93,9 +95,10 @@ class DCTImputer(
     order_ : float or None
         Order in use; None where ``weights`` were given.
     weights_ : ndarray of the shape of one channel
-        Spectral weights in use; given ones are scaled to a maximum of 1.
+        Spectral weights in use.
     fill_value_ : float
-        Mean of the observed pixels of the fit data; fills an image without any.
+        Mean of the observed pixels of the fit data over all channels; fills an image,
+        or a channel, without any.
     n_iter_ : int
         Largest number of iterations over the fit data, at least 1.
     converged_ : bool
@@ -220,6 +223,7 @@ class DCTImputer(
         recovered : ndarray of the shape of X
             Observed pixels bit for bit, the others filled.
         """
+        self._refuse_frame(X)
         return self._fit(X)
 
     def transform(self, X: Any) -> np.ndarray:
@@ -237,6 +241,7 @@ class DCTImputer(
             observed pixel is filled with ``fill_value_``, with a warning.
         """
         check_is_fitted(self)
+        self._refuse_frame(X)
         rows, layout = self._check_images(X, reset=False)
         result = self._solve(self._to_channels(rows))
         return self._to_rows(result.solution).reshape(layout)
@@ -275,7 +280,16 @@ class DCTImputer(
             )
             raise ValueError(msg)
         result = self._solve(np.where(hidden, np.nan, channels))
-        return -float(np.mean((result.solution[hidden] - channels[hidden]) ** 2))
+        error = (result.solution[hidden] - channels[hidden]).astype(np.float64)
+        with np.errstate(over="ignore"):
+            score = -float(np.mean(error**2))
+        if not np.isfinite(score):
+            msg = (
+                f"The squared error of pixels up to {np.nanmax(np.abs(channels)):.3g} "
+                "exceeds 1.8e+308; rescale the images before, for example to [0, 1]."
+            )
+            raise ValueError(msg)
+        return score
 
     @with_callbacks
     @fit_context(prefer_skip_nested_validation=True)
@@ -305,17 +319,21 @@ class DCTImputer(
     def _check_images(self, X, *, reset):
         """Flat checked rows with NaN where missing, and the layout to give back."""
         layout = None
-        n_axes = 2 if hasattr(X, "columns") else getattr(X, "ndim", None)
-        if (np.asarray(X).ndim if n_axes is None else n_axes) > 2:
+        X = unmask(X, self.missing_values)
+        if _count_axes(X) > 2:
             X, layout = self._flatten(np.asarray(X), reset=reset), np.shape(X)
         dtype = [np.float64, np.float32] if self.dtype is None else self.dtype
+        if self.dtype is None and getattr(X, "dtype", None) in (">f4", "<f4"):
+            dtype = np.float32
         is_nan = np.isnan(self.missing_values)
         X = validate_data(
             self, X, reset=reset, dtype=dtype, order="C",
             ensure_all_finite="allow-nan" if is_nan else True,
         )  # fmt: skip
         if not is_nan:
-            X = np.where(np.equal(X, self.missing_values), X.dtype.type(np.nan), X)
+            # The number as X holds it: 0.1 is not the same in the two precisions.
+            marker = np.array(self.missing_values).astype(X.dtype)
+            X = np.where(marker == X, X.dtype.type(np.nan), X)
         if reset:
             self.image_shape_ = self._image_shape(X, layout)
         return X, layout or X.shape
@@ -328,19 +346,24 @@ class DCTImputer(
                 f"expecting {tuple(wanted)}."
             )
             raise ValueError(msg)
-        if transform_output(self) != "default":
+        return X.reshape(len(X), math.prod(X.shape[1:]))
+
+    def _refuse_frame(self, X):
+        if transform_output(self) != "default" and _count_axes(X) > 2:
             msg = (
-                f"X has {X.ndim} axes, which no data frame can hold; with set_output "
-                f"give flat rows instead, X.reshape(len(X), -1), and image_shape="
-                f"{X.shape[1:]}."
+                f"X has {_count_axes(X)} axes, which no data frame can hold; with "
+                f"set_output give flat rows instead, X.reshape(len(X), -1), and "
+                f"image_shape={np.shape(X)[1:]}."
             )
             raise ValueError(msg)
-        return X.reshape(len(X), math.prod(X.shape[1:]))
 
     def _image_shape(self, X, layout):
         if self.image_shape is None:
             return tuple(layout[1:]) if layout else (X.shape[1],)
-        shape = tuple(int(n) for n in self.image_shape)
+        shape = tuple(self.image_shape)
+        if not all(isinstance(n, Integral) for n in shape):
+            msg = f"image_shape={shape} must consist of integers, such as (32, 32)."
+            raise ValueError(msg)
         if min(shape, default=0) < 1 or math.prod(shape) != X.shape[1]:
             product = " x ".join(map(str, shape))
             msg = (
@@ -362,7 +385,9 @@ class DCTImputer(
 
     def _check_clip(self):
         if isinstance(self.clip, tuple) and not (
-            len(self.clip) == 2 and self.clip[0] < self.clip[1]
+            len(self.clip) == 2
+            and all(isinstance(limit, Real) for limit in self.clip)
+            and self.clip[0] < self.clip[1]
         ):
             msg = f"clip={self.clip} must be two numbers (low, high) with low < high."
             raise ValueError(msg)
@@ -410,29 +435,37 @@ class DCTImputer(
             for batch in batches
         )  # fmt: skip
         n_iter, gap = np.zeros(len(channels), dtype=int), np.zeros(len(channels))
+        converged = np.ones(len(channels), dtype=bool)
         for batch, result in zip(batches, results, strict=True):
             filled[batch] = result.solution
             n_iter[batch], gap[batch] = result.n_iter, result.gap
+            converged[batch] = result.converged
         self._clip(filled, ~observed)
-        result = SolverResult(filled, n_iter, gap, gap <= self.tol)
-        warn_not_converged(result, self.tol, self.max_iter)
+        result = SolverResult(filled, n_iter, gap, converged)
+        if callback is None or not callback.stopped:
+            warn_not_converged(result, self.tol)
         return result
 
     def _clip(self, filled, missing):
         """Limit the filled pixels, in place."""
         if self.clip is None:
             return
-        low, high = self.clip if isinstance(self.clip, tuple) else (None, None)
         for image, gaps in zip(filled, missing, strict=True):
-            if gaps.any() and not gaps.all():
-                bounds = (
-                    (image[~gaps].min(), image[~gaps].max()) if low is None
-                    else (low, high)
-                )  # fmt: skip
-                image[gaps] = np.clip(image[gaps], *bounds)
+            if isinstance(self.clip, tuple):
+                image[gaps] = np.clip(image[gaps], *self.clip)
+            elif gaps.any() and not gaps.all():
+                known = image[~gaps]
+                image[gaps] = np.clip(image[gaps], known.min(), known.max())
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def _count_axes(X):
+    """Axes of any container; a frame has two."""
+    if hasattr(X, "columns"):
+        return 2
+    return X.ndim if hasattr(X, "ndim") else np.asarray(X).ndim

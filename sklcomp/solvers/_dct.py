@@ -16,13 +16,21 @@ import numpy as np
 from scipy.fft import dctn, idctn
 from scipy.ndimage import distance_transform_edt
 
-from sklcomp.solvers._dct_direct import direct_size, has_dual, solve_direct
+from sklcomp.solvers._dct_direct import (
+    MAX_UNKNOWNS,
+    direct_size,
+    has_dual,
+    is_banded,
+    solve_direct,
+)
 from sklcomp.solvers._dct_stencil import solve_stencil
 from sklcomp.solvers._result import SolverResult
 
-# Single precision serves the correction down to this tolerance; at 256 x 256 it is
-# 2.5 times as fast as double precision.
-SINGLE_PRECISION_TOL = 1e-4
+# Rounding limits the gap that iterations can reach to about eps / sqrt(rho), with the
+# shift rho relative to the largest weight; a tenth of the digits is kept in reserve.
+ROUNDING_RESERVE = 10
+# What a factorisation leaves of a residual is no lower than this.
+DIRECT_TOL = 1e-8
 # A dense factorisation of n unknowns costs n^3 / 3 and the iterations about 500 N for
 # N pixels; one number balances the two (measured on grids of 32^2 to 512^2).
 DIRECT_COST_RATIO = 4500
@@ -72,11 +80,11 @@ def solve_dct(
     observed : ndarray of the same shape, bool
         At least one True per image.
     weights : ndarray of shape grid, float64
-        Non-negative spectral weights ``W``.
+        Non-negative spectral weights ``W``; only their ratios matter.
     order : float or None
         The q of ``W = Lambda^q``; None for weights that are no power of the Laplacian.
-    axis_scale : tuple of float or None
-        Scales of the axes in ``Lambda``, for the stencil.
+    axis_scale : sequence of float or None
+        Scales of the axes in ``Lambda``, for the stencil; None is 1 everywhere.
     solver : {"auto", "direct", "pcg", "stencil"}
         "auto" decides image by image, and iterates where a factorisation fails.
     max_iter, tol : int, float
@@ -95,27 +103,38 @@ def solve_dct(
     Raises
     ------
     ValueError
-        If "direct" was asked for and the system is singular to working precision.
+        If "direct" was asked for and the system is too large or singular to working
+        precision.
     """
+    peak = weights.max() or 1.0
+    weights = weights / peak
+    if order is not None:
+        scales = np.ones(images.ndim - 1) if axis_scale is None else axis_scale
+        axis_scale = np.asarray(scales) / peak ** (1 / order)
     start, residual, unit = _prepare(images, observed, weights, workers)
     n_images = len(images)
     n_iter, gap = np.zeros(n_images, dtype=int), np.zeros(n_images)
+    converged = np.ones(n_images, dtype=bool)
     dual = has_dual(weights)
     kinds = np.array([_choose(o, dual, order, solver) for o in observed])
+    if not weights.any():
+        kinds[:] = "none"  # every fill has the norm 0: the nearest one stays
     order_of = {"weights": weights, "order": order, "axis_scale": axis_scale}
     for kind, solve in SOLVERS.items():
-        rows = np.flatnonzero(kinds == kind)
-        if len(rows) == 0:
+        if kind not in kinds:
             continue
+        rows = _rows(kinds == kind)
         correction, n_iter[rows], gap[rows] = solve(
             residual[rows], observed[rows], **order_of,
             max_iter=max_iter, tol=tol, workers=workers, callback=callback,
         )  # fmt: skip
+        converged[rows] = gap[rows] <= tol
         if kind == "direct":
-            failed = gap[rows] > tol
+            failed = gap[rows] > max(tol, DIRECT_TOL)
+            converged[rows] = gap[rows] <= max(tol, DIRECT_TOL)
             correction[failed] = 0
             if solver == "auto":
-                kinds[rows[failed]] = "pcg"
+                kinds[rows] = np.where(failed, "pcg", kind)
             elif failed.any():
                 msg = (
                     "solver='direct' met a system that is singular to working "
@@ -130,7 +149,7 @@ def solve_dct(
         start *= unit[0]
         start += unit[1]
         solution = np.where(observed, images, start).astype(images.dtype, copy=False)
-    return SolverResult(solution, n_iter, gap, gap <= tol)
+    return SolverResult(solution, n_iter, gap, converged)
 
 
 def _prepare(images, observed, weights, workers):
@@ -165,11 +184,18 @@ def _choose(observed, dual, order, solver):
     n_missing = observed.size - observed.sum()
     if n_missing == 0:
         return "none"
+    size = direct_size(observed, dual)
+    banded = is_banded(observed.shape, order)
+    if solver == "direct" and size > MAX_UNKNOWNS and not banded:
+        msg = (
+            f"solver='direct' would factorise a dense matrix of {size} unknowns, more "
+            f"than its limit of {MAX_UNKNOWNS}; use solver='auto'."
+        )
+        raise ValueError(msg)
     if solver != "auto":
         return solver
-    size = direct_size(observed, dual)
     if sum(n > 1 for n in observed.shape) <= 1:
-        if size <= DIRECT_SIZE_1D or order in (1, 2):
+        if size <= DIRECT_SIZE_1D or banded:
             return "direct"
     elif size**3 <= DIRECT_COST_RATIO * observed.size:
         return "direct"
@@ -177,6 +203,11 @@ def _choose(observed, dual, order, solver):
     # preconditioner wins (measured at 256 x 256).
     has_stencil = order == 1 or (order == 2 and n_missing < 0.97 * observed.size)
     return "stencil" if has_stencil and observed.ndim <= 3 else "pcg"
+
+
+def _rows(selected):
+    """Index of the selected images: all of them without a copy."""
+    return slice(None) if selected.all() else np.flatnonzero(selected)
 
 
 def _filter(images, spectrum, axes, workers=None):
@@ -199,9 +230,31 @@ def _solve_pcg(residual, observed, *, weights, max_iter, tol, workers, callback,
     Fixing a fraction f of the samples lifts the lowest eigenvalues of ``A_mm`` to about
     the weight at the sampling frequency; a shift rho of that size, the f/2 quantile of
     the weights, equalises both ends of the spectrum. Stops when the preconditioned
-    residual ``<r, z>`` has fallen by ``tol^2``.
+    residual ``<r, z>`` has fallen by ``tol^2``. Single precision is used where its
+    rounding lies below the tolerance: at 256 x 256 it is 2.5 times as fast.
     """
-    dtype = np.float32 if tol >= SINGLE_PRECISION_TOL else np.float64
+    shifts = _shifts(weights, observed)
+    floors = {t: ROUNDING_RESERVE * np.finfo(t).eps / np.sqrt(shifts)
+              for t in (np.float32, np.float64)}  # fmt: skip
+    is_single = floors[np.float32] <= tol
+    correction = np.zeros_like(residual)
+    n_iter, gap = np.zeros(len(residual), dtype=int), np.ones(len(residual))
+    for dtype, rows in ((np.float32, is_single), (np.float64, ~is_single)):
+        if rows.any():
+            rows = _rows(rows)
+            correction[rows], n_iter[rows], gap[rows] = _iterate(
+                residual[rows], observed[rows], weights, shifts[rows],
+                dtype=dtype, max_iter=max_iter, tol=tol, workers=workers,
+                callback=callback,
+            )  # fmt: skip
+    # A gap below the rounding of double precision would be a claim without proof.
+    return correction, n_iter, np.where(gap > 0, np.maximum(gap, floors[np.float64]), 0)
+
+
+def _iterate(
+    residual, observed, weights, shifts, *, dtype, max_iter, tol, workers, callback
+):
+    """Preconditioned conjugate gradients of a batch in one precision."""
     axes = tuple(range(1, residual.ndim))
     column = (-1,) + (1,) * len(axes)
     peak = np.abs(residual).max(axis=axes, keepdims=True)
@@ -209,7 +262,7 @@ def _solve_pcg(residual, observed, *, weights, max_iter, tol, workers, callback,
     r = (residual / peak).astype(dtype)
     missing = (~observed).astype(dtype)
     operator = weights.astype(dtype)
-    inverse = _shifted_inverse(weights, observed, dtype)
+    inverse = _shifted_inverse(weights, shifts, dtype)
     correction = np.zeros_like(r)
     n_iter, gap = np.zeros(len(r), dtype=int), np.ones(len(r))
 
@@ -220,6 +273,7 @@ def _solve_pcg(residual, observed, *, weights, max_iter, tol, workers, callback,
     rz_start = rz.copy()
     gap[rz == 0] = 0
     for iteration in range(max_iter):
+        # Rounding has the last word where <r, z> is no longer positive.
         go_on = (gap[active] > tol) & (rz > 0)
         if not go_on.all():
             active, r, p = active[go_on], r[go_on], p[go_on]
@@ -238,30 +292,36 @@ def _solve_pcg(residual, observed, *, weights, max_iter, tol, workers, callback,
         correction[active] += product
         z = _filter(r, inverse, axes, workers)
         z *= missing
-        rz_new = np.maximum(_inner(r, z), 0)
+        rz_new = np.where(curvature > 0, _inner(r, z), 0)
         p *= (rz_new / rz).reshape(column).astype(dtype)
         p += z
         rz = rz_new
         n_iter[active] += 1
-        gap[active] = np.sqrt(rz / rz_start)
+        valid = rz > 0
+        gap[active[valid]] = np.sqrt(rz[valid] / rz_start[valid])
         if callback is not None and callback(iteration):
             break
     return correction * peak, n_iter, gap
 
 
-def _shifted_inverse(weights, observed, dtype):
-    """``1 / (W + rho)`` for each image, rho from its observed fraction."""
+def _shifts(weights, observed):
+    """rho of each image from its observed fraction; weights have the maximum 1."""
     ordered = np.sort(weights, axis=None)
     smallest = ordered[np.searchsorted(ordered, 0, side="right")]
     fractions = observed.reshape(len(observed), -1).mean(axis=1)
     index = (fractions / 2 * (ordered.size - 1)).astype(int)
-    shifts = np.maximum(ordered[index], smallest)
+    return np.maximum(ordered[index], smallest)
+
+
+def _shifted_inverse(weights, shifts, dtype):
+    """``rho / (W + rho)`` for each image: at most 1, so that nothing overflows."""
     unique, where = np.unique(shifts, return_inverse=True)
-    column = (-1,) + (1,) * weights.ndim
-    inverse = (1 / (weights + unique.reshape(column))).astype(dtype)
+    unique = unique.reshape((-1,) + (1,) * weights.ndim)
+    inverse = (unique / (weights + unique)).astype(dtype)
     # One shared array for equal masks, such as the channels of a picture.
     shared = len(unique) == 1
-    return np.broadcast_to(inverse, observed.shape) if shared else inverse[where]
+    shape = (len(shifts), *weights.shape)
+    return np.broadcast_to(inverse, shape) if shared else inverse[where]
 
 
 SOLVERS: dict[str, Callable] = {

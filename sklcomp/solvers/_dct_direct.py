@@ -14,6 +14,9 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve, solveh_banded
 
 from sklcomp.solvers._jit import njit
 
+# Unknowns of a dense factorisation; so many take 3 GB.
+MAX_UNKNOWNS = 20_000
+
 
 def has_dual(weights: np.ndarray) -> bool:
     """Whether the pseudo-inverse has at most the constant as null vector."""
@@ -25,6 +28,11 @@ def direct_size(observed: np.ndarray, dual: bool) -> int:
     n_observed = int(np.count_nonzero(observed))
     n_missing = observed.size - n_observed
     return min(n_missing, n_observed) if dual else n_missing
+
+
+def is_banded(shape: tuple[int, ...], order: float | None) -> bool:
+    """Whether the operator is a short band: a stencil on a line."""
+    return order in (1, 2) and max(shape) == np.prod(shape)
 
 
 def solve_direct(residual, observed, *, weights, order, callback=None, **_):
@@ -55,8 +63,7 @@ def solve_direct(residual, observed, *, weights, order, callback=None, **_):
 
 
 def _solve_one(residual, observed, weights, order, dual):
-    is_1d = max(observed.shape) == observed.size
-    if is_1d and order in (1, 2):
+    if is_banded(observed.shape, order):
         return _solve_banded(residual, observed, weights, int(order))
     if direct_size(observed, dual) < np.count_nonzero(~observed):
         return _solve_dual(residual, observed, weights)
@@ -101,7 +108,9 @@ def _solve_dual(residual, observed, weights):
 
 def _factorise(matrix):
     """Cholesky factor; rounding may let a singular matrix pass, its pivots tell."""
-    factor = cho_factor(matrix, lower=True, overwrite_a=True)
+    if not np.isfinite(matrix).all():
+        raise LinAlgError("the weights span more than double precision")
+    factor = cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
     pivots = np.diag(factor[0])
     if pivots.min() <= 1e-6 * pivots.max():
         raise LinAlgError("singular to working precision")

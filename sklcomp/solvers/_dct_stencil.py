@@ -25,8 +25,7 @@ def solve_stencil(
     n_images = len(residual)
     shape = (1,) * (4 - residual.ndim) + residual.shape[1:]
     scale = np.ones(3)
-    if axis_scale is not None:
-        scale[3 - len(axis_scale) :] = axis_scale
+    scale[3 - len(axis_scale) :] = axis_scale
     correction = np.zeros_like(residual)
     n_iter, gap = np.zeros(n_images, dtype=int), np.zeros(n_images)
     for i in range(n_images):

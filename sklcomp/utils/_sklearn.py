@@ -61,6 +61,11 @@ class IterationReporter:
             self._stopped |= task.call_on_fit_task_end(estimator=self._estimator)
         return self._stopped
 
+    @property
+    def stopped(self) -> bool:
+        """Whether a callback has asked to stop."""
+        return self._stopped
+
     def finish(self, attributes: Callable[[], dict[str, Any]]) -> None:
         """Report the end of the fit with the attributes of the fitted estimator."""
         self._root.call_on_fit_task_end(

@@ -5,12 +5,20 @@ from typing import Any
 import numpy as np
 
 
+def unmask(values: Any, missing_values: float) -> Any:
+    """Masked arrays as plain ones, which numpy would do without their mask."""
+    if not isinstance(values, np.ma.MaskedArray):
+        return values
+    kind = values.dtype if values.dtype.kind in "fc" else np.float64
+    return np.ma.filled(values.astype(kind), missing_values)
+
+
 def as_float_array(values: Any, name: str) -> np.ndarray:
     """Native float32 or float64 array of any dimension; others become float64.
 
-    The input is never written to.
+    Masked entries become NaN. The input is never written to.
     """
-    array = np.asarray(values)
+    array = np.asarray(unmask(values, np.nan))
     if array.dtype.kind == "c":
         msg = f"Complex data not supported: {name} has dtype {array.dtype}."
         raise ValueError(msg)

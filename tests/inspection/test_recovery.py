@@ -1,5 +1,6 @@
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 
 from sklcomp.datasets import make_masked_images
@@ -44,7 +45,34 @@ def test_flat_rows_colour_and_own_figure(rng):
     np.testing.assert_allclose(display.ax_[0, 1].images[0].get_array(), expected)
 
 
-def test_volumes_are_refused():
-    X = np.ones((1, 2, 3, 4, 5))
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (3, 4, 5)])
+def test_volumes_are_refused(shape):
+    X = np.ones((1, *shape))
     with pytest.raises(ValueError, match="cannot be drawn"):
         RecoveryDisplay.from_estimator(DCTImputer().fit(X), X)
+
+
+def test_frames_markers_and_channels_first(rng):
+    X, _ = make_masked_images(rng.random((2, 6, 8, 3)), missing=0.5, random_state=0)
+    first = np.moveaxis(X, -1, 1)
+    frame = pd.DataFrame(first.reshape(2, -1)).add_prefix("pixel")
+    imputer = DCTImputer((3, 6, 8), channel_axis=0).fit(frame)
+    display = RecoveryDisplay.from_estimator(imputer, frame)
+    np.testing.assert_array_equal(display.observed, X)
+    recovered = imputer.transform(frame).reshape(2, 3, 6, 8)
+    np.testing.assert_array_equal(display.recovered, np.moveaxis(recovered, 1, -1))
+
+    marked = np.nan_to_num(first, nan=-1)
+    imputer = DCTImputer(channel_axis=0, missing_values=-1).fit(marked)
+    display = RecoveryDisplay.from_estimator(imputer, marked)
+    np.testing.assert_array_equal(display.observed, X)
+
+
+def test_image_without_observed_pixels_is_drawn():
+    X = np.full((2, 4, 4), np.nan)
+    X[1, 1] = [1, 2, 3, 4]
+    with pytest.warns(UserWarning, match="no observed pixel"):
+        imputer = DCTImputer().fit(X)
+    with pytest.warns(UserWarning, match="no observed pixel"):
+        display = RecoveryDisplay.from_estimator(imputer, X)
+    assert (display.recovered[0] == imputer.fill_value_).all()

@@ -23,11 +23,20 @@ def test_closed_forms(rng):
     assert psnr(x, x + 0.1 * ~mask, mask=~mask) == pytest.approx(20)
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e300, 1.7e308])
+def test_no_scale_overflows(rng, scale):
+    x, y = rng.random((2, 6, 6))
+    expected = psnr(x, y, data_range=1)
+    found = psnr(x * scale, y * scale, data_range=scale)
+    assert found == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(
     ("x", "y", "settings", "message"),
     [
         ([[0, 1.0]], [[0.0]], {}, "must be equal"),
         ([[0, 200.0]], [[0, 100.0]], {}, "pass data_range"),
+        (np.array([[0, 200]]), [[0, 100]], {}, "int64.*pass data_range"),
         ([[0, np.nan]], [[0, 1.0]], {}, "contains NaN"),
         ([[0, 1.0]], [[0, 1.0]], {"mask": [[0, 0]]}, "at least 1 pixel"),
         ([[0, 1.0]], [[0, 1.0]], {"data_range": 0}, "'data_range' parameter"),

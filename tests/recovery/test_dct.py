@@ -165,10 +165,74 @@ def test_return_info_and_convergence_warning(rng):
     assert info["converged"]
     assert 0 < info["n_iter"] < 60
     assert 0 < info["gap"] <= 1e-3
-    with pytest.warns(ConvergenceWarning, match="max_iter=2 iterations") as record:
+    with pytest.warns(ConvergenceWarning, match="within 2 iterations") as record:
         recovered = recover_image(image, solver="pcg", max_iter=2)
     assert len(record) == 1
     assert np.isfinite(recovered).all()
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-30, 1e30, 1e300])
+def test_only_ratios_of_axis_scale_and_weights_matter(rng, scale):
+    image = with_gaps(rng, rng.random((40, 40)))
+    axis = 4 * np.sin(np.pi * np.arange(40) / 80) ** 2
+    weights = np.add.outer(axis, axis) ** 1.5
+    for order, solver in ((1.5, "pcg"), (1.5, "direct"), (2, "pcg"), (2, "stencil")):
+        settings = {"order": order, "solver": solver}
+        np.testing.assert_allclose(
+            recover_image(image, axis_scale=(scale, scale), **settings),
+            recover_image(image, **settings), rtol=1e-9,
+        )  # fmt: skip
+    for solver in ("pcg", "direct"):
+        np.testing.assert_allclose(
+            recover_image(image, weights=weights * scale, solver=solver),
+            recover_image(image, weights=weights, solver=solver), rtol=1e-4,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("solver", ["auto", "pcg", "direct"])
+def test_where_every_fill_has_norm_zero_the_nearest_pixels_stay(solver):
+    found = recover_image([[1, np.nan, 3]], axis_scale=(1, 0), solver=solver)
+    assert found[0, 1] in (1, 3)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_rounding_forbids_is_not_called_converged(seed):
+    """Order 4 on 10,000 points spans 31 digits; order 2 proves the norm reachable."""
+    rng = np.random.default_rng(seed)
+    signal = np.full(10_000, np.nan)
+    signal[rng.choice(10_000, 3, replace=False)] = [0, 1, 5]
+    with pytest.warns(ConvergenceWarning, match="due to rounding"):
+        found, info = recover_image(signal, order=4, return_info=True)
+    assert not info["converged"]
+    assert np.isfinite(found).all()
+
+
+def test_direct_names_the_size_it_cannot_take():
+    image = np.ones((512, 512))
+    image[::2] = np.nan
+    with pytest.raises(ValueError, match="131072 unknowns.*20000.*'auto'"):
+        recover_image(image, solver="direct")
+    # A line of order 2 is banded: no limit there.
+    assert recover_image(image.ravel(), order=2, solver="direct").max() <= 1.001
+
+
+def test_direct_converges_at_any_tolerance(rng):
+    image = with_gaps(rng, rng.random((20, 20)))
+    _, info = recover_image(image, solver="direct", tol=1e-15, return_info=True)
+    assert info["converged"]
+
+
+def test_masked_arrays_keep_their_mask(rng):
+    image = rng.random((9, 9))
+    mask = rng.random((9, 9)) > 0.5
+    expected = recover_image(image, mask)
+    np.testing.assert_array_equal(
+        recover_image(np.ma.array(image, mask=~mask)), expected
+    )
+    whole = np.ma.array(np.arange(81).reshape(9, 9), mask=~mask)
+    np.testing.assert_array_equal(
+        recover_image(whole), recover_image(whole.data.astype(float), mask)
+    )
 
 
 def test_iterations_hardly_grow_with_the_missing_share(rng):
@@ -197,9 +261,10 @@ def test_iterations_hardly_grow_with_the_missing_share(rng):
         (np.ones((3, 3)), {"weights": np.ones((3, 4))}, "weights has shape"),
         (np.ones((3, 3)), {"weights": -np.ones((3, 3))}, "non-negative"),
         (np.ones((3, 3)), {"weights": np.zeros((3, 3))}, "somewhere positive"),
-        (np.ones((3, 3)), {"axis_scale": (1,)}, "1 entries for 2 image axes"),
-        (np.ones((3, 3)), {"axis_scale": (1e300, 1)}, "divide it by its maximum"),
-        (np.ones((3, 3)), {"order": 11}, "'order' parameter"),
+        (np.ones((3, 3)), {"weights": []}, "its shape is"),
+        (np.ones((3, 3)), {"axis_scale": (1,)}, "shape .1,. for 2 image axes"),
+        (np.ones((3, 3)), {"axis_scale": (np.inf, 1)}, "must be finite"),
+        (np.ones((3, 3)), {"order": 5}, "'order' parameter"),
         (np.ones((3, 3)), {"solver": "stencil"}, "serves order 1 and 2"),
         (np.ones((3, 3)), {"order": 0}, "'order' parameter"),
         (np.ones((3, 3)), {"order": np.nan}, "'order' parameter"),

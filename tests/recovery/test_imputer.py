@@ -198,6 +198,9 @@ def test_clone_keeps_parameters():
         ({"channel_axis": 2}, (2, 4, 3), "channel_axis=2 does not exist"),
         ({"channel_axis": 0}, (2, 12), "channel_axis=0 does not exist"),
         ({"clip": (1, 0)}, (2, 12), "low < high"),
+        ({"clip": (None, 1)}, (2, 12), "two numbers"),
+        ({"clip": ("a", "b")}, (2, 12), "two numbers"),
+        ({"image_shape": (2.5, 4.8)}, (2, 12), "must consist of integers"),
         ({"clip": "tight"}, (2, 12), "'clip' parameter"),
         ({"holdout": 1.0}, (2, 12), "'holdout' parameter"),
         ({"order": -1}, (2, 12), "'order' parameter"),
@@ -272,3 +275,73 @@ def test_score_leaves_every_channel_something_to_be_recovered_from(rng):
     for seed in range(20):  # a channel without pixels would warn, which is an error
         imputer = DCTImputer(channel_axis=-1, holdout=0.9, random_state=seed).fit(X)
         assert -1 < imputer.score(X) < 0
+
+
+def test_markers_are_read_in_the_precision_of_the_images(images):
+    X = images[0].reshape(len(images[0]), -1)
+    expected = DCTImputer(images[0].shape[1:]).fit_transform(X.astype(np.float32))
+    marked = np.where(np.isnan(X), 0.1, X).astype(np.float32)
+    for marker in (0.1, np.float64(0.1), np.float32(0.1)):
+        imputer = DCTImputer(images[0].shape[1:], missing_values=marker)
+        np.testing.assert_array_equal(imputer.fit_transform(marked), expected)
+
+
+def test_masked_arrays_keep_their_mask(images):
+    X = images[0]
+    masked = np.ma.array(np.nan_to_num(X, nan=7), mask=np.isnan(X))
+    expected = DCTImputer().fit_transform(X)
+    np.testing.assert_array_equal(DCTImputer().fit_transform(masked), expected)
+    imputer = DCTImputer(missing_values=-1)
+    np.testing.assert_array_equal(imputer.fit_transform(masked), expected)
+
+
+def test_score_scales_with_the_square_of_the_pixels_or_says_why_not(images):
+    X = images[0]
+    score = DCTImputer().fit(X).score(X)
+    single = (X * 1e25).astype(np.float32)
+    assert DCTImputer().fit(single).score(single) == pytest.approx(
+        score * 1e50, rel=1e-3
+    )
+    with pytest.raises(ValueError, match="squared error.*rescale"):
+        DCTImputer().fit(X * 1e200).score(X * 1e200)
+
+
+def test_images_fit_and_score_where_frames_are_asked_for(images):
+    X = images[0]
+    imputer = DCTImputer().set_output(transform="pandas").fit(X)
+    assert imputer.score(X) == DCTImputer().fit(X).score(X)
+    with pytest.raises(ValueError, match="flat rows"):
+        imputer.transform(X)
+
+
+def test_foreign_byte_order_keeps_single_precision(images):
+    X = images[0].astype(np.float32)
+    found = DCTImputer().fit_transform(X.astype(">f4"))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, DCTImputer().fit_transform(X))
+
+
+@pytest.mark.filterwarnings("ignore:.*no observed pixel")
+def test_clip_limits_images_without_observed_pixels(images):
+    X = images[0].copy()
+    X[0] = np.nan
+    found = DCTImputer(clip=(-2, -1)).fit_transform(X)
+    assert (found[0] == -1).all()
+
+
+def test_callback_at_the_last_iteration_stops_without_a_warning(images):
+    class Stop:
+        def setup(self, estimator, context):
+            pass
+
+        def teardown(self, estimator, context):
+            pass
+
+        def on_fit_task_begin(self, estimator, context, **_):
+            pass
+
+        def on_fit_task_end(self, estimator, context, **_):
+            return True
+
+    imputer = DCTImputer(solver="pcg", max_iter=1).set_callbacks(Stop()).fit(images[0])
+    assert not imputer.converged_
