@@ -2,7 +2,6 @@
 
 import math
 import warnings
-import zlib
 from numbers import Integral, Real
 from typing import Any
 
@@ -18,6 +17,7 @@ from sklcomp.recovery._dct import (
     recover_batch,
     warn_not_converged,
 )
+from sklcomp.recovery._selection import choose_parameters, hide_pixels, mask_seed
 from sklcomp.solvers._result import SolverResult
 from sklcomp.utils._sklearn import (
     CallbackSupportMixin,
@@ -58,24 +58,37 @@ class DCTImputer(
     channel_axis : int, default=None
         Axis of ``image_shape`` that holds channels, such as -1, recovered one by one;
         None for images without channels.
-    order : float in (0, 4], default=1.5
+    order : float in (0, 4] or "auto", default=1.5
         Smoothness :math:`q`: 1 for large holes, 2 for small gaps, 1.25 to 1.5 for
-        random masks.
+        random masks. "auto" chooses one order for all images, among 0.75 to 2, by the
+        error at observed pixels that are hidden first; what does no better than the
+        default by one standard error is not taken.
+    nuclear : float or "auto", default=0.0
+        Weight of the nuclear norm in units of the observed range, for pictures of low
+        rank; see :func:`recover_image`. "auto" chooses among 0 to 30.
+    noise : float or "auto", default=0.0
+        Weight of the DCT norm against the data; 0 keeps observed pixels exactly. "auto"
+        chooses among 0 to 3.
     weights : array-like of the shape of one channel, default=None
         Non-negative spectral weights :math:`W` in DCT-II order, in place of ``order``.
     axis_scale : array-like of shape (n_image_axes,), default=None
         Smoothness of each axis; None is 1 everywhere.
-    solver : {"auto", "direct", "pcg", "stencil"}, default="auto"
+    solver : {"auto", "direct", "sparse", "stencil", "pcg", "admm"}, default="auto"
         See :func:`recover_image`.
+    refine : {"block_dct"} or None, default=None
+        "block_dct" sharpens pictures afterwards, see :func:`recover_image`.
     holdout : float in (0, 1), default=0.15
-        Share of the observed pixels that :meth:`score` hides.
+        Share of the observed pixels that :meth:`score` and "auto" hide.
+    n_repeats : int, default=2
+        Draws of hidden pixels for "auto"; up to five times as many where the fit data
+        have fewer than 2000 observed pixels.
     tol : float in (0, 1), default=1e-3
         Relative residual at which a solver stops, see :func:`recover_image`.
     max_iter : int, default=200
         Limit on the iterations, see :func:`recover_image`.
     clip : {"observed"} or tuple (low, high), default=None
         Limits of the filled pixels: the range of the image's own observed pixels, or
-        two numbers in the unit of the pixels. Observed pixels are never changed.
+        two numbers in the unit of the pixels. Observed pixels are not clipped.
     missing_values : float, default=np.nan
         The value that marks a missing pixel.
     dtype : {float32, float64}, default=None
@@ -85,8 +98,8 @@ class DCTImputer(
         Threads; None is 1 unless in a :obj:`joblib.parallel_config`. The result does
         not depend on it.
     random_state : int, RandomState instance or None, default=None
-        Draws the pixels that :meth:`score` hides; with None they follow from the mask,
-        so that two scores of the same images agree.
+        Draws the pixels that :meth:`score` and "auto" hide; with None they follow from
+        the mask, so that two scores of the same images agree.
 
     Attributes
     ----------
@@ -94,6 +107,14 @@ class DCTImputer(
         Shape of one image.
     order_ : float or None
         Order in use; None where ``weights`` were given.
+    nuclear_ : float
+        Weight of the nuclear norm in use.
+    noise_ : float
+        Weight of the DCT norm against the data in use.
+    cv_results_ : dict
+        Only if a parameter was "auto": the candidates ("params", "param_order", ...)
+        and "mean_test_score", "std_test_score" and "rank_test_score", where the score
+        is minus the mean squared error at hidden pixels.
     weights_ : ndarray of the shape of one channel
         Spectral weights in use.
     fill_value_ : float
@@ -145,6 +166,7 @@ class DCTImputer(
     _parameter_constraints: dict = {
         **PARAMETER_CONSTRAINTS,
         "image_shape": ["array-like", None],
+        "n_repeats": [Interval(Integral, 1, None, closed="left")],
         "holdout": [Interval(Real, 0, 1, closed="neither")],
         "clip": [StrOptions({"observed"}), tuple, None],
         "missing_values": [Real],
@@ -163,10 +185,14 @@ class DCTImputer(
         channel_axis=None,
         *,
         order=1.5,
+        nuclear=0.0,
+        noise=0.0,
         weights=None,
         axis_scale=None,
         solver="auto",
+        refine=None,
         holdout=0.15,
+        n_repeats=2,
         tol=1e-3,
         max_iter=200,
         clip=None,
@@ -178,10 +204,14 @@ class DCTImputer(
         self.image_shape = image_shape
         self.channel_axis = channel_axis
         self.order = order
+        self.nuclear = nuclear
+        self.noise = noise
         self.weights = weights
         self.axis_scale = axis_scale
         self.solver = solver
+        self.refine = refine
         self.holdout = holdout
+        self.n_repeats = n_repeats
         self.tol = tol
         self.max_iter = max_iter
         self.clip = clip
@@ -243,7 +273,7 @@ class DCTImputer(
         check_is_fitted(self)
         self._refuse_frame(X)
         rows, layout = self._check_images(X, reset=False)
-        result = self._solve(self._to_channels(rows))
+        result = self._solve(self._to_channels(rows, self.weights_.shape))
         return self._to_rows(result.solution).reshape(layout)
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -263,22 +293,11 @@ class DCTImputer(
         """
         check_is_fitted(self)
         rows, _ = self._check_images(X, reset=False)
-        channels = self._to_channels(rows)
+        channels = self._to_channels(rows, self.weights_.shape)
         observed = ~np.isnan(channels)
         seed = self.random_state
-        if seed is None:
-            seed = zlib.crc32(np.packbits(observed).tobytes())
-        draws = check_random_state(seed).random_sample(channels.shape)
-        hidden = observed & (draws < self.holdout)
-        # A channel keeps at least one pixel to be recovered from.
-        axes = tuple(range(1, channels.ndim))
-        hidden &= (hidden != observed).any(axis=axes, keepdims=True)
-        if not hidden.any():
-            msg = (
-                f"holdout={self.holdout} hides none of the {observed.sum()} observed "
-                "pixels; raise holdout or give more pixels."
-            )
-            raise ValueError(msg)
+        rng = check_random_state(mask_seed(observed) if seed is None else seed)
+        hidden = hide_pixels(observed, self.holdout, rng)
         result = self._solve(np.where(hidden, np.nan, channels))
         error = (result.solution[hidden] - channels[hidden]).astype(np.float64)
         with np.errstate(over="ignore"):
@@ -298,10 +317,13 @@ class DCTImputer(
         shape = self.image_shape_
         if self.channel_axis is not None:
             shape = tuple(np.delete(shape, self._checked_channel_axis()))
-        spectrum = Spectrum(shape, self.order, self.weights, self.axis_scale)
+        self._check_clip()
+        channels = self._to_channels(rows, shape)
+        chosen = self._choose(channels)
+        self.nuclear_, self.noise_ = chosen["nuclear"], chosen["noise"]
+        spectrum = Spectrum(shape, chosen["order"], self.weights, self.axis_scale)
         self.order_, self.weights_ = spectrum.order, spectrum.weights
         self._spectrum = spectrum
-        self._check_clip()
         observed = ~np.isnan(rows)
         scale = np.abs(rows[observed]).max(initial=0) or 1.0
         self.fill_value_ = (
@@ -310,7 +332,7 @@ class DCTImputer(
             else 0.0
         )
         reporter = IterationReporter(self, X=X)
-        result = self._solve(self._to_channels(rows), reporter)
+        result = self._solve(channels, reporter)
         self.n_iter_ = max(1, int(result.n_iter.max(initial=0)))
         self.converged_ = bool(result.converged.all())
         reporter.finish(lambda: vars(self).copy())
@@ -392,12 +414,12 @@ class DCTImputer(
             msg = f"clip={self.clip} must be two numbers (low, high) with low < high."
             raise ValueError(msg)
 
-    def _to_channels(self, rows):
+    def _to_channels(self, rows, shape):
         """Every channel of every image, of shape (n_samples * n_channels, ...)."""
         images = rows.reshape(len(rows), *self.image_shape_)
         if self.channel_axis is not None:
             images = np.moveaxis(images, self._checked_channel_axis() + 1, 1)
-        return np.ascontiguousarray(images).reshape(-1, *self.weights_.shape)
+        return np.ascontiguousarray(images).reshape(-1, *shape)
 
     def _to_rows(self, channels):
         """Inverse of _to_channels."""
@@ -422,17 +444,13 @@ class DCTImputer(
                 UserWarning,
                 stacklevel=3,
             )
-        todo = np.flatnonzero((counts > 0) & (counts < channels[0].size))
-        size = max(1, BATCH_PIXELS // channels[0].size)
-        batches = [todo[i : i + size] for i in range(0, len(todo), size)]
-        n_jobs = effective_n_jobs(self.n_jobs)
-        results = Parallel(n_jobs=n_jobs, require="sharedmem")(
-            delayed(recover_batch)(
-                channels[batch], observed[batch], spectrum=self._spectrum,
-                solver=self.solver, tol=self.tol, max_iter=self.max_iter,
-                workers=n_jobs if len(batches) == 1 else None, callback=callback,
-            )
-            for batch in batches
+        # Noisy images are smoothed even where nothing is missing.
+        # Noisy images are smoothed even where nothing is missing.
+        is_todo = (counts > 0) & ((counts < channels[0].size) | (self.noise_ > 0))
+        todo = np.flatnonzero(is_todo)
+        batches, results = self._recover(
+            channels, observed, todo, self._spectrum, callback=callback,
+            nuclear=self.nuclear_, noise=self.noise_, refine=self.refine,
         )  # fmt: skip
         n_iter, gap = np.zeros(len(channels), dtype=int), np.zeros(len(channels))
         converged = np.ones(len(channels), dtype=bool)
@@ -445,6 +463,47 @@ class DCTImputer(
         if callback is None or not callback.stopped:
             warn_not_converged(result, self.tol)
         return result
+
+    def _choose(self, channels):
+        """Settings with numbers in place of "auto"; sets cv_results_."""
+        settings = {"order": self.order, "noise": self.noise, "nuclear": self.nuclear}
+        if "auto" not in settings.values():
+            vars(self).pop("cv_results_", None)
+            return settings
+        observed = ~np.isnan(channels)
+        rows = np.flatnonzero(observed.reshape(len(channels), -1).any(axis=1))
+
+        def recover(images, known, candidate):
+            spectrum = Spectrum(
+                images.shape[1:], candidate["order"], self.weights, self.axis_scale
+            )
+            batches, results = self._recover(
+                images, known, np.arange(len(images)), spectrum,
+                nuclear=candidate["nuclear"], noise=candidate["noise"],
+            )  # fmt: skip
+            return np.concatenate([result.solution for result in results])
+
+        chosen, self.cv_results_ = choose_parameters(
+            channels[rows], observed[rows], settings, recover,
+            holdout=self.holdout, n_repeats=self.n_repeats,
+            random_state=self.random_state,
+        )  # fmt: skip
+        return chosen
+
+    def _recover(self, channels, observed, todo, spectrum, **settings):
+        """Recover some images in batches of fixed size, on n_jobs threads."""
+        size = max(1, BATCH_PIXELS // channels[0].size)
+        batches = [todo[i : i + size] for i in range(0, len(todo), size)]
+        n_jobs = effective_n_jobs(self.n_jobs)
+        results = Parallel(n_jobs=n_jobs, require="sharedmem")(
+            delayed(recover_batch)(
+                channels[batch], observed[batch], spectrum=spectrum,
+                solver=self.solver, tol=self.tol, max_iter=self.max_iter,
+                workers=n_jobs if len(batches) == 1 else None, **settings,
+            )
+            for batch in batches
+        )  # fmt: skip
+        return batches, results
 
     def _clip(self, filled, missing):
         """Limit the filled pixels, in place."""

@@ -23,9 +23,7 @@ def solve_stencil(
     ``max_iter``: an iteration costs that much less than one of the DCT solver.
     """
     n_images = len(residual)
-    shape = (1,) * (4 - residual.ndim) + residual.shape[1:]
-    scale = np.ones(3)
-    scale[3 - len(axis_scale) :] = axis_scale
+    shape, scale = _as_volume(residual.shape[1:], axis_scale)
     correction = np.zeros_like(residual)
     n_iter, gap = np.zeros(n_images, dtype=int), np.zeros(n_images)
     for i in range(n_images):
@@ -35,6 +33,21 @@ def solve_stencil(
         )  # fmt: skip
         correction[i] = found.reshape(residual.shape[1:])
     return correction, n_iter, gap
+
+
+def apply_laplacian(image: np.ndarray, axis_scale: np.ndarray) -> np.ndarray:
+    """``sum_a g_a (D_a^T D_a) x`` of an image of up to three axes."""
+    shape, scale = _as_volume(image.shape, axis_scale)
+    out = np.empty(shape)
+    _laplacian(np.ascontiguousarray(image).reshape(shape), scale, out)
+    return out.reshape(image.shape)
+
+
+def _as_volume(shape, axis_scale):
+    """Shape and scales with leading axes added up to three."""
+    scale = np.ones(3)
+    scale[3 - len(shape) :] = axis_scale
+    return (1,) * (3 - len(shape)) + tuple(shape), scale
 
 
 def _solve_one(residual, observed, scale, order, max_iter, tol, callback):

@@ -1,0 +1,168 @@
+"""Preconditioned conjugate gradients for the DCT norm, exact and noisy data.
+
+With exact data the unknowns are the missing pixels, ``A_mm e_m = r_m``; with noisy data
+all pixels are, ``(lam A + P) e = r`` with P the projection on the observed ones. Both
+are served by the shifted inverse ``C^T (W + rho)^-1 C`` as preconditioner.
+"""
+
+import numpy as np
+from scipy.fft import dctn, idctn
+
+# Rounding limits the gap that iterations can reach to about eps / sqrt(rho), with the
+# shift rho relative to the largest weight; a tenth of the digits is kept in reserve.
+ROUNDING_RESERVE = 10
+
+
+def solve_pcg(residual, observed, *, weights, max_iter, tol, workers, callback, **_):
+    """Corrections of a batch of images with exact data; the weights' maximum is 1.
+
+    Fixing a fraction f of the samples lifts the lowest eigenvalues of ``A_mm`` to about
+    the weight at the sampling frequency; a shift rho of that size, the f/2 quantile of
+    the weights, equalises both ends of the spectrum.
+    """
+    ordered = np.sort(weights, axis=None)
+    smallest = ordered[np.searchsorted(ordered, 0, side="right")]
+    index = (_fractions(observed) / 2 * (ordered.size - 1)).astype(int)
+    shifts = np.maximum(ordered[index], smallest)
+    return _solve(
+        residual, observed, weights, shifts, is_exact=True,
+        max_iter=max_iter, tol=tol, workers=workers, callback=callback,
+    )  # fmt: skip
+
+
+def solve_penalised(
+    residual, observed, *, weights, noise, max_iter, tol, workers, callback
+):
+    """Corrections of a batch of images with noisy data.
+
+    P acts like its mean, the observed fraction f, on what is smooth: ``lam W + f`` is
+    the spectrum of the preconditioner.
+    """
+    # The largest eigenvalue becomes 1, as the choice of the precision expects.
+    unit = 1 / (1 + noise * weights.max())
+    return _solve(
+        residual * unit, observed, weights * (noise * unit),
+        _fractions(observed) * unit, is_exact=False, data_weight=unit,
+        max_iter=max_iter, tol=tol, workers=workers, callback=callback,
+    )  # fmt: skip
+
+
+def _fractions(observed):
+    return observed.reshape(len(observed), -1).mean(axis=1)
+
+
+def _solve(residual, observed, weights, shifts, *, tol, **settings):
+    """Split a batch by the precision that each image needs.
+
+    Single precision is used where its rounding lies below the tolerance: at 256 x 256
+    it is 2.5 times as fast.
+    """
+    floors = {
+        dtype: ROUNDING_RESERVE * np.finfo(dtype).eps / np.sqrt(shifts)
+        for dtype in (np.float32, np.float64)
+    }
+    is_single = floors[np.float32] <= tol
+    correction = np.zeros_like(residual)
+    n_iter, gap = np.zeros(len(residual), dtype=int), np.ones(len(residual))
+    for dtype, selected in ((np.float32, is_single), (np.float64, ~is_single)):
+        if selected.any():
+            rows = select_rows(selected)
+            correction[rows], n_iter[rows], gap[rows] = _iterate(
+                residual[rows], observed[rows], weights, shifts[rows],
+                dtype=dtype, tol=tol, **settings,
+            )  # fmt: skip
+    # A gap below the rounding of double precision would be a claim without proof.
+    return correction, n_iter, np.where(gap > 0, np.maximum(gap, floors[np.float64]), 0)
+
+
+def _iterate(
+    residual, observed, weights, shifts, *, is_exact, dtype, max_iter, tol, workers,
+    callback, data_weight=0.0,
+):  # fmt: skip
+    """Preconditioned conjugate gradients of a batch in one precision.
+
+    Stops when the preconditioned residual ``<r, z>`` has fallen by ``tol^2``.
+    """
+    axes = tuple(range(1, residual.ndim))
+    column = (-1,) + (1,) * len(axes)
+    peak = np.abs(residual).max(axis=axes, keepdims=True)
+    peak[peak == 0] = 1
+    r = (residual / peak).astype(dtype)
+    # Exact data: 1 where a pixel is free. Noisy data: weight of the data at a pixel.
+    pixels = (~observed if is_exact else data_weight * observed).astype(dtype)
+    operator = weights.astype(dtype)
+    inverse = _shifted_inverse(weights, shifts, dtype)
+    correction = np.zeros_like(r)
+    n_iter, gap = np.zeros(len(r), dtype=int), np.ones(len(r))
+
+    active = np.arange(len(r))
+    p = apply_spectrum(r, inverse, axes, workers)
+    if is_exact:
+        p *= pixels
+    rz = _inner(r, p)
+    rz_start = rz.copy()
+    gap[rz == 0] = 0
+    for iteration in range(max_iter):
+        # Rounding has the last word where <r, z> is no longer positive.
+        go_on = (gap[active] > tol) & (rz > 0)
+        if not go_on.all():
+            active, r, p = active[go_on], r[go_on], p[go_on]
+            pixels, inverse = pixels[go_on], inverse[go_on]
+            rz, rz_start = rz[go_on], rz_start[go_on]
+        if len(active) == 0:
+            break
+        product = apply_spectrum(p, operator, axes, workers)
+        if is_exact:
+            product *= pixels
+        else:
+            product += pixels * p
+        curvature = _inner(p, product)
+        step = np.divide(rz, curvature, out=np.zeros_like(rz), where=curvature > 0)
+        step = step.reshape(column).astype(dtype)
+        product *= step
+        r -= product
+        np.multiply(p, step, out=product)
+        correction[active] += product
+        z = apply_spectrum(r, inverse, axes, workers)
+        if is_exact:
+            z *= pixels
+        rz_new = np.where(curvature > 0, _inner(r, z), 0)
+        p *= (rz_new / rz).reshape(column).astype(dtype)
+        p += z
+        rz = rz_new
+        n_iter[active] += 1
+        valid = rz > 0
+        gap[active[valid]] = np.sqrt(rz[valid] / rz_start[valid])
+        if callback is not None and callback(iteration):
+            break
+    return correction * peak, n_iter, gap
+
+
+def _shifted_inverse(weights, shifts, dtype):
+    """``rho / (W + rho)`` for each image: at most 1, so that nothing overflows."""
+    unique, where = np.unique(shifts, return_inverse=True)
+    unique = unique.reshape((-1,) + (1,) * weights.ndim)
+    inverse = (unique / (weights + unique)).astype(dtype)
+    # One shared array for equal masks, such as the channels of a picture.
+    shared = len(unique) == 1
+    shape = (len(shifts), *weights.shape)
+    return np.broadcast_to(inverse, shape) if shared else inverse[where]
+
+
+def select_rows(selected):
+    """Index of the selected images: all of them without a copy."""
+    return slice(None) if selected.all() else np.flatnonzero(selected)
+
+
+def apply_spectrum(images, spectrum, axes, workers=None):
+    """``C^T diag(spectrum) C`` applied to each image; the input is kept."""
+    transformed = dctn(images, axes=axes, norm="ortho", workers=workers)
+    transformed *= spectrum
+    return idctn(
+        transformed, axes=axes, norm="ortho", workers=workers, overwrite_x=True
+    )
+
+
+def _inner(left, right):
+    """Inner product of each pair of images, as float64."""
+    return np.array([np.vdot(a, b) for a, b in zip(left, right, strict=True)], float)
