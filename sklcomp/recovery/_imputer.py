@@ -468,7 +468,7 @@ class DCTImputer(
         """Settings with numbers in place of "auto"; sets cv_results_."""
         settings = {"order": self.order, "noise": self.noise, "nuclear": self.nuclear}
         if "auto" not in settings.values():
-            vars(self).pop("cv_results_", None)
+            self.__dict__.pop("cv_results_", None)  # of an earlier fit
             return settings
         observed = ~np.isnan(channels)
         rows = np.flatnonzero(observed.reshape(len(channels), -1).any(axis=1))

@@ -100,10 +100,11 @@ def choose_parameters(
 def hide_pixels(
     observed: np.ndarray, share: float, rng: np.random.RandomState
 ) -> np.ndarray:
-    """Mask of observed pixels to hide; each image keeps at least one."""
-    hidden = observed & (rng.random_sample(observed.shape) < share)
+    """Mask of observed pixels to hide: at least one of each image, and never all."""
+    draws = np.where(observed, rng.random_sample(observed.shape), np.inf)
     axes = tuple(range(1, observed.ndim))
-    hidden &= (hidden != observed).any(axis=axes, keepdims=True)
+    hidden = draws <= np.maximum(share, draws.min(axis=axes, keepdims=True))
+    hidden &= observed & (hidden != observed).any(axis=axes, keepdims=True)
     if not hidden.any():
         msg = (
             f"holdout={share} hides none of the {observed.sum()} observed pixels; "

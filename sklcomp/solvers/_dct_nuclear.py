@@ -12,9 +12,6 @@ from scipy.linalg import eigh
 
 from sklcomp.solvers._dct_pcg import apply_spectrum
 
-# Penalty of every copy, for images of range 1: of six pairs for the two kinds of term
-# the one with the fewest iterations, at a gap of the objective below 1e-3.
-PENALTY = 1.0
 RELAXATION = 1.6
 
 
@@ -56,22 +53,25 @@ def _solve_one(data, observed, weights, tau, lam, max_iter, tol, callback):
     axes = tuple(range(data.ndim))
     modes = range(data.ndim) if data.ndim > 2 else range(1 if tau else 0)
     n_copies = len(modes) + 1
-    damping = PENALTY / (strength * weights + PENALTY)
+    # One penalty for all copies: of six pairs the one with the fewest iterations for
+    # images of range 1. It grows with tau, else a large one takes thousands.
+    penalty = max(1.0, tau)
+    damping = penalty / (strength * weights + penalty)
     x = data.copy()
     duals = [np.zeros_like(x) for _ in range(n_copies)]
     n_iter, gap = 0, 1.0
     while gap > tol and n_iter < max_iter:
         copies = [
-            shrink_singular_values(x - dual, tau / PENALTY, mode)
+            shrink_singular_values(x - dual, tau / penalty, mode)
             for mode, dual in zip(modes, duals, strict=False)
         ]
         copies.append(apply_spectrum(x - duals[-1], damping, axes))
         relaxed = [RELAXATION * copy + (1 - RELAXATION) * x for copy in copies]
-        average = PENALTY * (sum(relaxed) + sum(duals))
+        average = penalty * (sum(relaxed) + sum(duals))
         if lam:
-            average = (average + observed * data) / (n_copies * PENALTY + observed)
+            average = (average + observed * data) / (n_copies * penalty + observed)
         else:
-            average = np.where(observed, data, average / (n_copies * PENALTY))
+            average = np.where(observed, data, average / (n_copies * penalty))
         size = float(np.linalg.norm(average)) or 1.0
         moved = float(np.linalg.norm(average - x)) / size
         x = average

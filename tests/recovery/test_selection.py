@@ -1,0 +1,158 @@
+"""order, noise and nuclear = "auto": what it picks, and when it keeps the default."""
+
+import numpy as np
+import pytest
+from skimage.data import camera
+
+from sklcomp.recovery import DCTImputer, recover_image
+from sklcomp.recovery._selection import GRIDS, hide_pixels
+
+
+def smooth(shape=(48, 40)):
+    """Two long waves: the higher the order, the better."""
+    i, j = np.indices(shape)
+    return np.sin(i / 15) + np.cos(j / 11)
+
+
+def checkerboard():
+    return (np.indices((64, 64)) // 8).sum(axis=0) % 2.0
+
+
+def hide(rng, image, missing):
+    return np.where(rng.random(image.shape) < missing, np.nan, image)
+
+
+def used(image, **settings):
+    return recover_image(image, return_info=True, **settings)[1]
+
+
+def test_smooth_pictures_get_a_high_order_and_the_error_falls(rng):
+    image = hide(rng, smooth(), 0.7)
+    assert used(image, order="auto")["order"] == 2
+    error = [
+        np.abs(recover_image(image, order=order) - smooth()).mean()
+        for order in (1.5, "auto")
+    ]
+    assert error[1] < 0.8 * error[0]
+
+
+def test_rough_pictures_get_a_low_order(rng):
+    rough = rng.normal(size=(60, 60)) + 3 * (np.indices((60, 60)).sum(axis=0) > 60)
+    assert used(hide(rng, rough, 0.3), order="auto")["order"] < 1
+
+
+def test_without_evidence_the_defaults_stay(rng):
+    """A constant picture is recovered by every candidate."""
+    flat = hide(rng, np.full((20, 20), 3.0), 0.8)
+    info = used(flat, order="auto", nuclear="auto", noise="auto")
+    assert (info["order"], info["nuclear"], info["noise"]) == (1.5, 0, 0)
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.5, 0.9])
+def test_noise_is_found_where_there_is_noise(rng, missing):
+    image = camera()[::4, ::4] / 255
+    noisy = image + rng.normal(size=image.shape) * 0.15
+    info = used(hide(rng, noisy, missing), noise="auto")
+    assert info["noise"] > 0
+    assert used(hide(rng, smooth(), missing), noise="auto")["noise"] == 0
+
+
+def test_nuclear_norm_is_found_where_the_rank_is_low(rng):
+    board = checkerboard()
+    image = hide(rng, board, 0.7)
+    found, info = recover_image(image, nuclear="auto", return_info=True)
+    assert info["nuclear"] >= 1
+    assert (
+        np.abs(found - board).mean() < np.abs(recover_image(image) - board).mean() / 3
+    )
+
+
+def test_imputer_and_function_choose_alike_and_keep_the_record(rng):
+    image = hide(rng, smooth(), 0.7)
+    expected, info = recover_image(image, order="auto", noise="auto", return_info=True)
+    imputer = DCTImputer(order="auto", noise="auto").fit(image[None])
+    np.testing.assert_array_equal(imputer.transform(image[None])[0], expected)
+    assert (imputer.order_, imputer.noise_) == (info["order"], info["noise"])
+    results = imputer.cv_results_
+    assert len(results["params"]) == len(GRIDS["order"]) * len(GRIDS["noise"])
+    chosen = results["params"].index(
+        {"order": imputer.order_, "noise": imputer.noise_, "nuclear": 0.0}
+    )
+    best = results["mean_test_score"].argmax()
+    assert results["rank_test_score"][best] == 1
+    worst = results["mean_test_score"].min()
+    assert results["mean_test_score"][chosen] > worst
+    assert not hasattr(
+        imputer.set_params(order=1, noise=0).fit(image[None]), "cv_results_"
+    )
+
+
+def test_choice_is_shared_by_the_images_and_independent_of_n_jobs(rng):
+    X = np.stack([hide(rng, smooth() * k, 0.7) for k in (1, 2, 3)])
+    one, two = (
+        DCTImputer(order="auto", n_jobs=n, random_state=3).fit(X) for n in (1, 2)
+    )
+    assert one.order_ == two.order_ == 2
+    np.testing.assert_array_equal(
+        one.cv_results_["mean_test_score"], two.cv_results_["mean_test_score"]
+    )
+    # New images are recovered with the order that was learnt.
+    single = one.transform(X[:1])
+    np.testing.assert_allclose(single[0], recover_image(X[0], order=2), atol=1e-6)
+
+
+def test_score_is_that_of_a_hand_made_hold_out(rng):
+    image = hide(rng, smooth(), 0.5)[None]
+    imputer = DCTImputer(order="auto", n_repeats=1, random_state=5).fit(image)
+    draws = np.random.RandomState(5)
+    hidden = [hide_pixels(~np.isnan(image), 0.15, draws) for _ in range(3)]
+    scores = []
+    for mask in hidden:
+        found = recover_image(np.where(mask, np.nan, image)[0], order=2)
+        scores.append(-np.mean((found - image[0])[mask[0]] ** 2))
+    at = imputer.cv_results_["param_order"].tolist().index(2.0)
+    # 960 observed pixels: three draws instead of one.
+    n_draws = -(-2000 // np.count_nonzero(~np.isnan(image)))
+    assert imputer.cv_results_["mean_test_score"][at] == pytest.approx(
+        np.mean(scores[:n_draws]), rel=1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"nuclear": 1.0, "solver": "pcg"}, "solver='pcg' serves neither"),
+        ({"noise": 1.0, "solver": "stencil"}, "solver='stencil' serves neither"),
+        ({"nuclear": -1.0}, "'nuclear' parameter"),
+        ({"noise": np.nan}, "'noise' parameter"),
+        ({"noise": "some"}, "'noise' parameter"),
+        ({"refine": "magic"}, "'refine' parameter"),
+        ({"solver": "sparse"}, "serves order 1 and 2"),
+    ],
+)
+def test_bad_settings_are_named(settings, message):
+    image = np.eye(6)
+    image[2, 3] = np.nan
+    for recover in (recover_image, lambda x, **s: DCTImputer(**s).fit(x[None])):
+        with pytest.raises(ValueError, match=message):
+            recover(image, **settings)
+
+
+def test_nuclear_norm_of_signals_is_refused():
+    with pytest.raises(ValueError, match="needs images of at least 2 axes"):
+        recover_image([1, np.nan, 2], nuclear=1)
+
+
+def test_auto_needs_pixels_to_hide():
+    lonely = np.full((5, 5), np.nan)
+    lonely[2, 2] = 1
+    with pytest.raises(ValueError, match="hides none of the 1 observed"):
+        recover_image(lonely, order="auto")
+
+
+def test_noisy_images_without_gaps_are_smoothed(rng):
+    X = rng.random((2, 12, 12))
+    found = DCTImputer(noise=1.0).fit_transform(X)
+    for image, smoothed in zip(X, found, strict=True):
+        np.testing.assert_allclose(smoothed, recover_image(image, noise=1.0), atol=1e-6)
+        assert smoothed.std() < image.std()
