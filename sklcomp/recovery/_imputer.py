@@ -297,9 +297,9 @@ class DCTImputer(
         observed = ~np.isnan(channels)
         seed = self.random_state
         rng = check_random_state(mask_seed(observed) if seed is None else seed)
-        hidden = hide_pixels(observed, self.holdout, rng)
+        hidden, scored = hide_pixels(observed, self.holdout, rng)
         result = self._solve(np.where(hidden, np.nan, channels))
-        error = (result.solution[hidden] - channels[hidden]).astype(np.float64)
+        error = (result.solution[scored] - channels[scored]).astype(np.float64)
         with np.errstate(over="ignore"):
             score = -float(np.mean(error**2))
         if not np.isfinite(score):

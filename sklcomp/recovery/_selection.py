@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import distance_transform_edt
 from scipy.stats import rankdata
 from sklearn.utils import check_random_state
 
@@ -37,9 +38,9 @@ def choose_parameters(
     """Replace each "auto" among the settings by a value of its grid.
 
     A candidate is recovered from what is left when ``holdout`` of the observed pixels
-    are hidden, ``n_repeats`` times. Of all candidates whose squared error at hidden
-    pixels exceeds the least by no more than one standard error (of the difference, over
-    the hidden pixels), the one nearest to the default is taken.
+    are hidden, in gaps like the missing ones, ``n_repeats`` times. Of all candidates
+    whose squared error exceeds the least by no more than one standard error (of the
+    difference, over the scored pixels), the one nearest to the default is taken.
 
     Parameters
     ----------
@@ -74,9 +75,9 @@ def choose_parameters(
 
     def measure(candidate):
         errors = []
-        for hidden in draws:
+        for hidden, scored in draws:
             found = recover(images, observed & ~hidden, candidate)
-            errors.append(((found[hidden] - images[hidden]) / scale) ** 2)
+            errors.append(((found[scored] - images[scored]) / scale) ** 2)
         return errors
 
     tried: list[dict[str, Any]] = []
@@ -99,19 +100,69 @@ def choose_parameters(
 
 def hide_pixels(
     observed: np.ndarray, share: float, rng: np.random.RandomState
-) -> np.ndarray:
-    """Mask of observed pixels to hide: at least one of each image, and never all."""
-    draws = np.where(observed, rng.random_sample(observed.shape), np.inf)
-    axes = tuple(range(1, observed.ndim))
-    hidden = draws <= np.maximum(share, draws.min(axis=axes, keepdims=True))
-    hidden &= observed & (hidden != observed).any(axis=axes, keepdims=True)
-    if not hidden.any():
+) -> tuple[np.ndarray, np.ndarray]:
+    """Hide about a share of the observed pixels, in gaps like those that are there.
+
+    Where single pixels are missing, single ones must be hidden to tell which setting
+    fills them best; where holes are, holes. So balls around observed pixels are hidden
+    whose radii are drawn from the distances of the missing pixels to the observed ones.
+
+    Returns
+    -------
+    hidden : ndarray of bool
+        At least one pixel of each image that has two, and never all.
+    scored : ndarray of bool
+        The hidden pixels in the inner half of the balls, as deep in a gap as the
+        missing ones are.
+    """
+    hidden, scored = np.zeros_like(observed), np.zeros_like(observed)
+    for image, outer, inner in zip(observed, hidden, scored, strict=True):
+        if np.count_nonzero(image) > 1:
+            _hide_balls(image, outer, inner, share, rng)
+    if not scored.any():
         msg = (
             f"holdout={share} hides none of the {observed.sum()} observed pixels; "
-            "raise holdout or give more pixels."
+            "give images with more pixels."
         )
         raise ValueError(msg)
-    return hidden
+    return hidden, scored
+
+
+def _hide_balls(observed, hidden, scored, share, rng):
+    """Fill the two masks of one image, in place."""
+    points = np.argwhere(observed)
+    n_hidden = max(1, round(share * len(points)))
+    centers = points[rng.randint(len(points), size=n_hidden)]
+    depths = distance_transform_edt(~observed)[~observed]
+    # Halves are as fine as matters, and leave few different balls. None may be larger
+    # than the share of the image that is hidden.
+    largest = max(1.0, (share * observed.size) ** (1 / observed.ndim) / 2)
+    radii = np.ones(n_hidden)
+    if len(depths):
+        radii = np.minimum(np.round(2 * rng.choice(depths, n_hidden)) / 2, largest)
+    balls = {radius: _ball(radius, observed.shape) for radius in np.unique(radii)}
+    density = len(points) / observed.size
+    expected = [1 + density * (len(balls[radius]) - 1) for radius in radii]
+    n_balls = max(1, np.searchsorted(np.cumsum(expected), n_hidden))
+    for radius, offsets in balls.items():
+        at = centers[:n_balls][radii[:n_balls] == radius]
+        for mask, reach in ((hidden, radius), (scored, max(1.0, radius / 2))):
+            near = offsets[np.linalg.norm(offsets, axis=1) < reach]
+            places = (at[:, np.newaxis] + near).reshape(-1, observed.ndim)
+            inside = ((places >= 0) & (places < observed.shape)).all(axis=1)
+            mask[tuple(places[inside].T)] = True
+    hidden &= observed
+    if hidden.sum() == len(points):
+        hidden[tuple(points[rng.randint(len(points))])] = False
+    scored &= hidden
+
+
+def _ball(radius, shape):
+    """Offsets nearer than the radius, of shape (n_offsets, n_axes)."""
+    reach = [min(int(np.ceil(radius)) - 1, n - 1) for n in shape]
+    box = np.stack(np.meshgrid(*(np.arange(-r, r + 1) for r in reach)), axis=-1)
+    offsets = box.reshape(-1, len(shape))
+    return offsets[np.linalg.norm(offsets, axis=1) < radius]
 
 
 def mask_seed(observed: np.ndarray) -> int:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.ndimage import distance_transform_edt
 from skimage.data import camera
 
 from sklcomp.recovery import DCTImputer, recover_image
@@ -101,21 +102,45 @@ def test_choice_is_shared_by_the_images_and_independent_of_n_jobs(rng):
     np.testing.assert_allclose(single[0], recover_image(X[0], order=2), atol=1e-6)
 
 
-def test_score_is_that_of_a_hand_made_hold_out(rng):
+def test_scores_are_those_of_hand_made_draws(rng):
     image = hide(rng, smooth(), 0.5)[None]
+    known = ~np.isnan(image)
     imputer = DCTImputer(order="auto", n_repeats=1, random_state=5).fit(image)
     draws = np.random.RandomState(5)
-    hidden = [hide_pixels(~np.isnan(image), 0.15, draws) for _ in range(3)]
     scores = []
-    for mask in hidden:
-        found = recover_image(np.where(mask, np.nan, image)[0], order=2)
-        scores.append(-np.mean((found - image[0])[mask[0]] ** 2))
+    for _ in range(-(-2000 // np.count_nonzero(known))):  # few pixels: more draws
+        hidden, scored = hide_pixels(known, 0.15, draws)
+        found = recover_image(np.where(hidden, np.nan, image)[0], order=2)
+        scores.append(-np.mean((found - image[0])[scored[0]] ** 2))
     at = imputer.cv_results_["param_order"].tolist().index(2.0)
-    # 960 observed pixels: three draws instead of one.
-    n_draws = -(-2000 // np.count_nonzero(~np.isnan(image)))
-    assert imputer.cv_results_["mean_test_score"][at] == pytest.approx(
-        np.mean(scores[:n_draws]), rel=1e-3
-    )
+    assert imputer.cv_results_["mean_test_score"][at] == pytest.approx(np.mean(scores))
+
+
+@pytest.mark.parametrize("shape", [(30,), (40, 30), (9, 10, 11)])
+@pytest.mark.parametrize("missing", [0, 0.3, 0.9, 0.99])
+def test_some_are_hidden_but_never_all(rng, shape, missing):
+    observed = rng.random((5, *shape)) >= missing
+    observed[:, 0] = observed[:, -1] = True
+    generator = np.random.RandomState(0)
+    hidden, scored = hide_pixels(observed, 0.15, generator)
+    axes = tuple(range(1, observed.ndim))
+    assert scored.any(axis=axes).all()
+    assert (observed & ~hidden).any(axis=axes).all()
+    assert not (hidden & ~observed).any()
+    assert not (scored & ~hidden).any()
+    assert hidden.sum() < 0.3 * observed.sum() + len(observed)
+
+
+def test_gaps_are_imitated(rng):
+    """Hidden pixels lie as far from the remaining ones as the missing ones did."""
+    scattered = rng.random((1, 120, 120)) > 0.1
+    holes = np.ones((1, 120, 120), dtype=bool)
+    holes[0, 20:44, 20:44] = holes[0, 70:94, 60:84] = False
+    for observed in (scattered, holes):
+        hidden, scored = hide_pixels(observed, 0.15, np.random.RandomState(0))
+        depth = distance_transform_edt(~(observed & ~hidden)[0])[scored[0]]
+        wanted = distance_transform_edt(~observed[0])[~observed[0]]
+        assert 0.6 < np.mean(depth) / np.mean(wanted) < 1.7
 
 
 @pytest.mark.parametrize(
