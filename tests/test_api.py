@@ -29,7 +29,7 @@ PUBLIC_NAMES = {
     "sklcomp.datasets": {"make_masked_images"},
     "sklcomp.inspection": {"RecoveryDisplay"},
     "sklcomp.metrics": {"psnr"},
-    "sklcomp.recovery": {"DCTImputer", "recover_image"},
+    "sklcomp.recovery": {"DCTImputer", "DCTRegressor", "recover_image"},
 }
 SUBMODULES = {f"sklcomp.{module.name}" for module in pkgutil.iter_modules([PACKAGE])}
 
