@@ -29,10 +29,11 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def arguments(description):
-    """``--quick``: fewer cases, to see that the script works."""
+def arguments(description, groups=()):
+    """``--quick``: fewer cases, to see that the script works; ``--only``: some rows."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="two seeds, few cases")
+    parser.add_argument("--only", nargs="+", choices=list(groups), help="row groups")
     return parser.parse_args()
 
 
@@ -124,9 +125,9 @@ def spread(values, digits=2):
 class Report:
     """Collects tables and goals; prints markdown and writes one JSON file."""
 
-    def __init__(self, name, *, quick=False):
-        # A quick run must not pass for, or replace, the whole one.
-        self.name = f"{name}-quick" if quick else name
+    def __init__(self, name, *, quick=False, only=None):
+        # A part of the run must not pass for, or replace, the whole one.
+        self.name = "-".join([name, *(only or ()), *(["quick"] if quick else [])])
         self.content = {
             "environment": {
                 "python": platform.python_version(),

@@ -65,7 +65,7 @@ class DCTImputer(
         default by one standard error is not taken.
     nuclear : float or "auto", default=0.0
         Weight of the nuclear norm in units of the observed range, for pictures of low
-        rank; see :func:`recover_image`. "auto" chooses among 0 to 30.
+        rank; see :func:`recover_image`. "auto" chooses among 0 to 1000.
     noise : float or "auto", default=0.0
         Weight of the DCT norm against the data; 0 keeps observed pixels exactly. "auto"
         chooses among 0 to 3.
