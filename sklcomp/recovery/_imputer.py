@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from contextlib import nullcontext
 from numbers import Integral, Real
 from typing import Any
 
@@ -29,6 +30,7 @@ from sklcomp.utils._sklearn import (
     transform_output,
     with_callbacks,
 )
+from sklcomp.utils._threads import single_blas_thread
 from sklcomp.utils._validation import unmask
 
 # Pixels of one batch of DCTs: large enough to hide the cost of the calls, small enough
@@ -495,14 +497,17 @@ class DCTImputer(
         size = max(1, BATCH_PIXELS // channels[0].size)
         batches = [todo[i : i + size] for i in range(0, len(todo), size)]
         n_jobs = effective_n_jobs(self.n_jobs)
-        results = Parallel(n_jobs=n_jobs, require="sharedmem")(
-            delayed(recover_batch)(
-                channels[batch], observed[batch], spectrum=spectrum,
-                solver=self.solver, tol=self.tol, max_iter=self.max_iter,
-                workers=n_jobs if len(batches) == 1 else None, **settings,
-            )
-            for batch in batches
-        )  # fmt: skip
+        # Set here, since a limit that a worker sets does not reach its own BLAS calls.
+        has_svd = settings["nuclear"] > 0
+        with single_blas_thread() if has_svd else nullcontext():
+            results = Parallel(n_jobs=n_jobs, require="sharedmem")(
+                delayed(recover_batch)(
+                    channels[batch], observed[batch], spectrum=spectrum,
+                    solver=self.solver, tol=self.tol, max_iter=self.max_iter,
+                    workers=n_jobs if len(batches) == 1 else None, **settings,
+                )
+                for batch in batches
+            )  # fmt: skip
         return batches, results
 
     def _clip(self, filled, missing):

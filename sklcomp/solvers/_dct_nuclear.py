@@ -11,6 +11,7 @@ import numpy as np
 from scipy.linalg import eigh
 
 from sklcomp.solvers._dct_pcg import apply_spectrum
+from sklcomp.utils._threads import single_blas_thread
 
 RELAXATION = 1.6
 
@@ -40,10 +41,11 @@ def solve_nuclear(
     """
     solution = start.copy()
     n_iter, gap = np.zeros(len(start), dtype=int), np.ones(len(start))
-    for i, known in enumerate(observed):
-        solution[i], n_iter[i], gap[i] = _solve_one(
-            start[i], known, weights, nuclear, noise, max_iter, tol, callback
-        )
+    with single_blas_thread():
+        for i, known in enumerate(observed):
+            solution[i], n_iter[i], gap[i] = _solve_one(
+                start[i], known, weights, nuclear, noise, max_iter, tol, callback
+            )
     return solution, n_iter, gap
 
 

@@ -3,6 +3,7 @@
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.dummy import DummyRegressor
@@ -200,3 +201,33 @@ def test_max_iter_warns_once(scattered):
 def test_bad_settings_are_named(scattered, settings, message):
     with pytest.raises(ValueError, match=message):
         DCTRegressor(**settings).fit(*scattered)
+
+
+def test_one_measurement_is_a_constant_field():
+    model = DCTRegressor().fit([[3.0, 4.0]], [7.0])
+    np.testing.assert_array_equal(model.predict([[0, 0], [9, 9]]), [7, 7])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_places_and_values_must_be_finite(scattered, bad):
+    for k in range(2):
+        arrays = [array.copy() for array in scattered]
+        arrays[k].flat[3] = bad
+        with pytest.raises(ValueError, match="contains (NaN|infinity)|NaN or infinity"):
+            DCTRegressor().fit(*arrays)
+
+
+def test_frames_layouts_and_types_give_the_same(scattered):
+    X, y = scattered
+    expected = DCTRegressor((16, 16)).fit(X, y).predict(X)
+    frame = pd.DataFrame(X, columns=["east", "north"])
+    model = DCTRegressor((16, 16)).fit(frame, pd.Series(y))
+    assert model.feature_names_in_.tolist() == ["east", "north"]
+    np.testing.assert_array_equal(model.predict(frame), expected)
+    for same in (np.asfortranarray(X), np.repeat(X, 2, axis=1)[:, ::2], X.tolist()):
+        np.testing.assert_array_equal(
+            DCTRegressor((16, 16)).fit(same, y).predict(same), expected
+        )
+    single = X.astype(np.float32)
+    found = DCTRegressor((16, 16)).fit(single, y.astype(np.float32)).predict(single)
+    np.testing.assert_allclose(found, expected, atol=1e-3)

@@ -181,3 +181,24 @@ def test_noisy_images_without_gaps_are_smoothed(rng):
     for image, smoothed in zip(X, found, strict=True):
         np.testing.assert_allclose(smoothed, recover_image(image, noise=1.0), atol=1e-6)
         assert smoothed.std() < image.std()
+
+
+def test_nuclear_norm_does_not_depend_on_n_jobs(rng):
+    X = np.stack([hide(rng, checkerboard(), 0.5) for _ in range(40)])
+    one, two = (DCTImputer(nuclear=1.0, n_jobs=n).fit_transform(X) for n in (1, 2))
+    np.testing.assert_array_equal(one, two)
+
+
+def test_films_are_recovered_with_all_terms(rng):
+    """A still film: what is lost in one frame is seen in another."""
+    film = np.repeat(checkerboard()[None, :32, :32], 6, axis=0)
+    mask = rng.random(film.shape) > 0.6
+    for settings in ({"noise": 0.01}, {"nuclear": 1.0}, {"axis_scale": (100, 1, 1)}):
+        whole = recover_image(film, mask, max_iter=1000, **settings)
+        single = np.stack(
+            [
+                recover_image(frame, known)
+                for frame, known in zip(film, mask, strict=True)
+            ]
+        )
+        assert np.abs(whole - film).mean() < np.abs(single - film).mean()
