@@ -1,7 +1,7 @@
 """
-==================================================
+===============================================
 Recovery of a photograph from 5 % of its pixels
-==================================================
+===============================================
 
 Of a photograph 95 % of the pixels are hidden at random. Four methods fill them in:
 the nearest observed pixel and linear interpolation (``scipy.interpolate.griddata``),

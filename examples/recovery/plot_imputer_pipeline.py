@@ -1,7 +1,7 @@
 """
-===================================================
+==============================================
 Classification of pictures with missing pixels
-===================================================
+==============================================
 
 :class:`sklcomp.recovery.DCTImputer` is a transformer: it stands in a pipeline before a
 classifier, and its parameters are searched like any others. Here 60 % of the pixels of

@@ -1,7 +1,7 @@
 """
-====================================
+==================================
 Pixels that are missing, and noisy
-====================================
+==================================
 
 Without further word the observed pixels are kept bit for bit. If they are noisy, their
 noise is not only kept but also spread over the missing ones. ``noise`` weighs the DCT

@@ -1,7 +1,7 @@
 """
-==================================================
+================================================
 Where the nuclear norm helps, and where it harms
-==================================================
+================================================
 
 The paper minimises the DCT norm together with the nuclear norm, which is small for
 pictures of low rank: those whose rows are mixtures of few rows. A weave is one, and a

@@ -1,7 +1,7 @@
 """
-==============================================
+=================================================
 A smooth field from scattered, noisy measurements
-==============================================
+=================================================
 
 Three hundred stations measure one quantity, each with an error.
 :class:`sklcomp.recovery.DCTRegressor` makes a map of it: each station belongs to a node

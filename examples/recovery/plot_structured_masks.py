@@ -1,7 +1,7 @@
 """
-====================================
+=====================================
 Text, scratches, blocks and lost rows
-====================================
+=====================================
 
 What is missing in practice is seldom missing at random. Four kinds of damage are done
 to a photograph and repaired with the DCT norm of order 2, which serves thin gaps; with
