@@ -15,6 +15,8 @@ from sklcomp.solvers._result import SolverResult
 from sklcomp.utils._sklearn import Interval, StrOptions, validate_params
 from sklcomp.utils._validation import as_float_array, check_mask
 
+# Of noise times the largest weight.
+NOISE_LIMITS = (1e-9, 1e12)
 # Checked for the function and for the estimator alike.
 PARAMETER_CONSTRAINTS: dict[str, list] = {
     "order": [Interval(Real, 0, 4, closed="right"), StrOptions({"auto"})],
@@ -134,7 +136,8 @@ def recover_image(
     ValueError
         If nothing is observed, if an observed value is infinite, complex or so large
         that the result overflows, if a shape does not fit, or if "direct" was asked for
-        a system that is singular or has more than 20,000 unknowns.
+        a system that is singular or has more than 20,000 unknowns, if a solver does
+        not serve a term, or if ``noise`` is beyond what rounding resolves.
 
     Warns
     -----
@@ -374,6 +377,15 @@ def _check_solver(solver, spectrum, nuclear, noise):
         msg = (
             f"solver='{solver}' serves neither the nuclear norm (nuclear={nuclear}) nor"
             f" noisy data (noise={noise}) as asked; use one of {allowed}."
+        )
+        raise ValueError(msg)
+    strength = noise * float(spectrum.weights.max())
+    low, high = NOISE_LIMITS
+    if noise and not low <= strength <= high:
+        msg = (
+            f"noise={noise} times the largest weight is {strength:.3g}, outside "
+            f"[{low:g}, {high:g}]: the data or the norm would vanish in rounding. Use "
+            "noise=0 for exact data, or scale the weights."
         )
         raise ValueError(msg)
     if solver in ("stencil", "sparse") and (spectrum.order not in (1, 2) or n_axes > 3):

@@ -18,7 +18,12 @@ from sklcomp.recovery._dct import (
     recover_batch,
     warn_not_converged,
 )
-from sklcomp.recovery._selection import choose_parameters, hide_pixels, mask_seed
+from sklcomp.recovery._selection import (
+    DEFAULTS,
+    choose_parameters,
+    hide_pixels,
+    mask_seed,
+)
 from sklcomp.solvers._result import SolverResult
 from sklcomp.utils._sklearn import (
     CallbackSupportMixin,
@@ -474,6 +479,11 @@ class DCTImputer(
             return settings
         observed = ~np.isnan(channels)
         rows = np.flatnonzero(observed.reshape(len(channels), -1).any(axis=1))
+        if len(rows) == 0:
+            return {
+                name: DEFAULTS[name] if value == "auto" else value
+                for name, value in settings.items()
+            }
 
         def recover(images, known, candidate):
             spectrum = Spectrum(

@@ -1,9 +1,12 @@
 """order, noise and nuclear = "auto": what it picks, and when it keeps the default."""
 
+import warnings
+
 import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
 from skimage.data import camera
+from sklearn.exceptions import ConvergenceWarning
 
 from sklcomp.recovery import DCTImputer, recover_image
 from sklcomp.recovery._selection import GRIDS, hide_pixels
@@ -151,6 +154,8 @@ def test_gaps_are_imitated(rng):
         ({"nuclear": -1.0}, "'nuclear' parameter"),
         ({"noise": np.nan}, "'noise' parameter"),
         ({"noise": "some"}, "'noise' parameter"),
+        ({"noise": 1e-300}, "outside .1e-09, 1e.12.*noise=0 for exact data"),
+        ({"noise": 1e300}, "outside .1e-09, 1e.12"),
         ({"refine": "magic"}, "'refine' parameter"),
         ({"solver": "sparse"}, "serves order 1 and 2"),
     ],
@@ -202,3 +207,21 @@ def test_films_are_recovered_with_all_terms(rng):
             ]
         )
         assert np.abs(whole - film).mean() < np.abs(single - film).mean()
+
+
+@pytest.mark.filterwarnings("ignore:.*no observed pixel")
+def test_fit_data_without_any_observed_pixel_keep_the_defaults():
+    imputer = DCTImputer(order="auto", noise="auto").fit(np.full((2, 4, 4), np.nan))
+    assert (imputer.order_, imputer.noise_) == (1.5, 0)
+
+
+@pytest.mark.parametrize("noise", [1e-9, 1e10])
+def test_extreme_noise_weights_stay_finite(rng, noise):
+    image = hide(rng, smooth(), 0.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found = recover_image(image, noise=noise)
+    wanted = (
+        recover_image(image) if noise < 1 else np.full(image.shape, np.nanmean(image))
+    )
+    np.testing.assert_allclose(found, wanted, atol=0.05)
