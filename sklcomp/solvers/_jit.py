@@ -1,4 +1,4 @@
-"""The one way to compile a kernel."""
+"""The ways to compile: kernels, and what is inlined into them."""
 
 import os
 from collections.abc import Callable
@@ -16,11 +16,7 @@ def njit(function: Callable) -> Callable:
     the same. Divisions follow IEEE rules as in numpy; ``reassoc`` and ``contract`` let
     sums vectorise and keep NaN intact, which plain ``fastmath=True`` does not.
     """
-    options: dict[str, Any] = {
-        "nogil": True,
-        "error_model": "numpy",
-        "fastmath": {"reassoc", "contract"},
-    }
+    options = _options(reassociate=True)
     if os.environ.get("SKLCOMP_NUMBA_CACHE", "1") != "0":
         try:
             return numba.njit(cache=True, **options)(function)
@@ -28,3 +24,19 @@ def njit(function: Callable) -> Callable:
             if "no locator available" not in str(error):
                 raise
     return numba.njit(**options)(function)
+
+
+def inlined(*, reassociate: bool = True) -> Callable[[Callable], Callable]:
+    """Decorator of what LLVM copies into the kernels that call it.
+
+    Not cached by itself, since what comes from the cache cannot be inlined any more:
+    then each array costs seven words to hand over, which is half of a short loop.
+    Without ``reassociate`` sums keep their order: gathers of single numbers are faster
+    when they are not vectorised.
+    """
+    return numba.njit(forceinline=True, **_options(reassociate))
+
+
+def _options(reassociate: bool) -> dict[str, Any]:
+    fastmath = {"reassoc", "contract"} if reassociate else {"contract"}
+    return {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
