@@ -10,13 +10,22 @@ from types import ModuleType as _ModuleType
 from sklcomp._top import show_versions, warmup
 from sklcomp._version import __version__
 
-_SUBPACKAGES = ("datasets", "inspection", "metrics", "recovery")
+_SUBPACKAGES = (
+    "datasets",
+    "inspection",
+    "metrics",
+    "model_selection",
+    "multilabel",
+    "recovery",
+)
 
 __all__ = [
     "__version__",
     "datasets",
     "inspection",
     "metrics",
+    "model_selection",
+    "multilabel",
     "recovery",
     "show_versions",
     "warmup",

@@ -69,7 +69,7 @@ def warmup(dtype: "DTypeLike | None" = None) -> None:
     Parameters
     ----------
     dtype : {float32, float64} or None, default=None
-        Type of the pictures to come; None prepares for both.
+        Type of the pictures and features to come; None prepares for both.
 
     Examples
     --------
@@ -78,9 +78,12 @@ def warmup(dtype: "DTypeLike | None" = None) -> None:
     >>> sklcomp.warmup(np.float64)
     """
     import numpy as np
+    from scipy import sparse
 
+    from sklcomp.multilabel import PrivilegedMultiLabelClassifier
     from sklcomp.recovery import recover_image
 
+    X, y = np.eye(6), np.tile(np.eye(3, dtype=int), (2, 1))
     picture = np.add.outer(np.arange(6.0), np.arange(5.0))
     picture[2:4, 1:3] = np.nan
     for kind in (np.float32, np.float64) if dtype is None else (dtype,):
@@ -91,6 +94,9 @@ def warmup(dtype: "DTypeLike | None" = None) -> None:
             (1.5, "pcg"),
         ):
             recover_image(picture.astype(kind), order=order, solver=solver)
+        for features in (X.astype(kind), sparse.csr_array(X, dtype=kind)):
+            for parameters in ({}, {"slack_cap": 1}, {"rank": 2}):
+                PrivilegedMultiLabelClassifier(**parameters).fit(features, y)
 
 
 def _installed(name: str) -> str | None:

@@ -16,6 +16,7 @@ from sklearn.utils._param_validation import (
     validate_params,
 )
 from sklearn.utils._set_output import _get_output_config
+from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 
 __all__ = [
     "CallbackSupportMixin",
@@ -23,6 +24,7 @@ __all__ = [
     "Interval",
     "Options",
     "StrOptions",
+    "check_sample_weight",
     "fit_context",
     "transform_output",
     "validate_params",

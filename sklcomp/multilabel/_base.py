@@ -1,0 +1,216 @@
+"""What both learners share: targets, weights, linear scores and predictions."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import compute_class_weight, compute_sample_weight
+from sklearn.utils.extmath import safe_sparse_dot
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from sklcomp.utils._sklearn import CallbackSupportMixin, check_sample_weight
+
+# Inner products of such features, and sums of those, stay far below 1.8e308.
+LARGEST_FEATURE = 1e75
+
+
+class LinearMultiLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
+    """Scores X coef + intercept, one column a label; not public."""
+
+    def _check_data(self, X, y, sample_weight):
+        """Checked rows of positive weight, their targets and weights."""
+        X, y = validate_data(
+            self, X, y, multi_output=True, accept_sparse="csr", order="C",
+            dtype=[np.float64, np.float32], accept_large_sparse=True,
+        )  # fmt: skip
+        if X.shape[0] < 2:
+            msg = (
+                f"{type(self).__name__} cannot be fitted with n_samples=1; at least "
+                "two examples are needed."
+            )
+            raise ValueError(msg)
+        check_scale(X)
+        Y = self._encode(y)
+        weight = check_sample_weight(sample_weight, X, ensure_non_negative=True)
+        weight = weight.astype(np.float64)
+        kept = weight > 0
+        if not kept.any():
+            msg = "sample_weight is zero everywhere; at least one must be positive."
+            raise ValueError(msg)
+        if not kept.all():
+            X, Y, weight = X[kept], Y[kept], weight[kept]
+        if sparse.issparse(X):
+            X = canonical(X)
+        return X, Y, weight
+
+    def _encode(self, y):
+        """Indicator of the positive labels as CSR; sets ``classes_`` and the kind."""
+        if y.ndim == 2 and y.shape[1] > 1:
+            Y = as_indicator(y)
+            self.classes_ = np.arange(Y.shape[1])
+            self._kind, self._has_sparse_targets = "multilabel", sparse.issparse(y)
+            return Y
+        y = y.toarray().ravel() if sparse.issparse(y) else np.asarray(y).ravel()
+        check_classification_targets(y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        self._has_sparse_targets = False
+        n_classes = len(self.classes_)
+        self._kind = "binary" if n_classes <= 2 else "multiclass"
+        columns = codes - 1 if n_classes <= 2 else codes
+        rows = np.flatnonzero(columns >= 0)
+        return sparse.csr_array(
+            (np.ones(len(rows), dtype=np.int8), (rows, columns[rows])),
+            shape=(len(y), 1 if n_classes <= 2 else n_classes),
+        )
+
+    def _class_factors(self, Y, weight, class_weight):
+        """Factors of the costs: of shape (n_samples,), and (n_labels, 2) or None."""
+        ones = np.ones(Y.shape[0])
+        if class_weight is None:
+            return ones, None
+        if self._kind == "multilabel":
+            return ones, label_weights(Y, weight, class_weight)
+        codes = Y.toarray().ravel() if self._kind == "binary" else Y.indices
+        y = self.classes_[codes]
+        if class_weight == "balanced":
+            present = np.unique(y)
+            factors = compute_class_weight(
+                "balanced", classes=present, y=y, sample_weight=weight
+            )
+            return factors[np.searchsorted(present, y)], None
+        return compute_sample_weight(class_weight, y), None
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Score of every label.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Examples.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples, n_labels) or (n_samples,)
+            The higher, the likelier is the label; one column for binary targets is
+            given as a vector. Scores are not probabilities.
+        """
+        check_is_fitted(self)
+        X = validate_data(
+            self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False
+        )
+        scores = safe_sparse_dot(X, self.coef_.T, dense_output=True) + self.intercept_
+        return scores.ravel() if self._kind == "binary" else scores
+
+    def predict(self, X: Any) -> Any:
+        """Labels whose score exceeds their threshold, or the class of highest score.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Examples.
+
+        Returns
+        -------
+        y : ndarray or sparse matrix of shape (n_samples, n_labels), or (n_samples,)
+            Indicator matrix (sparse if that of ``fit`` was), or classes for 1-D
+            targets.
+        """
+        check_is_fitted(self)
+        scores = self.decision_function(X)
+        thresholds = getattr(self, "thresholds_", 0.0)
+        if self._kind == "multiclass":
+            return self.classes_[scores.argmax(axis=1)]
+        positive = scores > thresholds
+        if self._kind == "binary":
+            return self.classes_[positive.astype(int)]
+        if self._has_sparse_targets:
+            return sparse.csr_matrix(positive.astype(np.int64))
+        return positive.astype(np.int64)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.target_tags.multi_output = True
+        tags.classifier_tags.multi_label = True
+        return tags
+
+
+def check_scale(X: Any) -> None:
+    """Refuse features whose inner products would overflow."""
+    values = X.data if sparse.issparse(X) else X
+    largest = float(np.abs(values).max(initial=0.0))
+    if largest > LARGEST_FEATURE:
+        msg = (
+            f"X has features of size {largest:.3g}, over {LARGEST_FEATURE:.0e}, "
+            "where inner products overflow; scale them first, for example with "
+            "StandardScaler or MaxAbsScaler."
+        )
+        raise ValueError(msg)
+
+
+def canonical(X: Any) -> Any:
+    """CSR without duplicates, sorted; a copy only where that changes something."""
+    if not X.has_canonical_format:
+        X = X.copy()
+        X.sum_duplicates()
+    return X
+
+
+def as_indicator(y: Any) -> sparse.csr_array:
+    """CSR of the ones of a 0/1 matrix; anything else is refused by its value."""
+    values = y.data if sparse.issparse(y) else np.asarray(y)
+    if values.dtype.kind not in "biuf":
+        values = values.astype(object)
+    odd = values[(values != 0) & (values != 1)]
+    if odd.size:
+        names = sorted({repr(value) for value in odd.ravel()[:1000].tolist()})[:5]
+        msg = (
+            f"y holds {', '.join(names)}; an indicator matrix takes only 0/1 or "
+            "False/True, one column a label. Use MultiLabelBinarizer for label sets, "
+            "and y > 0 for -1/+1."
+        )
+        raise ValueError(msg)
+    Y = sparse.csr_array(y if sparse.issparse(y) else values.astype(np.int8))
+    Y = Y.astype(np.int8)
+    Y.sum_duplicates()
+    Y.eliminate_zeros()
+    Y.data[:] = 1
+    return Y
+
+
+def label_weights(Y: sparse.csr_array, weight: np.ndarray, class_weight: Any) -> Any:
+    """Factors of shape (n_labels, 2) for absence and presence of each label."""
+    n_labels = Y.shape[1]
+    if class_weight == "balanced":
+        present = Y.T @ weight
+        counts = np.stack([weight.sum() - present, present], axis=1)
+        return weight.sum() / (2.0 * np.maximum(counts, np.finfo(float).tiny))
+    tables = (
+        class_weight if isinstance(class_weight, list) else [class_weight] * n_labels
+    )
+    if len(tables) != n_labels or any(set(table) - {0, 1} for table in tables):
+        msg = (
+            f"class_weight={class_weight!r} does not fit {n_labels} labels: give "
+            "'balanced', one dictionary {0: ..., 1: ...}, or a list of one for each."
+        )
+        raise ValueError(msg)
+    return np.array([[float(table.get(k, 1.0)) for k in (0, 1)] for table in tables])
+
+
+def split_constant(Y: sparse.csr_array, warn: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Which labels have both classes, and the constant score of the others."""
+    counts = np.asarray(Y.sum(axis=0, dtype=np.int64)).ravel()
+    varies = (counts > 0) & (counts < Y.shape[0])
+    if not varies.all() and warn:
+        constant = np.flatnonzero(~varies)
+        shown = ", ".join(map(str, constant[:10])) + (", ..." * (len(constant) > 10))
+        warnings.warn(
+            f"{len(constant)} of {len(varies)} labels are constant in y (columns "
+            f"{shown}); they are predicted as such.",
+            UserWarning,
+            stacklevel=4,
+        )
+    return varies, np.where(counts == 0, -1.0, 1.0)

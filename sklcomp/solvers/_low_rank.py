@@ -1,0 +1,558 @@
+r"""Privileged labels and a low-rank coefficient matrix, by alternation.
+
+With scores :math:`W D x`, codes :math:`W` of shape (n_labels, rank) and components
+:math:`D` of shape (rank, n_features),
+
+.. math:: \min_{W, D, \tilde W} \; \tfrac12 \|W\|^2 + \tfrac12 \|D\|^2
+          + \tfrac{\gamma}{2} \|\tilde W\|^2 + \sum_{ij} c_{ij}
+          (\langle \tilde w_j, \tilde y_{ij} \rangle + \rho \zeta_{ij})
+
+under the constraints of :mod:`sklcomp.solvers._privileged`. For D fixed these are
+independent problems, one a label, in the projected examples; for W fixed one problem
+couples all of them. Both are solved by dual coordinate descent with a proximal term,
+:math:`\tfrac{\mu}{2}` times the squared distance to the last iterate; dividing by
+:math:`1 + \mu` turns it into a shifted start and smaller costs. After each pair the
+factors are balanced, which lowers the objective for the same product.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import linalg, sparse
+from sklearn.linear_model import Ridge
+
+from sklcomp.solvers._hinge import SHRINKAGE, descend_hinge, minimise_one
+from sklcomp.solvers._jit import inlined, njit
+from sklcomp.solvers._labels import map_labels
+from sklcomp.solvers._privileged import (
+    PrivilegedResult,
+    as_labelsets,
+    correct,
+    descend_privileged,
+    rebuild_privileged,
+    shift,
+    squared_norm,
+    to_weights,
+    weigh,
+)
+from sklcomp.solvers._rows import as_rows, draw, squared_norms
+
+
+@inlined()
+def project(values, indices, start, stop, constant, components, out):
+    """out = D x; ``components`` has shape (n_features + 1, rank)."""
+    last = components.shape[0] - 1
+    for r in range(out.size):
+        out[r] = constant * components[last, r]
+    for k in range(start, stop):
+        feature = k - start if indices.size == 0 else np.int64(indices[k])
+        value = values[k]
+        for r in range(out.size):
+            out[r] += value * components[feature, r]
+
+
+@inlined()
+def spread(values, indices, start, stop, constant, direction, components):
+    """Add the outer product of x and the direction to D."""
+    last = components.shape[0] - 1
+    for r in range(direction.size):
+        components[last, r] += constant * direction[r]
+    for k in range(start, stop):
+        feature = k - start if indices.size == 0 else np.int64(indices[k])
+        value = values[k]
+        for r in range(direction.size):
+            components[feature, r] += value * direction[r]
+
+
+@njit
+def project_all(rows, components, out):
+    """Every row projected, of shape (n_samples, rank)."""
+    values, indices, indptr, constant = rows
+    for i in range(out.shape[0]):
+        start, stop = indptr[i], indptr[i + 1]
+        project(values, indices, start, stop, constant, components, out[i])
+
+
+@njit
+def rebuild_components(rows, signs, alpha, codes, components):
+    """Add sum alpha y x w to D."""
+    values, indices, indptr, constant = rows
+    direction = np.empty(codes.shape[1])
+    for i in range(alpha.shape[0]):
+        direction[:] = 0.0
+        used = False
+        for j in range(alpha.shape[1]):
+            if alpha[i, j] != 0.0:
+                used = True
+                step = alpha[i, j] * signs[i, j]
+                for r in range(direction.size):
+                    direction[r] += step * codes[j, r]
+        if used:
+            start, stop = indptr[i], indptr[i + 1]
+            spread(values, indices, start, stop, constant, direction, components)
+
+
+@njit
+def _sweep_components(
+    rows, norms, signs, cost, cap, gamma, sets, alpha, beta, codes, code_norms,
+    components, p, q, idle, above, below, state, order,
+):  # fmt: skip
+    """One epoch over all pairs of example and label that are not idle."""
+    values, indices, indptr, constant = rows
+    group, members, bounds, n_labels, signed = sets
+    has_sets = bounds.size > 1
+    n_samples, rank = alpha.shape[0], codes.shape[1]
+    image, direction = np.empty(rank), np.empty(rank)
+    upper, lower, estimate = -np.inf, np.inf, 0.0
+    worst = np.zeros(n_labels)
+    for position in range(n_samples):
+        state = draw(state, order, position, n_samples)
+        i = order[position]
+        g = group[i]
+        start = stop = 0
+        if has_sets:
+            start, stop = bounds[g], bounds[g + 1]
+        project(values, indices, indptr[i], indptr[i + 1], constant, components, image)
+        direction[:] = 0.0
+        changed = False
+        for j in range(n_labels):
+            if idle[i, j]:
+                continue
+            margin = 0.0
+            for r in range(rank):
+                margin += codes[j, r] * image[r]
+            slack, size, count = 0.0, 0.0, 0
+            if has_sets:
+                slack, size, count = correct(
+                    members, start, stop, j, n_labels, signed, p[j], q[j]
+                )
+            sign = signs[i, j]
+            gradient = sign * margin - 1.0 + slack
+            a, limit = np.float64(alpha[i, j]), cap * cost[i, j]
+            if gradient < 0.0:
+                worst[j] = max(worst[j], -gradient)
+                if limit < np.inf:
+                    estimate -= limit * gradient
+            estimate += a * gradient
+            projected = gradient
+            if a == 0.0:
+                projected = min(gradient, 0.0)
+            elif a >= limit:
+                projected = max(gradient, 0.0)
+            if projected == 0.0:
+                if (a == 0.0 and gradient > above) or (a > 0.0 and gradient < below):
+                    idle[i, j] = True
+                    continue
+                step = 0.0
+            else:
+                curvature = code_norms[j] * norms[i] + size / gamma
+                alpha[i, j] = minimise_one(a, gradient, curvature, limit)
+                step = alpha[i, j] - a
+                changed = True
+                for r in range(rank):
+                    change = step * sign * codes[j, r]
+                    direction[r] += change
+                    image[r] += norms[i] * change
+            upper, lower = max(upper, projected), min(lower, projected)
+            if not has_sets:
+                continue
+            change = max(-beta[j, g], -gamma * slack / size - step)
+            if change + step != 0.0:
+                beta[j, g] += change
+                step += change
+                shift(members, start, stop, j, count, signed, step / gamma, p[j], q[j])
+        if changed:
+            start, stop = indptr[i], indptr[i + 1]
+            spread(values, indices, start, stop, constant, direction, components)
+    return upper, lower, estimate, worst, state
+
+
+@njit
+def _sweep_sets(gamma, sets, own, beta, p, q):
+    """beta of one label; its terms of the gap and the greatest violation."""
+    _, members, bounds, n_labels, signed = sets
+    least, estimate = 0.0, 0.0
+    for g in range(beta.size):
+        start, stop = bounds[g], bounds[g + 1]
+        slack, size, count = correct(members, start, stop, own, n_labels, signed, p, q)
+        least = min(least, slack)
+        estimate += beta[g] * slack
+        change = max(-beta[g], -gamma * slack / size)
+        if change != 0.0:
+            beta[g] += change
+            shift(members, start, stop, own, count, signed, change / gamma, p, q)
+    return estimate, -least
+
+
+@njit
+def descend_components(
+    rows, norms, signs, cost, cap, gamma, sets, alpha, beta, codes, components, start,
+    p, q, tol, max_epochs, seed,
+):  # fmt: skip
+    """Minimise over D and all correcting functions in place; epochs, gap, objective.
+
+    The gap is the estimate of the last epoch, which counted all pairs.
+    """
+    n_samples, n_labels = alpha.shape
+    code_norms = np.sum(codes**2, axis=1)
+    totals = np.sum(cost, axis=0)
+    idle = np.zeros((n_samples, n_labels), dtype=np.bool_)
+    order = np.arange(n_samples)
+    above, below, state, epoch = np.inf, -np.inf, seed, 0
+    estimate, dual, is_whole = np.inf, 0.0, True
+    while epoch < max_epochs:
+        epoch += 1
+        upper, lower, estimate, worst, state = _sweep_components(
+            rows, norms, signs, cost, cap, gamma, sets, alpha, beta, codes, code_norms,
+            components, p, q, idle, above, below, state, order,
+        )  # fmt: skip
+        dual = 0.5 * (np.sum(start**2) - np.sum(components**2))
+        for j in range(n_labels):
+            extra, lift = _sweep_sets(gamma, sets, j, beta[j], p[j], q[j])
+            if cap == np.inf:
+                lift = max(lift, worst[j])
+            estimate += extra + lift * (totals[j] + gamma * (q[j, 2] + 0.5 * lift))
+            dual -= 0.5 * gamma * squared_norm(p[j], q[j], j)
+        dual += np.sum(alpha)
+        if estimate <= tol * (dual + estimate):
+            if is_whole:
+                break
+            idle[:] = False
+            above, below, is_whole = np.inf, -np.inf, True
+            continue
+        above = SHRINKAGE * upper if upper > 0.0 else np.inf
+        below = SHRINKAGE * lower if lower < 0.0 else -np.inf
+        is_whole = False
+    return epoch, estimate, dual + estimate
+
+
+@njit
+def primal_values(signs, cost, cap, gamma, sets, margins, p, q, lift):
+    """Objective of every label without the norms of the factors.
+
+    ``margins`` are scores; ``lift`` receives what makes each correcting function
+    feasible (for an infinite cap, also the margins).
+    """
+    group, members, bounds, n_labels, signed = sets
+    values = np.empty(n_labels)
+    slack = np.zeros(max(1, bounds.size - 1))
+    for j in range(n_labels):
+        least = 0.0
+        for g in range(bounds.size - 1):
+            slack[g], _, _ = correct(
+                members, bounds[g], bounds[g + 1], j, n_labels, signed, p[j], q[j]
+            )
+            least = min(least, slack[g])
+        if cap == np.inf:
+            for i in range(margins.shape[0]):
+                gradient = signs[i, j] * margins[i, j] - 1.0 + slack[group[i]]
+                least = min(least, gradient)
+        lift[j] = -least
+        value = gamma * (0.5 * squared_norm(p[j], q[j], j))
+        value += gamma * lift[j] * (q[j, 2] + 0.5 * lift[j])
+        for i in range(margins.shape[0]):
+            s = slack[group[i]] + lift[j]
+            value += cost[i, j] * s
+            if cap < np.inf:
+                miss = 1.0 - s - signs[i, j] * margins[i, j]
+                value += cap * cost[i, j] * max(0.0, miss)
+        values[j] = value
+    return values
+
+
+@dataclass(frozen=True)
+class LowRankResult(PrivilegedResult):
+    """Factors instead of single solutions; ``solution`` is their product.
+
+    Attributes
+    ----------
+    components : ndarray of shape (n_features + 1, rank)
+        The shared projection, transposed.
+    codes : ndarray of shape (n_labels, rank)
+        Weights of the labels in the projection.
+    loss_curve : list of float
+        Objective after each iteration; never rises.
+    """
+
+    components: np.ndarray
+    codes: np.ndarray
+    loss_curve: list[float]
+
+
+def initial_factors(
+    X: Any, Y: sparse.csr_array, constant: float, rank: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Balanced factors of the best approximation, of this rank, of ridge regression."""
+    n_samples, n_features = X.shape
+    mean = np.asarray(Y.mean(axis=0)).ravel()
+    penalty = 0.01 * float(np.mean(squared_norms(X))) or 1.0
+    ridge = Ridge(penalty, solver="auto", tol=1e-2, random_state=seed, max_iter=100)
+    if min(n_samples, n_features) > 3000:
+        ridge.set_params(solver="sparse_cg")
+    coef = np.empty((n_features + 1, Y.shape[1]))
+    coef[:-1] = (
+        2.0 * ridge.fit(X, Y.toarray().astype(X.dtype)).coef_.reshape(Y.shape[1], -1).T
+    )
+    coef[-1] = (2.0 * mean - 1.0) / constant if constant else 0.0
+    left, values, right = linalg.svd(coef, full_matrices=False)
+    root = np.sqrt(values[:rank])
+    components, codes = np.zeros((n_features + 1, rank)), np.zeros((Y.shape[1], rank))
+    components[:, : root.size] = left[:, :rank] * root
+    codes[:, : root.size] = right[:rank].T * root
+    return components, codes
+
+
+def balance(components: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Factors of the same product with the least sum of squares: its trace norm."""
+    q_left, r_left = linalg.qr(components, mode="economic")
+    q_right, r_right = linalg.qr(codes, mode="economic")
+    left, values, right = linalg.svd(r_left @ r_right.T, full_matrices=False)
+    root = np.sqrt(values)
+    rank = components.shape[1]
+    found = np.zeros_like(components), np.zeros_like(codes)
+    found[0][:, : root.size] = (q_left @ (left * root))[:, :rank]
+    found[1][:, : root.size] = (q_right @ (right.T * root))[:, :rank]
+    return found
+
+
+class _Alternation:
+    """The state of one fit, and its two steps."""
+
+    def __init__(
+        self, X, Y, *, rank, cost, class_weight, gamma, slack_cap, coding, constant,
+        seed, n_jobs, init,
+    ):  # fmt: skip
+        self.X, self.n_jobs, self.coding = X, n_jobs, coding
+        self.rows, self.norms = as_rows(X, constant), squared_norms(X, constant)
+        self.sets = as_labelsets(Y, coding)
+        self.gamma, self.cap = gamma, 1.0 if coding is None else slack_cap
+        n_samples, n_labels = Y.shape
+        self.signs = np.full((n_samples, n_labels), -1, dtype=np.int8)
+        self.signs[Y.nonzero()] = 1
+        self.cost = np.empty((n_samples, n_labels), dtype=X.dtype)
+        for j in range(n_labels):
+            factors = None if class_weight is None else class_weight[j]
+            self.cost[:, j] = weigh(self.signs[:, j], cost, factors)
+        self.p, self.q = np.zeros((n_labels, n_labels)), np.zeros((n_labels, 3))
+        if init is None:
+            self.alpha = np.zeros((n_samples, n_labels), dtype=X.dtype)
+            self.beta = self._initial_beta()
+            self.components, self.codes = initial_factors(X, Y, constant, rank, seed)
+        else:
+            alpha, self.beta, self.components, self.codes = init
+            self.alpha = np.clip(alpha, 0, self.cap * self.cost).astype(X.dtype)
+        self.prox = 1.0
+        self.projected = np.empty((n_samples, rank))
+        self.score()
+
+    def _initial_beta(self):
+        n_sets = len(self.sets.indptr) - 1
+        beta = np.zeros((self.cost.shape[1], n_sets), dtype=self.X.dtype)
+        if n_sets:
+            for j in range(len(beta)):
+                beta[j] = np.bincount(self.sets.group, self.cost[:, j], n_sets)
+        return beta
+
+    def score(self):
+        """Objective at the present factors; lifts the correcting functions."""
+        project_all(self.rows, self.components, self.projected)
+        self.losses = self.evaluate(self.projected, self.codes, self.p, self.q)
+        self.objective = float(
+            self.losses.sum()
+            + 0.5 * (np.sum(self.codes**2) + np.sum(self.components**2))
+        )
+
+    def evaluate(self, projected, codes, p, q):
+        """Losses a label, without the factors' norms; lifts q in place."""
+        lift = np.zeros(len(codes))
+        losses = primal_values(
+            self.signs, self.cost, self.cap, self.gamma, self.sets,
+            projected @ codes.T, p, q, lift,
+        )  # fmt: skip
+        q[:, 2] += lift
+        return losses
+
+    def update_codes(self, tol, max_epochs, seed):
+        """The labels' own problems; each is taken back as far as its objective rose."""
+        rows, norms = as_rows(self.projected), squared_norms(self.projected)
+        scale = 1.0 + self.prox
+        # The constant feature of these rows is zero, and so stays its weight.
+        codes = np.zeros((len(self.codes), self.codes.shape[1] + 1))
+        p, q = np.zeros_like(self.p), np.zeros_like(self.q)
+
+        def solve_label(j):
+            y = self.signs[:, j].astype(np.float64)
+            c = self.cost[:, j].astype(np.float64) / scale
+            alpha = self.alpha[:, j].astype(np.float64) / scale
+            start = np.append(self.codes[j] * (self.prox / scale), 0.0)
+            w = codes[j]
+            w[:] = start
+            w[:-1] += self.projected.T @ (alpha * y)
+            if self.coding is None:
+                descend_hinge(
+                    rows, norms, y, c, False, alpha, w, start, tol, max_epochs, seed + j
+                )
+            else:
+                gamma, beta = self.gamma / scale, self.beta[j] / scale
+                beta = beta.astype(np.float64)
+                rebuild_privileged(alpha, beta, c, gamma, self.sets, j, p[j], q[j])
+                descend_privileged(
+                    rows, norms, y, c, self.cap, gamma, self.sets, j, alpha, beta, w,
+                    start, p[j], q[j], tol, max_epochs, seed + j,
+                )  # fmt: skip
+                self.beta[j] = beta * scale
+            self.alpha[:, j] = alpha * scale
+
+        map_labels(solve_label, len(codes), self.n_jobs)
+        return self._accept_codes(codes[:, :-1], p, q)
+
+    def _accept_codes(self, codes, p, q):
+        """Go towards the new codes of each label as far as its objective falls."""
+        old = self.losses + 0.5 * np.sum(self.codes**2, axis=1)
+        share, n_halved = np.ones(len(codes)), 0
+        while True:
+            mixed = [
+                new + (1.0 - share[:, None]) * (before - new)
+                for new, before in ((codes, self.codes), (p, self.p), (q, self.q))
+            ]
+            losses = self.evaluate(self.projected, *mixed)
+            rose = losses + 0.5 * np.sum(mixed[0] ** 2, axis=1) > old
+            if not rose.any() or n_halved == 5:
+                break
+            n_halved += 1
+            share[rose] *= 0.25 if n_halved < 5 else 0.0
+        self.codes, self.p, self.q = mixed
+        self.losses = losses
+        return float(share.mean())
+
+    def update_components(self, tol, max_epochs, seed):
+        """The shared problem, taken back as far as the objective rose."""
+        scale = 1.0 + self.prox
+        start = self.components * (self.prox / scale)
+        alpha, beta = self.alpha / scale, self.beta / scale
+        gamma, cost = self.gamma / scale, self.cost / scale
+        components = start.copy()
+        p, q = np.zeros_like(self.p), np.zeros_like(self.q)
+        rebuild_components(self.rows, self.signs, alpha, self.codes, components)
+        if self.coding is not None:
+            for j in range(len(beta)):
+                rebuild_privileged(
+                    alpha[:, j].astype(np.float64), beta[j].astype(np.float64),
+                    cost[:, j].astype(np.float64), gamma, self.sets, j, p[j], q[j],
+                )  # fmt: skip
+        n_epochs, gap, objective = descend_components(
+            self.rows, self.norms, self.signs, cost, self.cap, gamma, self.sets,
+            alpha, beta, self.codes, components, start, p, q, tol, max_epochs, seed,
+        )  # fmt: skip
+        self.alpha, self.beta = alpha * scale, beta * scale
+        self._accept_components(components, p, q)
+        return gap / max(objective, np.finfo(np.float64).tiny)
+
+    def _accept_components(self, components, p, q):
+        """Go towards the new components as far as the objective falls."""
+        before = self.components, self.p, self.q
+        old = self.objective = float(
+            self.losses.sum()
+            + 0.5 * (np.sum(self.codes**2) + np.sum(self.components**2))
+        )
+        share = 1.0
+        while True:
+            self.components, self.p, self.q = (
+                new + (1.0 - share) * (former - new)
+                for new, former in zip((components, p, q), before, strict=True)
+            )
+            self.score()
+            if self.objective <= old or share == 0.0:
+                break
+            share = share * 0.25 if share > 0.01 else 0.0
+        # A step that had to be shortened asks for a stronger proximal term.
+        self.prox = max(2.0 * self.prox, 0.1) if share < 1.0 else 0.5 * self.prox
+        self.components, self.codes = balance(self.components, self.codes)
+        self.score()
+
+
+def solve_low_rank(
+    X: Any,
+    Y: sparse.csr_array,
+    *,
+    rank: int,
+    cost: np.ndarray,
+    class_weight: np.ndarray | None,
+    gamma: float,
+    slack_cap: float,
+    coding: str | None,
+    constant: float,
+    prox: float | None,
+    tol: float,
+    inner_tol: float,
+    max_iter: int,
+    inner_max_iter: int,
+    seed: int,
+    n_jobs: int | None,
+    init: tuple | None = None,
+    callback: Callable[[int], bool] | None = None,
+) -> LowRankResult:
+    """Alternate between the codes of the labels and the shared components.
+
+    Parameters
+    ----------
+    X, Y, cost, class_weight, gamma, slack_cap, coding, constant, n_jobs
+        As in :func:`~sklcomp.solvers._privileged.solve_privileged`.
+    rank : int
+        Number of components.
+    prox : float or None
+        Weight of the proximal term; None adapts it: doubled when a step has to be
+        shortened for the objective not to rise, halved otherwise.
+    tol : float
+        Stop when the objective falls by at most this share of itself.
+    inner_tol : float
+        Relative duality gap of the two problems of an iteration; the first iterations
+        are content with more.
+    max_iter, inner_max_iter : int
+        Iterations, and epochs within each problem.
+    seed : int
+        Below 2**30.
+    init : tuple (alpha, beta, components, codes), default=None
+        State to go on from.
+    callback : callable, default=None
+        Called with the number of each iteration; True ends them.
+
+    Returns
+    -------
+    result : LowRankResult
+        ``solution`` has shape (n_labels, n_features + 1).
+    """
+    state = _Alternation(
+        X, Y, rank=rank, cost=cost, class_weight=class_weight, gamma=gamma,
+        slack_cap=slack_cap, coding=coding, constant=constant, seed=seed,
+        n_jobs=n_jobs, init=init,
+    )  # fmt: skip
+    curve = [state.objective]
+    fall, gap, n_iter, is_converged = 1.0, np.inf, 0, False
+    while n_iter < max_iter and not is_converged:
+        n_iter += 1
+        if prox is not None:
+            state.prox = prox
+        inner = min(0.1, max(inner_tol, 0.3 * fall))
+        state.update_codes(inner, inner_max_iter, seed + n_iter)
+        gap = state.update_components(inner, inner_max_iter, seed + n_iter)
+        curve.append(state.objective)
+        fall = (curve[-2] - curve[-1]) / max(curve[-1], np.finfo(np.float64).tiny)
+        is_converged = fall <= tol and inner <= inner_tol
+        if callback is not None and callback(n_iter):
+            break
+    return LowRankResult(
+        solution=state.codes @ state.components.T,
+        n_iter=np.array([n_iter]),
+        gap=np.array([gap]),
+        converged=np.array([is_converged]),
+        objective=np.array([curve[-1]]),
+        privileged_coef=to_weights(state.p, state.q),
+        privileged_intercept=state.q[:, 2].copy(),
+        dual=(state.alpha, state.beta),
+        components=state.components,
+        codes=state.codes,
+        loss_curve=curve,
+    )

@@ -1,0 +1,567 @@
+r"""The correcting function of privileged labels, and its descent for one label.
+
+For label j with signs y, costs c and the privileged features :math:`\tilde y_i` (the
+other labels of example i and a constant),
+
+.. math:: \min_{w, \tilde w} \; \tfrac12 \|w - w_0\|^2
+          + \tfrac{\gamma}{2} \|\tilde w\|^2
+          + \sum_i c_i \, (\langle \tilde w, \tilde y_i \rangle + \rho \zeta_i)
+
+subject to :math:`y_i \langle w, x_i \rangle \ge 1 - \langle \tilde w, \tilde y_i
+\rangle - \zeta_i`, :math:`\langle \tilde w, \tilde y_i \rangle \ge 0` and
+:math:`\zeta_i \ge 0`. In the dual, :math:`w = w_0 + \sum_i \alpha_i y_i x_i` with
+:math:`0 \le \alpha_i \le \rho c_i` and :math:`\gamma \tilde w = \sum_i (\alpha_i +
+\beta_i - c_i) \tilde y_i` with :math:`\beta_i \ge 0`. Examples with equal labels share
+their constraint, so they share one :math:`\beta`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+from sklcomp.solvers._hinge import (
+    EPOCHS_BEFORE_CG,
+    EPOCHS_BETWEEN_CG,
+    EPOCHS_TO_CHECK,
+    LEAST_TOL,
+    SHRINKAGE,
+    descend_hinge,
+    minimise_one,
+)
+from sklcomp.solvers._jit import inlined, njit
+from sklcomp.solvers._labels import map_labels
+from sklcomp.solvers._result import SolverResult
+from sklcomp.solvers._rows import add, as_rows, dot, draw, squared_norms
+
+
+class Labelsets(NamedTuple):
+    """The distinct label sets of the examples, as privileged features.
+
+    Set g holds the labels ``members[indptr[g]:indptr[g + 1]]``; example i has the set
+    ``group[i]``. ``signed`` codes the other labels +-1, else they are 0/1.
+    """
+
+    group: np.ndarray
+    members: np.ndarray
+    indptr: np.ndarray
+    n_labels: int
+    signed: bool
+
+
+def as_labelsets(Y: sparse.csr_array, coding: str | None) -> Labelsets:
+    """Label sets of a CSR indicator matrix.
+
+    "constant" forgets the labels: one set, without members. None has no set at all.
+    """
+    n_samples, n_labels = Y.shape
+    if coding is None:
+        empty = np.empty(0, dtype=np.int32)
+        group, indptr = np.zeros(n_samples, dtype=np.int64), np.zeros(1, dtype=np.int64)
+        return Labelsets(group, empty, indptr, n_labels, False)
+    if coding == "constant":
+        group, indptr = np.zeros(n_samples, dtype=np.int64), np.zeros(2, dtype=np.int64)
+        return Labelsets(group, np.empty(0, dtype=np.int32), indptr, n_labels, False)
+    known: dict[bytes, int] = {}
+    group = np.empty(n_samples, dtype=np.int64)
+    sets: list[np.ndarray] = []
+    for i in range(n_samples):
+        labels = np.sort(Y.indices[Y.indptr[i] : Y.indptr[i + 1]]).astype(np.int32)
+        group[i] = known.setdefault(labels.tobytes(), len(known))
+        if group[i] == len(sets):
+            sets.append(labels)
+    indptr = np.concatenate([[0], np.cumsum([len(labels) for labels in sets])])
+    return Labelsets(group, np.concatenate(sets), indptr, n_labels, coding == "signed")
+
+
+@inlined(reassociate=False)
+def correct(members, start, stop, own, n_labels, signed, p, q):
+    """<wt, yt> of a label set, its squared norm and its number of other labels.
+
+    In O(labels of the set): the weights of the other labels are p + q[0], of which only
+    those in the set differ from the sum over all, n_labels * q[0] + q[1]; q[2] is the
+    weight of the constant.
+    """
+    total, count = 0.0, 0
+    for k in range(start, stop):
+        if members[k] != own:
+            total += p[members[k]]
+            count += 1
+    if signed:
+        total = 2.0 * (total + q[0] * count) - q[1] - q[0] * (n_labels - 1)
+        return total + q[2], float(n_labels), count
+    return total + q[2], 1.0 + count, count
+
+
+@inlined()
+def shift(members, start, stop, own, count, signed, step, p, q):
+    """Add step * yt to wt."""
+    q[2] += step
+    if signed:
+        q[0] -= step
+        q[1] += 2.0 * step * count
+        step *= 2.0
+    for k in range(start, stop):
+        if members[k] != own:
+            p[members[k]] += step
+
+
+@inlined()
+def squared_norm(p, q, own):
+    """Squared norm of wt."""
+    norm = q[2] * q[2]
+    for j in range(p.size):
+        weight = 0.0 if j == own else p[j] + q[0]
+        norm += weight * weight
+    return norm
+
+
+@njit
+def _sweep(
+    rows, norms, y, cost, cap, gamma, sets, own, alpha, beta, w, p, q, order, n_active,
+    above, below, state,
+):  # fmt: skip
+    """One epoch over the rows order[:n_active] and over all label sets."""
+    values, indices, indptr, constant = rows
+    group, members, bounds, n_labels, signed = sets
+    upper, lower, estimate, worst = -np.inf, np.inf, 0.0, 0.0
+    position = 0
+    while position < n_active:
+        state = draw(state, order, position, n_active)
+        i = order[position]
+        g = group[i]
+        start, stop = bounds[g], bounds[g + 1]
+        slack, size, count = correct(members, start, stop, own, n_labels, signed, p, q)
+        margin = y[i] * dot(values, indices, indptr[i], indptr[i + 1], constant, w)
+        gradient = margin - 1.0 + slack
+        a, limit = alpha[i], cap * cost[i]
+        if gradient < 0.0:
+            worst = max(worst, -gradient)
+            if limit < np.inf:
+                estimate -= limit * gradient
+        estimate += a * gradient
+        projected = gradient
+        if a == 0.0:
+            projected = min(gradient, 0.0)
+        elif a == limit:
+            projected = max(gradient, 0.0)
+        step = 0.0
+        if projected == 0.0:
+            if (a == 0.0 and gradient > above) or (a > 0.0 and gradient < below):
+                n_active -= 1
+                order[position], order[n_active] = order[n_active], i
+                continue
+        else:
+            new = minimise_one(a, gradient, norms[i] + size / gamma, limit)
+            alpha[i] = new
+            step = new - a
+            add(values, indices, indptr[i], indptr[i + 1], constant, step * y[i], w)
+        upper, lower = max(upper, projected), min(lower, projected)
+        position += 1
+        change = max(-beta[g], -gamma * slack / size - step)
+        if change + step != 0.0:
+            beta[g] += change
+            step += change
+            shift(members, start, stop, own, count, signed, step / gamma, p, q)
+    least = 0.0
+    for g in range(beta.size):
+        start, stop = bounds[g], bounds[g + 1]
+        slack, size, count = correct(members, start, stop, own, n_labels, signed, p, q)
+        least = min(least, slack)
+        estimate += beta[g] * slack
+        change = max(-beta[g], -gamma * slack / size)
+        if change != 0.0:
+            beta[g] += change
+            shift(members, start, stop, own, count, signed, change / gamma, p, q)
+    return n_active, upper, lower, estimate, worst, -least, state
+
+
+@njit
+def _apply(rows, y, gamma, sets, own, free, free_sets, vector, w, p, q):
+    """Add to (w, p, q) what the multipliers of free rows and sets change in them."""
+    values, indices, indptr, constant = rows
+    group, members, bounds, _, signed = sets
+    m = free.size
+    for k in range(m + free_sets.size):
+        step = vector[k]
+        if k < m:
+            i = free[k]
+            g = group[i]
+            start, stop = indptr[i], indptr[i + 1]
+            add(values, indices, start, stop, constant, step * y[i], w)
+        else:
+            g = free_sets[k - m]
+        start, stop = bounds[g], bounds[g + 1]
+        count = 0
+        for k in range(start, stop):
+            count += members[k] != own
+        shift(members, start, stop, own, count, signed, step / gamma, p, q)
+
+
+@njit
+def _slopes(rows, y, sets, own, free, free_sets, w, p, q, out):
+    """Margin plus slack of the free rows, and slack of the free sets."""
+    values, indices, indptr, constant = rows
+    group, members, bounds, n_labels, signed = sets
+    m = free.size
+    for k in range(out.size):
+        i = free[k] if k < m else 0
+        g = group[i] if k < m else free_sets[k - m]
+        slack, _, _ = correct(
+            members, bounds[g], bounds[g + 1], own, n_labels, signed, p, q
+        )
+        out[k] = slack
+        if k < m:
+            start, stop = indptr[i], indptr[i + 1]
+            out[k] += y[i] * dot(values, indices, start, stop, constant, w)
+
+
+@njit
+def _find_face_minimum(
+    rows, y, gamma, sets, own, w, p, q, free, free_sets, diagonal, max_iter
+):
+    """Preconditioned conjugate gradients on the free multipliers, without bounds."""
+    m = free.size
+    size = m + free_sets.size
+    slope = np.empty(size)
+    _slopes(rows, y, sets, own, free, free_sets, w, p, q, slope)
+    residual = -slope
+    for k in range(m):
+        residual[k] += 1.0
+    direction, step = residual / diagonal, np.zeros(size)
+    norm = np.sum(residual * direction)
+    start_norm, n_iter = norm, 0
+    image, image_p, image_q = np.empty(w.size), np.empty(p.size), np.empty(q.size)
+    while n_iter < max_iter and norm > 1e-2 * start_norm:
+        n_iter += 1
+        image[:], image_p[:], image_q[:] = 0.0, 0.0, 0.0
+        _apply(
+            rows, y, gamma, sets, own, free, free_sets, direction, image, image_p,
+            image_q,
+        )  # fmt: skip
+        _slopes(rows, y, sets, own, free, free_sets, image, image_p, image_q, slope)
+        curvature = np.sum(direction * slope)
+        if curvature <= 0.0:
+            break
+        length = norm / curvature
+        old, norm = norm, 0.0
+        for k in range(size):
+            step[k] += length * direction[k]
+            residual[k] -= length * slope[k]
+            norm += residual[k] ** 2 / diagonal[k]
+        for k in range(size):
+            direction[k] = residual[k] / diagonal[k] + norm / old * direction[k]
+    return step, n_iter
+
+
+@njit
+def _search_projected(
+    rows, y, cost, cap, gamma, sets, own, alpha, beta, w, p, q, free, free_sets, step
+):
+    """Go along the step, clipped to the bounds, if the dual objective rises.
+
+    Up to the first bound it does, whatever the step is.
+    """
+    m = free.size
+    change, first = np.empty(step.size), 1.0
+    for k in range(step.size):
+        room = beta[free_sets[k - m]] if k >= m else alpha[free[k]]
+        if k < m and step[k] > 0.0:
+            room = cap * cost[free[k]] - room
+        if step[k] < 0.0 or (k < m and step[k] > 0.0):
+            first = min(first, room / abs(step[k]))
+    before = np.sum(w * w) + gamma * squared_norm(p, q, own)
+    for scale in (1.0, 0.3, 0.09, 0.027, first):
+        gain = 0.0
+        for k in range(m):
+            i = free[k]
+            new = min(max(alpha[i] + scale * step[k], 0.0), cap * cost[i])
+            change[k] = new - alpha[i]
+            gain += change[k]
+        for k in range(m, step.size):
+            change[k] = max(scale * step[k], -beta[free_sets[k - m]])
+        trial, trial_p, trial_q = w.copy(), p.copy(), q.copy()
+        _apply(
+            rows, y, gamma, sets, own, free, free_sets, change, trial, trial_p, trial_q
+        )
+        after = np.sum(trial * trial) + gamma * squared_norm(trial_p, trial_q, own)
+        if gain > 0.5 * (after - before):
+            w[:], p[:], q[:] = trial, trial_p, trial_q
+            for k in range(m):
+                limit = cap * cost[free[k]]
+                alpha[free[k]] = min(max(alpha[free[k]] + change[k], 0.0), limit)
+            for k in range(m, step.size):
+                g = free_sets[k - m]
+                beta[g] = max(beta[g] + change[k], 0.0)
+            return
+
+
+@njit
+def _accelerate(
+    rows, norms, y, cost, cap, gamma, sets, own, alpha, beta, w, p, q, active, budget
+):
+    """Conjugate gradients on the free multipliers, clipped to the bounds."""
+    group, members, bounds, n_labels, signed = sets
+    is_free = np.zeros(active.size, dtype=np.bool_)
+    while budget > 0:
+        for k in range(active.size):
+            i = active[k]
+            is_free[k] = alpha[i] > 0.0 and alpha[i] < cap * cost[i]
+        free, free_sets = active[is_free], np.flatnonzero(beta > 0.0)
+        m = free.size
+        size = m + free_sets.size
+        if size == 0:
+            return
+        diagonal = np.empty(size)
+        for k in range(size):
+            g = group[free[k]] if k < m else free_sets[k - m]
+            count = 0
+            for k2 in range(bounds[g], bounds[g + 1]):
+                count += members[k2] != own
+            square = float(n_labels) if signed else 1.0 + count
+            diagonal[k] = square / gamma + (norms[free[k]] if k < m else 0.0)
+        step, n_iter = _find_face_minimum(
+            rows, y, gamma, sets, own, w, p, q, free, free_sets, diagonal,
+            min(size, max(10, budget // size)),
+        )  # fmt: skip
+        _search_projected(
+            rows, y, cost, cap, gamma, sets, own, alpha, beta, w, p, q, free, free_sets,
+            step,
+        )  # fmt: skip
+        budget -= size * max(n_iter, 1)
+
+
+@njit
+def _exact_gap(rows, y, cost, cap, gamma, sets, own, alpha, beta, w, p, q):
+    """The gap to the primal point that lifting the constant makes feasible, and it."""
+    values, indices, indptr, constant = rows
+    group, members, bounds, n_labels, signed = sets
+    slack = np.empty(beta.size)
+    gap, least, total = 0.0, 0.0, 0.0
+    for g in range(beta.size):
+        slack[g], _, _ = correct(
+            members, bounds[g], bounds[g + 1], own, n_labels, signed, p, q
+        )
+        gap += beta[g] * slack[g]
+        least = min(least, slack[g])
+    gradient = np.empty(alpha.size)
+    for i in range(alpha.size):
+        margin = y[i] * dot(values, indices, indptr[i], indptr[i + 1], constant, w)
+        gradient[i] = margin - 1.0 + slack[group[i]]
+        gap += alpha[i] * gradient[i]
+        total += cost[i]
+        if cap == np.inf:
+            least = min(least, gradient[i])
+    lift = -least
+    gap += lift * (total + gamma * (q[2] + 0.5 * lift))
+    if cap < np.inf:
+        for i in range(alpha.size):
+            gap += cap * cost[i] * max(0.0, -gradient[i] - lift)
+    return gap, lift
+
+
+@njit
+def _dual_value(gamma, own, alpha, w, start, p, q):
+    value = -0.5 * gamma * squared_norm(p, q, own)
+    for k in range(w.size):
+        value += 0.5 * (start[k] * start[k] - w[k] * w[k])
+    for i in range(alpha.size):
+        value += alpha[i]
+    return value
+
+
+@njit
+def rebuild_privileged(alpha, beta, cost, gamma, sets, own, p, q):
+    """(p, q) of one label from its multipliers."""
+    group, members, bounds, _, signed = sets
+    moment = beta.copy()
+    for i in range(alpha.size):
+        moment[group[i]] += alpha[i] - cost[i]
+    p[:] = 0.0
+    q[:] = 0.0
+    for g in range(moment.size):
+        start, stop = bounds[g], bounds[g + 1]
+        _, _, count = correct(members, start, stop, own, 0, signed, p, q)
+        shift(members, start, stop, own, count, signed, moment[g] / gamma, p, q)
+
+
+@njit
+def descend_privileged(
+    rows, norms, y, cost, cap, gamma, sets, own, alpha, beta, w, start, p, q,
+    tol, max_epochs, seed,
+):  # fmt: skip
+    """Minimise in place; the epochs used, the gap, the primal objective and the lift.
+
+    On entry and on return ``w`` and (p, q) follow from alpha and beta. Adding the lift
+    to the constant of the correcting function makes it feasible.
+    """
+    order = np.arange(alpha.size)
+    n_active = alpha.size
+    above, below = np.inf, -np.inf
+    state, trust, epoch, total, budget = seed, 1.0, 0, 0.0, 0
+    for i in range(cost.size):
+        total += cost[i]
+    while epoch < max_epochs:
+        epoch += 1
+        n_active, upper, lower, estimate, worst, lift, state = _sweep(
+            rows, norms, y, cost, cap, gamma, sets, own, alpha, beta, w, p, q, order,
+            n_active, above, below, state,
+        )  # fmt: skip
+        if cap == np.inf:
+            lift = max(lift, worst)
+        estimate += lift * (total + gamma * (q[2] + 0.5 * lift))
+        dual = _dual_value(gamma, own, alpha, w, start, p, q)
+        if estimate <= trust * tol * (dual + estimate) or epoch % EPOCHS_TO_CHECK == 0:
+            gap, lift = _exact_gap(
+                rows, y, cost, cap, gamma, sets, own, alpha, beta, w, p, q
+            )
+            if gap <= tol * (dual + gap):
+                return epoch, gap, dual + gap, lift
+            if n_active == alpha.size:
+                trust *= 0.5
+            n_active = alpha.size
+            above, below = np.inf, -np.inf
+            continue
+        above = SHRINKAGE * upper if upper > 0.0 else np.inf
+        below = SHRINKAGE * lower if lower < 0.0 else -np.inf
+        budget += n_active + beta.size
+        if epoch >= EPOCHS_BEFORE_CG and epoch % EPOCHS_BETWEEN_CG == 0:
+            _accelerate(
+                rows, norms, y, cost, cap, gamma, sets, own, alpha, beta, w, p, q,
+                order[:n_active], budget,
+            )  # fmt: skip
+            budget = 0
+    gap, lift = _exact_gap(rows, y, cost, cap, gamma, sets, own, alpha, beta, w, p, q)
+    dual = _dual_value(gamma, own, alpha, w, start, p, q)
+    return epoch, gap, dual + gap, lift
+
+
+@dataclass(frozen=True)
+class PrivilegedResult(SolverResult):
+    """One solution a label, with its correcting function.
+
+    Attributes
+    ----------
+    objective : ndarray of shape (n_labels,)
+        Primal objective.
+    privileged_coef : ndarray of shape (n_labels, n_labels)
+        Weights of the other labels in the slack of each label; 0 on the diagonal.
+    privileged_intercept : ndarray of shape (n_labels,)
+        Weight of the constant.
+    dual : tuple (alpha, beta)
+        Multipliers of shapes (n_labels, n_samples) and (n_labels, n_label_sets).
+    """
+
+    objective: np.ndarray
+    privileged_coef: np.ndarray
+    privileged_intercept: np.ndarray
+    dual: tuple[np.ndarray, np.ndarray]
+
+
+def weigh(signs: np.ndarray, cost: np.ndarray, class_weight: Any) -> np.ndarray:
+    """Costs of one label: times the weight of its absence or presence."""
+    if class_weight is None:
+        return cost
+    return cost * np.where(signs > 0, class_weight[1], class_weight[0])
+
+
+def to_weights(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Weights of the other labels, one row a label."""
+    weights = p + q[:, :1]
+    np.fill_diagonal(weights, 0.0)
+    return weights
+
+
+def solve_privileged(
+    X: Any,
+    Y: sparse.csr_array,
+    *,
+    cost: np.ndarray,
+    class_weight: np.ndarray | None,
+    gamma: float,
+    slack_cap: float,
+    coding: str | None,
+    constant: float,
+    tol: float,
+    max_iter: int,
+    seeds: np.ndarray,
+    n_jobs: int | None,
+    init: tuple[np.ndarray, np.ndarray] | None = None,
+    callback: Callable[[int], bool] | None = None,
+) -> PrivilegedResult:
+    """Full-rank model: one convex problem a label, each with its own seed.
+
+    Parameters
+    ----------
+    X : ndarray or csr_array of shape (n_samples, n_features)
+        Checked examples.
+    Y : csr_array of shape (n_samples, n_labels)
+        Which labels an example has; no column may be constant.
+    cost : ndarray of shape (n_samples,)
+        C times the weights of the examples, positive.
+    class_weight : ndarray of shape (n_labels, 2), default=None
+        Factors of the cost where a label is absent and where it is present.
+    gamma, slack_cap, coding, constant, tol, max_iter
+        As in the module; ``coding`` None is the hinge loss. ``max_iter`` counts epochs.
+    seeds : ndarray of shape (n_labels,), int
+        One below 2**31 for each label, so that results do not depend on ``n_jobs``.
+    n_jobs : int or None
+        Threads.
+    init : tuple (alpha, beta), default=None
+        Multipliers to start from.
+    callback : callable, default=None
+        Called with the number of each solved label; True leaves the others at zero.
+
+    Returns
+    -------
+    result : PrivilegedResult
+        ``solution`` has shape (n_labels, n_features + 1).
+    """
+    tol = max(tol, LEAST_TOL)
+    n_samples, n_labels = Y.shape
+    rows, norms = as_rows(X, constant), squared_norms(X, constant)
+    sets = as_labelsets(Y, coding)
+    n_sets = len(sets.indptr) - 1
+    columns = Y.tocsc()
+    alphas = np.zeros((n_labels, n_samples), dtype=X.dtype)
+    betas = np.zeros((n_labels, n_sets), dtype=X.dtype)
+    W = np.zeros((n_labels, X.shape[1] + 1))
+    p, q = np.zeros((n_labels, n_labels)), np.zeros((n_labels, 3))
+    found = np.zeros((n_labels, 3))
+
+    def solve_label(j: int) -> None:
+        y = np.full(n_samples, -1.0)
+        y[columns.indices[columns.indptr[j] : columns.indptr[j + 1]]] = 1.0
+        c = weigh(y, cost, None if class_weight is None else class_weight[j])
+        alpha, w, start = np.zeros(n_samples), W[j], np.zeros(W.shape[1])
+        cap = 1.0 if coding is None else slack_cap
+        if init is not None:
+            alpha = np.clip(init[0][j], 0.0, cap * c).astype(np.float64)
+            w[:-1] = X.T @ (alpha * y)
+            w[-1] = constant * (alpha @ y)
+        if coding is None:
+            found[j] = descend_hinge(
+                rows, norms, y, c, False, alpha, w, start, tol, max_iter, seeds[j]
+            )
+        else:
+            beta = np.bincount(sets.group, c, n_sets)
+            if init is not None:
+                beta = init[1][j].astype(np.float64)
+                rebuild_privileged(alpha, beta, c, gamma, sets, j, p[j], q[j])
+            *found[j], lift = descend_privileged(
+                rows, norms, y, c, slack_cap, gamma, sets, j, alpha, beta, w, start,
+                p[j], q[j], tol, max_iter, seeds[j],
+            )  # fmt: skip
+            q[j, 2] += lift
+            betas[j] = beta
+        alphas[j] = alpha
+
+    map_labels(solve_label, n_labels, n_jobs, callback)
+    n_iter, gap, objective = found.T
+    gap = gap / np.maximum(objective, np.finfo(np.float64).tiny)
+    return PrivilegedResult(
+        W, n_iter.astype(int), gap, gap <= tol, objective, to_weights(p, q), q[:, 2],
+        (alphas, betas),
+    )  # fmt: skip
