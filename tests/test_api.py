@@ -32,7 +32,10 @@ PUBLIC_NAMES = {
     "sklcomp.inspection": {"RecoveryDisplay"},
     "sklcomp.metrics": {"psnr"},
     "sklcomp.model_selection": {"IterativeStratifiedKFold"},
-    "sklcomp.multilabel": {"PrivilegedMultiLabelClassifier"},
+    "sklcomp.multilabel": {
+        "PrivilegedMultiLabelClassifier",
+        "StreamingLabelClassifier",
+    },
     "sklcomp.recovery": {"DCTImputer", "DCTRegressor", "recover_image"},
 }
 SUBMODULES = {f"sklcomp.{module.name}" for module in pkgutil.iter_modules([PACKAGE])}

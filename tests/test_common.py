@@ -20,6 +20,7 @@ import sklcomp
 INIT_PARAMS = {
     # The checks of equal weights compare solutions to seven digits.
     "PrivilegedMultiLabelClassifier": {"tol": 1e-13, "max_iter": 1000},
+    "StreamingLabelClassifier": {"tol": 1e-13, "max_iter": 100000},
 }
 # {class name: {check: reason}}; meant to stay empty.
 EXPECTED_FAILED_CHECKS = {}

@@ -1,5 +1,6 @@
 """Linear multi-label classifiers whose labels teach each other."""
 
 from sklcomp.multilabel._privileged import PrivilegedMultiLabelClassifier
+from sklcomp.multilabel._streaming import StreamingLabelClassifier
 
-__all__ = ["PrivilegedMultiLabelClassifier"]
+__all__ = ["PrivilegedMultiLabelClassifier", "StreamingLabelClassifier"]

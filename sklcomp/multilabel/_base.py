@@ -32,19 +32,9 @@ class LinearMultiLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEsti
                 "two examples are needed."
             )
             raise ValueError(msg)
-        check_scale(X)
         Y = self._encode(y)
-        weight = check_sample_weight(sample_weight, X, ensure_non_negative=True)
-        weight = weight.astype(np.float64)
-        kept = weight > 0
-        if not kept.any():
-            msg = "sample_weight is zero everywhere; at least one must be positive."
-            raise ValueError(msg)
-        if not kept.all():
-            X, Y, weight = X[kept], Y[kept], weight[kept]
-        if sparse.issparse(X):
-            X = canonical(X)
-        return X, Y, weight
+        X, weight, kept = keep_weighted(X, sample_weight)
+        return X, Y if kept is None else Y[kept], weight
 
     def _encode(self, y):
         """Indicator of the positive labels as CSR; sets ``classes_`` and the kind."""
@@ -136,6 +126,18 @@ class LinearMultiLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEsti
         tags.target_tags.multi_output = True
         tags.classifier_tags.multi_label = True
         return tags
+
+
+def keep_weighted(X: Any, sample_weight: Any) -> tuple[Any, np.ndarray, Any]:
+    """Rows of positive weight for the solvers, their weights, and which (None: all)."""
+    check_scale(X)
+    weight = check_sample_weight(sample_weight, X, ensure_non_negative=True)
+    weight = weight.astype(np.float64)
+    kept = None
+    if not weight.all():
+        kept = weight > 0
+        X, weight = X[kept], weight[kept]
+    return canonical(X) if sparse.issparse(X) else X, weight, kept
 
 
 def check_scale(X: Any) -> None:

@@ -14,10 +14,16 @@ than LIBLINEAR dares. And on the free rows, where coordinate descent is slow, co
 gradients take over every tenth epoch.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+from scipy import sparse
 
 from sklcomp.solvers._jit import inlined, njit
-from sklcomp.solvers._rows import add, dot, draw
+from sklcomp.solvers._labels import map_labels, signs_of
+from sklcomp.solvers._result import SolverResult
+from sklcomp.solvers._rows import add, as_rows, dot, draw, squared_norms
 
 # A row at its bound is put aside if its gradient exceeds this share of the largest
 # projected gradient of the epoch before (LIBLINEAR: 1).
@@ -262,3 +268,69 @@ def descend_hinge(
             budget = 0
     gap = _exact_gap(rows, y, cost, squared, alpha, w)
     return epoch, gap, _dual_value(cost, squared, alpha, w, start) + gap
+
+
+def solve_hinge(
+    X: Any,
+    Y: sparse.csr_array,
+    *,
+    cost: np.ndarray,
+    squared: bool,
+    start: np.ndarray,
+    constant: float,
+    tol: float,
+    max_iter: int,
+    seeds: np.ndarray,
+    n_jobs: int | None = None,
+    callback: Callable[[int], bool] | None = None,
+) -> SolverResult:
+    """One hinge problem for each label.
+
+    Parameters
+    ----------
+    X : ndarray or csr_array of shape (n_samples, n_features)
+        Checked examples.
+    Y : csr_array of shape (n_samples, n_labels)
+        Which labels an example has.
+    cost : ndarray of shape (n_samples,)
+        C times the weights of the examples, positive.
+    squared : bool
+        Whether the losses are squared.
+    start : ndarray of shape (n_labels, n_features + 1)
+        Prior of the coefficients and of the weight of the constant.
+    constant : float
+        Value of the constant feature.
+    tol : float
+        Relative duality gap to stop at.
+    max_iter : int
+        Most epochs.
+    seeds : ndarray of shape (n_labels,), int
+        One below 2**31 for each label.
+    n_jobs : int or None
+        Threads.
+    callback : callable, default=None
+        Called with the number of each solved label; True leaves the others at zero.
+
+    Returns
+    -------
+    result : SolverResult
+        ``solution`` has shape (n_labels, n_features + 1).
+    """
+    tol = max(tol, LEAST_TOL)
+    n_labels = Y.shape[1]
+    rows, norms = as_rows(X, constant), squared_norms(X, constant)
+    columns = Y.tocsc()
+    W = np.array(start, dtype=np.float64)
+    found = np.zeros((n_labels, 3))
+
+    def solve_label(j: int) -> None:
+        y, alpha = signs_of(columns, j), np.zeros(len(cost))
+        found[j] = descend_hinge(
+            rows, norms, y, cost, squared, alpha, W[j], start[j], tol, max_iter,
+            seeds[j],
+        )  # fmt: skip
+
+    map_labels(solve_label, n_labels, n_jobs, callback)
+    n_iter, gap, objective = found.T
+    gap = gap / np.maximum(objective, np.finfo(np.float64).tiny)
+    return SolverResult(W, n_iter.astype(int), gap, gap <= tol)

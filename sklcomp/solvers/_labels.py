@@ -4,6 +4,14 @@ from collections.abc import Callable
 
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
+from scipy import sparse
+
+
+def signs_of(columns: sparse.csc_array, label: int) -> np.ndarray:
+    """+1 where an example has the label, else -1."""
+    y = np.full(columns.shape[0], -1.0)
+    y[columns.indices[columns.indptr[label] : columns.indptr[label + 1]]] = 1.0
+    return y
 
 
 def map_labels(

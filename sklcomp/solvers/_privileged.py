@@ -32,7 +32,7 @@ from sklcomp.solvers._hinge import (
     minimise_one,
 )
 from sklcomp.solvers._jit import inlined, njit
-from sklcomp.solvers._labels import map_labels
+from sklcomp.solvers._labels import map_labels, signs_of
 from sklcomp.solvers._result import SolverResult
 from sklcomp.solvers._rows import add, as_rows, dot, draw, squared_norms
 
@@ -532,8 +532,7 @@ def solve_privileged(
     found = np.zeros((n_labels, 3))
 
     def solve_label(j: int) -> None:
-        y = np.full(n_samples, -1.0)
-        y[columns.indices[columns.indptr[j] : columns.indptr[j + 1]]] = 1.0
+        y = signs_of(columns, j)
         c = weigh(y, cost, None if class_weight is None else class_weight[j])
         alpha, w, start = np.zeros(n_samples), W[j], np.zeros(W.shape[1])
         cap = 1.0 if coding is None else slack_cap
