@@ -17,6 +17,7 @@ from sklcomp.multilabel._base import (
 )
 from sklcomp.solvers._low_rank import solve_low_rank
 from sklcomp.solvers._privileged import PrivilegedResult, solve_privileged
+from sklcomp.solvers._rows import squared_norms
 from sklcomp.utils._sklearn import (
     Interval,
     IterationReporter,
@@ -28,6 +29,8 @@ from sklcomp.utils._sklearn import (
 from sklcomp.utils._stratification import stratify
 
 N_THRESHOLD_FOLDS = 3
+# A label all of whose scores are smaller has been given up.
+LEAST_SCORE = 1e-3
 
 
 class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
@@ -266,6 +269,7 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
             the features are too large to multiply.
         """
         X, Y, weight = self._check_data(X, y, sample_weight)
+        X = X.astype(self.dtype or X.dtype, copy=False)
         if self.rank is not None and self.rank > Y.shape[1]:
             msg = (
                 f"rank={self.rank} exceeds the {Y.shape[1]} labels in y; choose rank "
@@ -290,7 +294,7 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
             self.thresholds_[varies] = self._find_thresholds(*task, rng)
         reporter.finish(lambda: vars(self).copy())
         if not reporter.stopped:
-            self._warn(result, varies)
+            self._warn(result, varies, X)
         if self.verbose:
             print(  # noqa: T201
                 f"[{type(self).__name__}] {Y.shape[1]} labels, {self.n_iter_} "
@@ -330,7 +334,6 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
         return np.maximum(slack + self.privileged_intercept_, 0.0)
 
     def _solve(self, X, Y, cost, label_factors, rng, reporter=None, *, init=None):
-        X = X.astype(self.dtype or X.dtype, copy=False)
         settings = {
             "cost": cost,
             "class_weight": label_factors,
@@ -422,7 +425,7 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
             scores[np.ix_(test, varies)] = found
         return best_thresholds(Y, scores)
 
-    def _warn(self, result: PrivilegedResult | None, varies: np.ndarray) -> None:
+    def _warn(self, result: PrivilegedResult | None, varies: Any, X: Any) -> None:
         if result is None:
             return
         if not result.converged.all():
@@ -444,16 +447,19 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
                 ConvergenceWarning,
                 stacklevel=3,
             )
+        # Scores, roughly; a margin is 1.
         size = np.linalg.norm(self.coef_[varies].astype(np.float64), axis=1)
-        norms = np.sqrt(np.mean(size**2)) if size.size else 0.0
-        if norms == 0.0 or (self.slack_cap == np.inf and size.min() < 1e-6):
+        size *= np.sqrt(squared_norms(X).mean())
+        is_zero = size < LEAST_SCORE
+        has_vanished = self.rank is not None and is_zero.all()
+        if has_vanished or (self.slack_cap == np.inf and is_zero.any()):
             cure = (
                 "choose a finite slack_cap, such as 3"
                 if self.slack_cap == np.inf
                 else "raise C"
             )
             warnings.warn(
-                f"{(size < 1e-6).sum()} labels have zero coefficients although they "
+                f"{is_zero.sum()} labels have zero coefficients although they "
                 f"vary in y (C={self.C:g}, slack_cap={self.slack_cap:g}); {cure}.",
                 UserWarning,
                 stacklevel=3,

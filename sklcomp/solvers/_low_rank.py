@@ -159,9 +159,9 @@ def _sweep_components(
             if not has_sets:
                 continue
             change = max(-beta[j, g], -gamma * slack / size - step)
-            if change + step != 0.0:
-                beta[j, g] += change
-                step += change
+            beta[j, g] += change
+            step += change
+            if step != 0.0:
                 shift(members, start, stop, j, count, signed, step / gamma, p[j], q[j])
         if changed:
             start, stop = indptr[i], indptr[i + 1]

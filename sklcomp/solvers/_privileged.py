@@ -161,9 +161,9 @@ def _sweep(
         upper, lower = max(upper, projected), min(lower, projected)
         position += 1
         change = max(-beta[g], -gamma * slack / size - step)
-        if change + step != 0.0:
-            beta[g] += change
-            step += change
+        beta[g] += change
+        step += change
+        if step != 0.0:
             shift(members, start, stop, own, count, signed, step / gamma, p, q)
     least = 0.0
     for g in range(beta.size):
