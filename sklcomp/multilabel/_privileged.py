@@ -108,10 +108,10 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
         Coefficients; (1, n_features) for binary targets.
     intercept_ : ndarray of shape (n_labels,)
         Intercepts.
-    components_ : ndarray of shape (rank_, n_features)
+    components_ : ndarray of shape (rank, n_features)
         Shared projection; only with a rank. ``label_codes_ @ components_`` is ``coef_``
         where a label is not constant.
-    label_codes_ : ndarray of shape (n_labels, rank_)
+    label_codes_ : ndarray of shape (n_labels, rank)
         Codes of the labels; only with a rank.
     rank_ : int
         Rank used, at most the number of labels that vary; only with a rank.
@@ -136,7 +136,7 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
         Objective after each iteration, which never rises; only with a rank.
     n_features_in_ : int
         Number of features.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the features, where X had string names.
 
     See Also

@@ -106,7 +106,7 @@ class StreamingLabelClassifier(LinearMultiLabelClassifier):
         Most epochs of a label in the last call.
     n_features_in_ : int
         Number of features.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the features, where X had string names.
 
     See Also
@@ -260,7 +260,7 @@ class StreamingLabelClassifier(LinearMultiLabelClassifier):
             not pass examples without an annotation.
         y_new : {array-like, sparse matrix} of shape (n_samples,) or (n_samples, n_new)
             Indicator of the new labels.
-        y_past : {array-like, sparse matrix} of shape (n_samples, n_labels_), \
+        y_past : {array-like, sparse matrix} of shape (n_samples, n_labels), \
 default=None
             All earlier labels of the same examples, those added included. If None, the
             model's own predictions stand in. Not used by ``representation="scores"``.
