@@ -57,7 +57,7 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
         Cost of slack; the smaller, the stronger is the regularisation.
     rank : int, default=None
         Rank k of the coefficients, the paper's low-rank model; None for full rank,
-        better on sparse text.
+        many times faster on sparse text.
     gamma : "scale" or float, default="scale"
         Weight of the correcting functions; "scale" is ``0.3 * C *
         sum(sample_weight)``. The larger, the less do other labels explain.

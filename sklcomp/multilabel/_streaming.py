@@ -117,10 +117,9 @@ class StreamingLabelClassifier(LinearMultiLabelClassifier):
     Notes
     -----
     ``clone`` and a second ``fit`` forget the labels that were added: they are not
-    parameters. Where the labels are nearly exclusive, as with scenes, a prior does not
-    help; with thousands of annotated examples nothing is left to inherit. The new label
-    costs as much as one column of one-vs-rest; what is saved are the others. The scale
-    is found by leaving each example out, in closed form, unless there are more than ten
+    parameters. Where labels are unrelated, or thousands of examples annotated, there is
+    little to inherit. What is saved is learning the others anew. The scale is
+    found by leaving each example out, in closed form, unless there are more than ten
     examples a label.
 
     References
