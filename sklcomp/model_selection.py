@@ -74,6 +74,12 @@ class IterativeStratifiedKFold(BaseCrossValidator):
         ------
         train, test : ndarray of int
             Row numbers.
+
+        Raises
+        ------
+        ValueError
+            If y is missing or of another length than X, or ``n_splits`` is no integer
+            between 2 and the number of examples.
         """
         if y is None:
             msg = "IterativeStratifiedKFold needs y, the labels to stratify by."

@@ -15,6 +15,7 @@ from sklcomp.multilabel._base import (
     as_indicator,
     split_constant,
 )
+from sklcomp.solvers._labels import signs_of
 from sklcomp.solvers._low_rank import solve_low_rank
 from sklcomp.solvers._privileged import PrivilegedResult, solve_privileged
 from sklcomp.solvers._rows import squared_norms
@@ -315,6 +316,12 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
         slack : ndarray of shape (n_samples, n_labels)
             0 for examples that should be classified with the full margin; at 1 and
             above, the other labels expect an example to be misclassified.
+
+        Raises
+        ------
+        ValueError
+            If y has another number of labels than in ``fit``, or other values than 0/1
+            where an indicator matrix is expected.
         """
         check_is_fitted(self)
         if self._kind == "multilabel":
@@ -333,7 +340,7 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
             slack = 2.0 * slack - self.privileged_coef_.sum(axis=1)
         return np.maximum(slack + self.privileged_intercept_, 0.0)
 
-    def _solve(self, X, Y, cost, label_factors, rng, reporter=None, *, init=None):
+    def _solve(self, X, Y, cost, label_factors, rng, reporter=None):
         settings = {
             "cost": cost,
             "class_weight": label_factors,
@@ -341,7 +348,7 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
             "slack_cap": float(self.slack_cap),
             # With a cap of 1 the correcting function is zero.
             "coding": None if self.slack_cap == 1 else self.privileged,
-            "constant": float(self.intercept_scaling) if self.fit_intercept else 0.0,
+            "constant": self._constant(),
             "tol": self.tol,
             "n_jobs": self.n_jobs,
             "callback": reporter,
@@ -359,19 +366,22 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
             seed=int(rng.randint(2**30)), **settings,
         )  # fmt: skip
 
+    def _constant(self):
+        """Value of the constant feature."""
+        return float(self.intercept_scaling) if self.fit_intercept else 0.0
+
     def _initial_state(self, X, Y):
         """What an earlier fit of the same shapes left for a warm start."""
         key, state = getattr(self, "_warm", (None, None))
-        if not self.warm_start or key != self._warm_key(X, Y):
+        if not self.warm_start or key != self._warm_key(X, Y.shape[1]):
             return None
         return state
 
-    def _warm_key(self, X, Y):
-        return X.shape, Y.shape, self.rank, self.privileged, self.slack_cap == 1
+    def _warm_key(self, X, n_labels):
+        return X.shape, n_labels, self.rank, self.privileged, self.slack_cap == 1
 
     def _name_results(self, result, X, varies, constant_scores):
         n_labels = len(varies)
-        constant = float(self.intercept_scaling) if self.fit_intercept else 0.0
         self.coef_ = np.zeros((n_labels, X.shape[1]), dtype=X.dtype)
         self.intercept_ = np.where(varies, 0.0, constant_scores).astype(X.dtype)
         self.privileged_coef_ = np.zeros((n_labels, n_labels))
@@ -383,7 +393,7 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
         if result is None:
             return
         self.coef_[varies] = result.solution[:, :-1]
-        self.intercept_[varies] = result.solution[:, -1] * constant
+        self.intercept_[varies] = result.solution[:, -1] * self._constant()
         self.privileged_coef_[np.ix_(varies, varies)] = result.privileged_coef
         self.privileged_intercept_[varies] = result.privileged_intercept
         self.n_iter_ = int(result.n_iter.max())
@@ -400,9 +410,7 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
             self.loss_curve_ = result.loss_curve
             state = (*state, result.components, result.codes)
         if self.warm_start:
-            shape = (X.shape[0], int(varies.sum()))
-            key = (X.shape, shape, self.rank, self.privileged, self.slack_cap == 1)
-            self._warm = (key, state)
+            self._warm = (self._warm_key(X, int(varies.sum())), state)
 
     def _find_thresholds(self, X, Y, cost, label_factors, rng):
         """Per label the score with the highest F1 in cross-validation."""
@@ -419,9 +427,8 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
             result = self._solve(
                 X[train], Y[train][:, varies], cost[train], factors, rng
             )
-            constant = float(self.intercept_scaling) if self.fit_intercept else 0.0
             W = result.solution
-            found = X[test] @ W[:, :-1].T + constant * W[:, -1]
+            found = X[test] @ W[:, :-1].T + self._constant() * W[:, -1]
             scores[np.ix_(test, varies)] = found
         return best_thresholds(Y, scores)
 
@@ -471,8 +478,7 @@ def best_thresholds(Y: sparse.csr_array, scores: np.ndarray) -> np.ndarray:
     thresholds = np.zeros(Y.shape[1])
     columns = Y.tocsc()
     for j in range(Y.shape[1]):
-        present = np.zeros(len(scores), dtype=bool)
-        present[columns.indices[columns.indptr[j] : columns.indptr[j + 1]]] = True
+        present = signs_of(columns, j) > 0
         order = np.argsort(-scores[:, j], kind="stable")
         hits = np.cumsum(present[order])
         f1 = 2.0 * hits / (np.arange(1, len(order) + 1) + present.sum())

@@ -112,7 +112,6 @@ class StreamingLabelClassifier(LinearMultiLabelClassifier):
     See Also
     --------
     PrivilegedMultiLabelClassifier : All labels at once.
-    sklcomp.inspection.LabelStreamDisplay : What the added labels inherited.
 
     Notes
     -----
@@ -224,10 +223,8 @@ class StreamingLabelClassifier(LinearMultiLabelClassifier):
                 check_random_state(self.random_state), callback=reporter,
             )  # fmt: skip
             W[varies] = result.solution
-        self.coef_, self.intercept_ = (
-            W[:, :-1].astype(X.dtype),
-            W[:, -1].astype(X.dtype),
-        )
+        self.coef_ = W[:, :-1].astype(X.dtype)
+        self.intercept_ = W[:, -1].astype(X.dtype)
         self.label_names_, self.n_labels_ = names, Y.shape[1]
         self.representation_: list[np.ndarray] = []
         self.prior_scale_ = np.zeros(0)

@@ -34,6 +34,7 @@ from sklcomp.solvers._privileged import (
     rebuild_privileged,
     shift,
     squared_norm,
+    sweep_sets,
     to_weights,
     weigh,
 )
@@ -170,23 +171,6 @@ def _sweep_components(
 
 
 @njit
-def _sweep_sets(gamma, sets, own, beta, p, q):
-    """beta of one label; its terms of the gap and the greatest violation."""
-    _, members, bounds, n_labels, signed = sets
-    least, estimate = 0.0, 0.0
-    for g in range(beta.size):
-        start, stop = bounds[g], bounds[g + 1]
-        slack, size, count = correct(members, start, stop, own, n_labels, signed, p, q)
-        least = min(least, slack)
-        estimate += beta[g] * slack
-        change = max(-beta[g], -gamma * slack / size)
-        if change != 0.0:
-            beta[g] += change
-            shift(members, start, stop, own, count, signed, change / gamma, p, q)
-    return estimate, -least
-
-
-@njit
 def descend_components(
     rows, norms, signs, cost, cap, gamma, sets, alpha, beta, codes, components, start,
     p, q, tol, max_epochs, seed,
@@ -210,7 +194,7 @@ def descend_components(
         )  # fmt: skip
         dual = 0.5 * (np.sum(start**2) - np.sum(components**2))
         for j in range(n_labels):
-            extra, lift = _sweep_sets(gamma, sets, j, beta[j], p[j], q[j])
+            extra, lift = sweep_sets(gamma, sets, j, beta[j], p[j], q[j])
             if cap == np.inf:
                 lift = max(lift, worst[j])
             estimate += extra + lift * (totals[j] + gamma * (q[j, 2] + 0.5 * lift))

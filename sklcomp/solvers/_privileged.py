@@ -119,6 +119,23 @@ def squared_norm(p, q, own):
 
 
 @njit
+def sweep_sets(gamma, sets, own, beta, p, q):
+    """beta of one label; its terms of the gap and the greatest violation."""
+    _, members, bounds, n_labels, signed = sets
+    least, estimate = 0.0, 0.0
+    for g in range(beta.size):
+        start, stop = bounds[g], bounds[g + 1]
+        slack, size, count = correct(members, start, stop, own, n_labels, signed, p, q)
+        least = min(least, slack)
+        estimate += beta[g] * slack
+        change = max(-beta[g], -gamma * slack / size)
+        if change != 0.0:
+            beta[g] += change
+            shift(members, start, stop, own, count, signed, change / gamma, p, q)
+    return estimate, -least
+
+
+@njit
 def _sweep(
     rows, norms, y, cost, cap, gamma, sets, own, alpha, beta, w, p, q, order, n_active,
     above, below, state,
@@ -165,17 +182,8 @@ def _sweep(
         step += change
         if step != 0.0:
             shift(members, start, stop, own, count, signed, step / gamma, p, q)
-    least = 0.0
-    for g in range(beta.size):
-        start, stop = bounds[g], bounds[g + 1]
-        slack, size, count = correct(members, start, stop, own, n_labels, signed, p, q)
-        least = min(least, slack)
-        estimate += beta[g] * slack
-        change = max(-beta[g], -gamma * slack / size)
-        if change != 0.0:
-            beta[g] += change
-            shift(members, start, stop, own, count, signed, change / gamma, p, q)
-    return n_active, upper, lower, estimate, worst, -least, state
+    extra, lift = sweep_sets(gamma, sets, own, beta, p, q)
+    return n_active, upper, lower, estimate + extra, worst, lift, state
 
 
 @njit

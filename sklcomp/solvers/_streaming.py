@@ -156,8 +156,7 @@ def factorise_ridge(
 
     It is :math:`\arg\min_v \tfrac12 \|v\|^2 + \tfrac12 \sum_i c_i (r_i - v^T x_i)^2`
     with ``constant`` as the last feature of x, through one Cholesky factor of the
-    smaller side; beyond 4,000 rows and columns through :class:`sklearn.linear_model.
-    Ridge`.
+    smaller side; beyond 4,000 rows and columns through scikit-learn's ``Ridge``.
     """
     n_samples, n_features = X.shape[0], X.shape[1] + 1
     stack = sparse.hstack if sparse.issparse(X) else np.hstack
