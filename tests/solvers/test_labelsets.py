@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from sklcomp.solvers._privileged import as_labelsets, rebuild_privileged, to_weights
+from sklcomp.solvers._labelsets import as_labelsets, rebuild_privileged, to_weights
 
 
 @pytest.mark.parametrize("coding", ["signed", "binary", "constant"])
