@@ -46,15 +46,23 @@ from sklcomp.solvers._result import SolverResult
 from sklcomp.solvers._rows import add, as_rows, dot, draw, squared_norms
 
 
+# Relative gap at which the hinge losses that a fit begins with are left.
+START_TOL = 1e-2
+
+
 @njit
 def _sweep(
     rows, norms, y, cost, cap, gamma, sets, own, alpha, beta, w, p, q, order, n_active,
     above, below, state,
 ):  # fmt: skip
-    """One epoch over the rows order[:n_active] and over all label sets."""
+    """One epoch over the rows order[:n_active] and over all label sets.
+
+    Returned are two estimates of the gap without its other terms: to the corrected
+    primal point, and to that whose correction vanishes.
+    """
     values, indices, indptr, constant = rows
     group, members, bounds, n_labels, signed = sets
-    upper, lower, estimate, worst = -np.inf, np.inf, 0.0, 0.0
+    upper, lower, estimate, worst, plain = -np.inf, np.inf, 0.0, 0.0, 0.0
     position = 0
     while position < n_active:
         state = draw(state, order, position, n_active)
@@ -70,6 +78,8 @@ def _sweep(
             if limit < np.inf:
                 estimate -= limit * gradient
         estimate += a * gradient
+        if limit < np.inf:
+            plain += a * (margin - 1.0) + limit * max(0.0, 1.0 - margin)
         projected = gradient
         if a == 0.0:
             projected = min(gradient, 0.0)
@@ -94,7 +104,7 @@ def _sweep(
         if step != 0.0:
             shift(members, start, stop, own, count, signed, step / gamma, p, q)
     extra, lift = sweep_sets(gamma, sets, own, beta, p, q)
-    return n_active, upper, lower, estimate + extra, worst, lift, state
+    return n_active, upper, lower, estimate + extra, plain, worst, lift, state
 
 
 @njit
@@ -254,11 +264,14 @@ def _accelerate(
 
 @njit
 def _exact_gap(rows, y, cost, cap, gamma, sets, own, alpha, beta, w, p, q):
-    """The gap to the primal point that lifting the constant makes feasible, and it."""
+    """The gap to a feasible primal point, and by how much to lift the constant for it.
+
+    Where no correction at all is nearer to the optimum, the lift is NaN.
+    """
     values, indices, indptr, constant = rows
     group, members, bounds, n_labels, signed = sets
     slack = np.empty(beta.size)
-    gap, least, total = 0.0, 0.0, 0.0
+    gap, least, total, plain = 0.0, 0.0, 0.0, np.inf
     for g in range(beta.size):
         slack[g], _, _ = correct(
             members, bounds[g], bounds[g + 1], own, n_labels, signed, p, q
@@ -276,9 +289,22 @@ def _exact_gap(rows, y, cost, cap, gamma, sets, own, alpha, beta, w, p, q):
     lift = -least
     gap += lift * (total + gamma * (q[2] + 0.5 * lift))
     if cap < np.inf:
+        plain = 0.5 * gamma * squared_norm(p, q, own)
         for i in range(alpha.size):
-            gap += cap * cost[i] * max(0.0, -gradient[i] - lift)
+            limit, miss = cap * cost[i], slack[group[i]] - gradient[i]
+            gap += limit * max(0.0, -gradient[i] - lift)
+            plain += limit * max(0.0, miss) - alpha[i] * miss
+    if plain < gap:
+        return plain, np.nan
     return gap, lift
+
+
+@njit
+def _make_feasible(lift, p, q):
+    if np.isnan(lift):
+        p[:], q[:] = 0.0, 0.0
+    else:
+        q[2] += lift
 
 
 @njit
@@ -296,10 +322,10 @@ def descend_privileged(
     rows, norms, y, cost, cap, gamma, sets, own, alpha, beta, w, start, p, q,
     tol, max_epochs, seed,
 ):  # fmt: skip
-    """Minimise in place; the epochs used, the gap, the primal objective and the lift.
+    """Minimise in place; the epochs used, the gap and the primal objective.
 
-    On entry and on return ``w`` and (p, q) follow from alpha and beta. Adding the lift
-    to the constant of the correcting function makes it feasible.
+    On entry ``w`` and (p, q) follow from alpha and beta; on return ``w`` does, and
+    (p, q) is made feasible.
     """
     order = np.arange(alpha.size)
     n_active = alpha.size
@@ -309,20 +335,24 @@ def descend_privileged(
         total += cost[i]
     while epoch < max_epochs:
         epoch += 1
-        n_active, upper, lower, estimate, worst, lift, state = _sweep(
+        n_active, upper, lower, estimate, plain, worst, lift, state = _sweep(
             rows, norms, y, cost, cap, gamma, sets, own, alpha, beta, w, p, q, order,
             n_active, above, below, state,
         )  # fmt: skip
         if cap == np.inf:
             lift = max(lift, worst)
         estimate += lift * (total + gamma * (q[2] + 0.5 * lift))
+        if cap < np.inf:
+            plain += 0.5 * gamma * squared_norm(p, q, own)
+            estimate = min(estimate, plain)
         dual = _dual_value(gamma, own, alpha, w, start, p, q)
         if estimate <= trust * tol * (dual + estimate) or epoch % EPOCHS_TO_CHECK == 0:
             gap, lift = _exact_gap(
                 rows, y, cost, cap, gamma, sets, own, alpha, beta, w, p, q
             )
             if gap <= tol * (dual + gap):
-                return epoch, gap, dual + gap, lift
+                _make_feasible(lift, p, q)
+                return epoch, gap, dual + gap
             if n_active == alpha.size:
                 trust *= 0.5
             n_active = alpha.size
@@ -339,7 +369,8 @@ def descend_privileged(
             budget = 0
     gap, lift = _exact_gap(rows, y, cost, cap, gamma, sets, own, alpha, beta, w, p, q)
     dual = _dual_value(gamma, own, alpha, w, start, p, q)
-    return epoch, gap, dual + gap, lift
+    _make_feasible(lift, p, q)
+    return epoch, gap, dual + gap
 
 
 @dataclass(frozen=True)
@@ -442,15 +473,23 @@ def solve_privileged(
                 rows, norms, y, c, False, alpha, w, start, tol, max_iter, seeds[j]
             )
         else:
-            beta = np.bincount(sets.group, c, n_sets)
+            epochs = 0
             if init is not None:
                 beta = init[1][j].astype(np.float64)
-                rebuild_privileged(alpha, beta, c, gamma, sets, j, p[j], q[j])
-            *found[j], lift = descend_privileged(
+            else:
+                if slack_cap < np.inf:
+                    # The optimum, wherever the labels correct nothing.
+                    epochs, _, _ = descend_hinge(
+                        rows, norms, y, slack_cap * c, False, alpha, w, start,
+                        max(tol, START_TOL), max_iter - 1, seeds[j],
+                    )  # fmt: skip
+                beta = np.maximum(np.bincount(sets.group, c - alpha, n_sets), 0.0)
+            rebuild_privileged(alpha, beta, c, gamma, sets, j, p[j], q[j])
+            found[j] = descend_privileged(
                 rows, norms, y, c, slack_cap, gamma, sets, j, alpha, beta, w, start,
-                p[j], q[j], tol, max_iter, seeds[j],
+                p[j], q[j], tol, max_iter - epochs, seeds[j],
             )  # fmt: skip
-            q[j, 2] += lift
+            found[j, 0] += epochs
             betas[j] = beta
         alphas[j] = alpha
 
