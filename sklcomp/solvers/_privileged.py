@@ -45,7 +45,6 @@ from sklcomp.solvers._labelsets import (
 from sklcomp.solvers._result import SolverResult
 from sklcomp.solvers._rows import add, as_rows, dot, draw, squared_norms
 
-
 # Relative gap at which the hinge losses that a fit begins with are left.
 START_TOL = 1e-2
 
