@@ -23,6 +23,7 @@ import numpy as np
 from scipy import sparse
 
 from sklcomp.solvers._hinge import (
+    EPOCHS_BEFORE_ALL,
     EPOCHS_BEFORE_CG,
     EPOCHS_BETWEEN_CG,
     EPOCHS_TO_CHECK,
@@ -45,8 +46,9 @@ from sklcomp.solvers._labelsets import (
 from sklcomp.solvers._result import SolverResult
 from sklcomp.solvers._rows import add, as_rows, dot, draw, squared_norms
 
+ROUNDING = 1e-15
 # Relative gap at which the hinge losses that a fit begins with are left.
-START_TOL = 1e-2
+START_TOL = 3e-2
 
 
 @njit
@@ -228,8 +230,9 @@ def _search_projected(
 
 @njit
 def _accelerate(
-    rows, norms, y, cost, cap, gamma, sets, own, alpha, beta, w, p, q, active, budget
-):
+    rows, norms, y, cost, cap, gamma, sets, own, alpha, beta, w, p, q, active, budget,
+    most_free,
+):  # fmt: skip
     """Conjugate gradients on the free multipliers, clipped to the bounds."""
     group, members, bounds, n_labels, signed = sets
     is_free = np.zeros(active.size, dtype=np.bool_)
@@ -240,7 +243,7 @@ def _accelerate(
         free, free_sets = active[is_free], np.flatnonzero(beta > 0.0)
         m = free.size
         size = m + free_sets.size
-        if size == 0:
+        if size == 0 or m > most_free:
             return
         diagonal = np.empty(size)
         for k in range(size):
@@ -294,8 +297,9 @@ def _exact_gap(rows, y, cost, cap, gamma, sets, own, alpha, beta, w, p, q):
             gap += limit * max(0.0, -gradient[i] - lift)
             plain += limit * max(0.0, miss) - alpha[i] * miss
     if plain < gap:
-        return plain, np.nan
-    return gap, lift
+        gap, lift = plain, np.nan
+    # Slacks are known to rounding only, and so is their sum with the costs.
+    return max(0.0, gap - ROUNDING * total), lift
 
 
 @njit
@@ -364,6 +368,7 @@ def descend_privileged(
             _accelerate(
                 rows, norms, y, cost, cap, gamma, sets, own, alpha, beta, w, p, q,
                 order[:n_active], budget,
+                w.size if epoch < EPOCHS_BEFORE_ALL else alpha.size,
             )  # fmt: skip
             budget = 0
     gap, lift = _exact_gap(rows, y, cost, cap, gamma, sets, own, alpha, beta, w, p, q)

@@ -19,6 +19,21 @@ from scipy import linalg, sparse
 from sklearn.linear_model import Ridge
 from sklearn.utils.extmath import safe_sparse_dot
 
+from sklcomp.solvers._jit import njit
+
+
+@njit
+def count_pairs(indptr, indices, weight, gram):
+    """Add to gram the weight of the examples that have both labels of a pair.
+
+    Only to its lower triangle, for indices that ascend within a row.
+    """
+    for i in range(weight.size):
+        for k in range(indptr[i], indptr[i + 1]):
+            for other in range(indptr[i], k + 1):
+                gram[indices[k], indices[other]] += weight[i]
+
+
 # With so many examples a label, leaving one out of the regression changes nothing that
 # is worth its cost.
 ROWS_PER_LABEL = 10
@@ -62,22 +77,26 @@ class SelfRepresentation:
             self.means[: self.size] = self.features @ weight / self.total
             if self.is_indicator:
                 self.means[: self.size] = 2.0 * self.means[: self.size] - 1.0
-        gram = self._gram()
+        gram = self._gram(features)
         gram[np.diag_indices(self.size)] += alpha
         self.factor = np.zeros((self.size + n_new,) * 2)
         self.factor[: self.size, : self.size] = linalg.cholesky(
             gram, lower=True, overwrite_a=True, check_finite=False
         )
 
-    def _gram(self) -> np.ndarray:
-        """Centred inner products of the features; signs are 2 Y - 1, never formed."""
-        features, means = self.features, self.means[: self.size]
+    def _gram(self, rows: Any) -> np.ndarray:
+        """Centred inner products of the features; signs are 2 Y - 1, never formed.
+
+        For an indicator, only the lower triangle.
+        """
+        means = self.means[: self.size]
         if not self.is_indicator:
-            gram = (features * self.weight) @ features.T
+            gram = (self.features * self.weight) @ self.features.T
         else:
-            weighted = features @ sparse.diags_array(self.weight)
-            gram = 4.0 * (weighted @ features.T).toarray()
-            counts = features @ self.weight
+            gram = np.zeros((self.size, self.size))
+            count_pairs(rows.indptr, rows.indices, self.weight, gram)
+            gram *= 4.0
+            counts = self.features @ self.weight
             gram += self.total - 2.0 * (counts[:, None] + counts)
         return gram - self.total * np.outer(means, means)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from sklearn.base import _fit_context as fit_context
 from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.externals import _arff as arff
 from sklearn.utils._param_validation import (
     Interval,
     Options,
@@ -24,6 +25,7 @@ __all__ = [
     "Interval",
     "Options",
     "StrOptions",
+    "arff",
     "check_sample_weight",
     "fit_context",
     "transform_output",
