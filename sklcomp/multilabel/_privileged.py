@@ -74,10 +74,10 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
         Value of that constant; the larger, the less is the intercept regularised.
     prox : "auto" or float, default="auto"
         With a rank: weight of the proximal term of the alternation.
-    max_iter : int, default=12
+    max_iter : int, default=40
         With a rank: iterations of the alternation. Without: ``max_iter *
         inner_max_iter`` bounds the epochs.
-    inner_max_iter : int, default=100
+    inner_max_iter : int, default=30
         With a rank: epochs of each of the two problems of an iteration.
     tol : float, default=1e-3
         Without a rank: relative duality gap to stop at. With: relative fall of the
@@ -212,8 +212,8 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
         fit_intercept=True,
         intercept_scaling=1.0,
         prox="auto",
-        max_iter=12,
-        inner_max_iter=100,
+        max_iter=40,
+        inner_max_iter=30,
         tol=1e-3,
         inner_tol=1e-3,
         threshold="zero",

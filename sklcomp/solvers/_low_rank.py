@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from sklcomp.solvers._factors import balance, initial_factors
+from sklcomp.solvers._factors import balance, factorise
 from sklcomp.solvers._hinge import SHRINKAGE, descend_hinge, minimise_one
 from sklcomp.solvers._jit import inlined, njit
 from sklcomp.solvers._labels import map_labels
@@ -35,8 +35,16 @@ from sklcomp.solvers._labelsets import (
     sweep_sets,
     to_weights,
 )
-from sklcomp.solvers._privileged import PrivilegedResult, descend_privileged, weigh
+from sklcomp.solvers._privileged import (
+    PrivilegedResult,
+    descend_privileged,
+    solve_privileged,
+    weigh,
+)
 from sklcomp.solvers._rows import as_rows, draw, squared_norms
+
+# How well the model without a rank is solved that an alternation begins with.
+START_TOL, START_EPOCHS = 5e-2, 100
 
 
 @inlined()
@@ -96,7 +104,7 @@ def rebuild_components(rows, signs, alpha, codes, components):
 @njit
 def _sweep_components(
     rows, norms, signs, cost, cap, gamma, sets, alpha, beta, codes, code_norms,
-    components, p, q, idle, above, below, state, order,
+    components, p, q, idle, n_busy, above, below, state, order,
 ):  # fmt: skip
     """One epoch over all pairs of example and label that are not idle."""
     values, indices, indptr, constant = rows
@@ -109,6 +117,8 @@ def _sweep_components(
     for position in range(n_samples):
         state = draw(state, order, position, n_samples)
         i = order[position]
+        if n_busy[i] == 0:
+            continue
         g = group[i]
         start = stop = 0
         if has_sets:
@@ -143,6 +153,7 @@ def _sweep_components(
             if projected == 0.0:
                 if (a == 0.0 and gradient > above) or (a > 0.0 and gradient < below):
                     idle[i, j] = True
+                    n_busy[i] -= 1
                     continue
                 step = 0.0
             else:
@@ -181,6 +192,7 @@ def descend_components(
     code_norms = np.sum(codes**2, axis=1)
     totals = np.sum(cost, axis=0)
     idle = np.zeros((n_samples, n_labels), dtype=np.bool_)
+    n_busy = np.full(n_samples, n_labels)
     order = np.arange(n_samples)
     above, below, state, epoch = np.inf, -np.inf, seed, 0
     estimate, dual, is_whole = np.inf, 0.0, True
@@ -188,7 +200,7 @@ def descend_components(
         epoch += 1
         upper, lower, estimate, worst, state = _sweep_components(
             rows, norms, signs, cost, cap, gamma, sets, alpha, beta, codes, code_norms,
-            components, p, q, idle, above, below, state, order,
+            components, p, q, idle, n_busy, above, below, state, order,
         )  # fmt: skip
         dual = 0.5 * (np.sum(start**2) - np.sum(components**2))
         for j in range(n_labels):
@@ -201,7 +213,7 @@ def descend_components(
         if estimate <= tol * (dual + estimate):
             if is_whole:
                 break
-            idle[:] = False
+            idle[:], n_busy[:] = False, n_labels
             above, below, is_whole = np.inf, -np.inf, True
             continue
         above = SHRINKAGE * upper if upper > 0.0 else np.inf
@@ -283,23 +295,21 @@ class _Alternation:
             self.cost[:, j] = weigh(self.signs[:, j], cost, factors)
         self.p, self.q = np.zeros((n_labels, n_labels)), np.zeros((n_labels, 3))
         if init is None:
-            self.alpha = np.zeros((n_samples, n_labels), dtype=X.dtype)
-            self.beta = self._initial_beta()
-            self.components, self.codes = initial_factors(X, Y, constant, rank, seed)
+            # The best approximation of the model without a rank.
+            full = solve_privileged(
+                X, Y, cost=cost, class_weight=class_weight, gamma=gamma,
+                slack_cap=slack_cap, coding=coding, constant=constant, tol=START_TOL,
+                max_iter=START_EPOCHS, seeds=seed + np.arange(n_labels), n_jobs=n_jobs,
+            )  # fmt: skip
+            self.alpha = np.ascontiguousarray(full.dual[0].T)
+            self.beta = full.dual[1]
+            self.components, self.codes = factorise(full.solution.T, rank)
         else:
             alpha, self.beta, self.components, self.codes = init
             self.alpha = np.clip(alpha, 0, self.cap * self.cost).astype(X.dtype)
         self.prox = 1.0
         self.projected = np.empty((n_samples, rank))
         self.score()
-
-    def _initial_beta(self):
-        n_sets = len(self.sets.indptr) - 1
-        beta = np.zeros((self.cost.shape[1], n_sets), dtype=self.X.dtype)
-        if n_sets:
-            for j in range(len(beta)):
-                beta[j] = np.bincount(self.sets.group, self.cost[:, j], n_sets)
-        return beta
 
     def score(self):
         """Objective at the present factors; lifts the correcting functions."""
