@@ -1,16 +1,17 @@
-"""Multi-label learning: sklcomp against one-vs-rest, in time and memory."""
+"""Multi-label learning: sklcomp against its rivals in time, memory and quality."""
 
 from _harness import Report, arguments, data_folder, peak_memory, race
 
 # isort: split
-import importlib.util
 import subprocess
 import sys
 import time
 import warnings
 from functools import partial
 
+import _multilabel_quality as quality
 import numpy as np
+from _multilabel_data import load
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.multiclass import OneVsRestClassifier
@@ -27,21 +28,6 @@ GOALS = {  # (C, kind): CPU with one job, wall with two
     (1, "dense"): (0.25, 0.2), (10, "dense"): (0.25, 0.2),
     (1, "sparse"): (0.8, 0.6), (10, "sparse"): (1.0, 0.6),
 }  # fmt: skip
-
-
-def load(folder, name, max_labels=None, dtype=np.float64):
-    """Training rows, and the labels that vary in them."""
-    path = folder / "multilabel" / "load.py"
-    spec = importlib.util.spec_from_file_location("multilabel_data", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    X, Y, n_train, *_ = module.load(name)
-    n_train = n_train if n_train > 0 else X.shape[0]
-    X, Y = X[:n_train].astype(dtype), Y[:n_train]
-    Y = Y[:, (Y.sum(axis=0) > 0) & (Y.sum(axis=0) < n_train)][:, :max_labels]
-    if sparse.issparse(X):
-        return sparse.csr_matrix(X), Y
-    return np.ascontiguousarray(X), Y
 
 
 def hinge(X, Y, C, tol, n_jobs=None):
@@ -139,7 +125,9 @@ def privileged(report, folder, quick):
 
 def fit_delicious(folder, n_rows=None, n_labels=None):
     X, Y = load(folder, "delicious", n_labels, np.float32)
-    model = PrivilegedMultiLabelClassifier(0.1, dtype=np.float32, random_state=0)
+    model = PrivilegedMultiLabelClassifier(
+        0.1, dtype=np.float32, n_jobs=2, random_state=0
+    )
     return model.fit(X[:n_rows], Y[:n_rows])
 
 
@@ -230,6 +218,10 @@ GROUPS = {
     "growth": growth,
     "arrival": arrival,
     "first-fit": first_fit,
+    "collapse": quality.collapse,
+    "stream": quality.stream,
+    "ablation": quality.ablation,
+    "quality": quality.quality,
 }
 
 

@@ -35,7 +35,7 @@ PUBLIC_NAMES = {
         "make_masked_images",
         "make_multilabel_stream",
     },
-    "sklcomp.inspection": {"RecoveryDisplay"},
+    "sklcomp.inspection": {"LabelStreamDisplay", "RecoveryDisplay"},
     "sklcomp.metrics": {
         "normalized_coverage",
         "normalized_coverage_scorer",

@@ -1,5 +1,6 @@
 """Displays: pictures of what an estimator does. They need the extra ``plot``."""
 
 from sklcomp.inspection._recovery import RecoveryDisplay
+from sklcomp.inspection._stream import LabelStreamDisplay
 
-__all__ = ["RecoveryDisplay"]
+__all__ = ["LabelStreamDisplay", "RecoveryDisplay"]

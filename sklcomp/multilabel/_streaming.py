@@ -112,6 +112,7 @@ class StreamingLabelClassifier(LinearMultiLabelClassifier):
     See Also
     --------
     PrivilegedMultiLabelClassifier : All labels at once.
+    sklcomp.inspection.LabelStreamDisplay : What arrived labels took from earlier ones.
 
     Notes
     -----
