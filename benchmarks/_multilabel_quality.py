@@ -28,8 +28,8 @@ from sklcomp.metrics import normalized_coverage, one_error
 from sklcomp.model_selection import IterativeStratifiedKFold
 from sklcomp.multilabel import PrivilegedMultiLabelClassifier, StreamingLabelClassifier
 
-SMALL = ("emotions", "scene", "yeast", "medical", "enron")
-LARGE = ("bibtex", "corel5k")
+SMALL, SPLITS = ("emotions", "medical", "scene", "yeast", "enron"), 5
+LARGE = ("corel5k", "bibtex")
 # Least and greatest cost of every grid; 12 values or 4.
 COSTS = {12: np.geomspace(0.01, 30, 12), 4: np.geomspace(0.03, 3, 4)}
 METRICS = {
@@ -154,18 +154,15 @@ def one_split(folder, name, seed, rivals, n_configs):
 
 def quality(report, folder, quick):
     """Every rival on every data set, tuned alike."""
-    plan = dict.fromkeys(SMALL, (2 if quick else 5, 12))
-    plan |= {} if quick else dict.fromkeys(LARGE, (2, 4))
+    plan = dict.fromkeys(SMALL, (SPLITS, 12)) | dict.fromkeys(LARGE, (2, 4))
     if quick:
-        plan = {"emotions": (2, 12), "medical": (2, 12)}
-    jobs = [(name, seed, size) for name, (n, size) in plan.items() for seed in range(n)]
-    results = Parallel(n_jobs=-1, batch_size=1)(
-        delayed(one_split)(folder, name, seed, list(RIVALS), size)
-        for name, seed, size in jobs
-    )
+        plan = {"emotions": (2, 12)}
     wins = dict.fromkeys(AIMS, 0)
     for name, (n_splits, size) in plan.items():
-        own = [r for r, job in zip(results, jobs, strict=True) if job[0] == name]
+        own = Parallel(n_jobs=-1, batch_size=1)(
+            delayed(one_split)(folder, name, seed, list(RIVALS), size)
+            for seed in range(n_splits)
+        )
         rows = [
             [rival, *(mean_and_error([r[rival][key] for r in own]) for key in METRICS),
              "; ".join(str(shorten(r[rival]["chosen"])) for r in own)]
@@ -306,7 +303,9 @@ def collapse(report, folder, quick):
 
 
 SIZES = (20, 50, 100, 300, None)
-STREAM_COSTS = (0.03, 0.3, 3.0)
+# Six configurations for either arm.
+LATE = [(C, by) for C in (0.03, 0.3, 3.0) for by in ("labels", "scores")]
+SCRATCH = list(np.geomspace(0.01, 10, 6))
 
 
 def one_stream(folder, name, seed):
@@ -323,6 +322,7 @@ def one_stream(folder, name, seed):
     new = rng.permutation(np.flatnonzero(enough))[:n_new]
     old = np.setdiff1d(np.flatnonzero(Y.sum(axis=0) > 0), new)
     past = StreamingLabelClassifier(1.0, random_state=0).fit(X, Y[:, old])
+    arms = ((late, LATE), (scratch, SCRATCH))
     found = {size: [] for size in SIZES}
     for label in new:
         y, y_test = Y[:, label], Y_test[:, label]
@@ -331,7 +331,7 @@ def one_stream(folder, name, seed):
                 continue
             rows = draw_rows(y, size, rng)
             args = past, X[rows], Y[rows][:, old], y[rows], seed
-            scores = (learn(*args, arm, X_test) for arm in (late, scratch))
+            scores = (learn(*args, *arm, X_test) for arm in arms)
             found[size].append([roc_auc_score(y_test, score) for score in scores])
     return found
 
@@ -346,8 +346,9 @@ def draw_rows(y, size, rng):
     return np.concatenate([forced, others[: size - len(forced)]])
 
 
-def late(past, C, X, Y_past, y, X_test):
-    model = copy.copy(past).set_params(C=C).add_labels(X, y, y_past=Y_past)
+def late(past, config, X, Y_past, y, X_test):
+    model = copy.copy(past).set_params(C=config[0], representation=config[1])
+    model.add_labels(X, y, y_past=Y_past)
     return model.decision_function(X_test)[:, -1]
 
 
@@ -355,19 +356,19 @@ def scratch(past, C, X, Y_past, y, X_test):
     return svm(C).fit(X, y).decision_function(X_test)
 
 
-def learn(past, X, Y_past, y, seed, arm, X_test):
-    """Scores of a label with the cost of the highest AUC over three folds."""
+def learn(past, X, Y_past, y, seed, arm, configs, X_test):
+    """Scores of a label with the configuration of the highest AUC over three folds."""
     folds = list(IterativeStratifiedKFold(3, random_state=seed).split(X, y[:, None]))
     found = []
-    for C in STREAM_COSTS:
+    for config in configs:
         aucs = [
             roc_auc_score(
-                y[test], arm(past, C, X[train], Y_past[train], y[train], X[test])
+                y[test], arm(past, config, X[train], Y_past[train], y[train], X[test])
             )
             for train, test in folds
         ]
         found.append(np.mean(aucs))
-    best = STREAM_COSTS[int(np.argmax(found))]
+    best = configs[int(np.argmax(found))]
     return arm(past, best, X, Y_past, y, X_test)
 
 

@@ -25,10 +25,10 @@ from sklcomp.solvers._hinge import solve_hinge
 from sklcomp.solvers._labels import signs_of
 from sklcomp.solvers._result import SolverResult
 from sklcomp.solvers._streaming import (
-    ROWS_PER_LABEL,
     SelfRepresentation,
     factorise_ridge,
     find_prior_scale,
+    is_worth_leaving_out,
 )
 from sklcomp.utils._sklearn import (
     Interval,
@@ -119,8 +119,8 @@ class StreamingLabelClassifier(LinearMultiLabelClassifier):
     ``clone`` and a second ``fit`` forget the labels that were added: they are not
     parameters. Where labels are unrelated, or thousands of examples annotated, there is
     little to inherit. What is saved is learning the others anew. The scale is
-    found by leaving each example out, in closed form, unless there are more than ten
-    examples a label.
+    found by leaving each example out, in closed form, unless that would take long (some
+    hundred labels) and there are more than ten examples a label.
 
     References
     ----------
@@ -323,7 +323,7 @@ default=None
         W[:m, :-1], W[:m, -1] = self.coef_, self.intercept_
         scores: Any = None
         if past is None or (
-            self.prior_scale == "auto" and X.shape[0] < ROWS_PER_LABEL * m
+            self.prior_scale == "auto" and is_worth_leaving_out(X.shape[0], m)
         ):
             scores = X @ W[:m, :-1].T + W[:m, -1]
         earlier = SelfRepresentation(

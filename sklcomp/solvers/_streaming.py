@@ -34,9 +34,9 @@ def count_pairs(indptr, indices, weight, gram):
                 gram[indices[k], indices[other]] += weight[i]
 
 
-# With so many examples a label, leaving one out of the regression changes nothing that
-# is worth its cost.
-ROWS_PER_LABEL = 10
+# Leaving examples out of the regression is spared where it costs more multiplications
+# than that and there are so many examples a label that it changes next to nothing.
+LOO_PRODUCTS, ROWS_PER_LABEL = 3e8, 10
 # The smaller side of X up to which one factorisation serves all new labels.
 LARGEST_FACTOR = 4000
 
@@ -152,6 +152,12 @@ class SelfRepresentation:
         leverage = self.weight * (np.sum(own * own, axis=0) + constant)
         effect = self.weight * (np.sum(own * other, axis=0) + constant)
         return inherited - effect * residual / np.maximum(1.0 - leverage, 1e-12)
+
+
+def is_worth_leaving_out(n_samples: int, n_labels: int) -> bool:
+    """Whether inherited scores should ignore the target of their own example."""
+    is_cheap = n_samples * n_labels**2 <= LOO_PRODUCTS
+    return is_cheap or n_samples < ROWS_PER_LABEL * n_labels
 
 
 def find_prior_scale(
