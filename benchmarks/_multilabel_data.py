@@ -16,7 +16,7 @@ def load_all(folder, name):
     spec.loader.exec_module(module)
     X, Y, n_train, *_ = module.load(name)
     X = sparse.csr_matrix(X) if sparse.issparse(X) else np.ascontiguousarray(X)
-    return X, np.ascontiguousarray(Y), max(n_train, 0)
+    return X, np.ascontiguousarray(Y, dtype=np.int64), max(n_train, 0)
 
 
 def load(folder, name, max_labels=None, dtype=np.float64):

@@ -53,8 +53,8 @@ def load_digit_attributes(*, return_X_y: bool = False, as_frame: bool = False) -
     Returns
     -------
     data : Bunch
-        With ``data`` of shape (1797, 64), float64; ``target`` of shape (1797, 8), int8;
-        ``target_names`` and ``feature_names``, lists of str; ``images`` of shape
+        With ``data`` of shape (1797, 64), float64; ``target`` of shape (1797, 8),
+        int64; ``target_names`` and ``feature_names``, lists of str; ``images`` of shape
         (1797, 8, 8); ``digit``, the number itself, of shape (1797,); and ``DESCR``. If
         ``return_X_y``, the tuple (data, target).
 
@@ -73,7 +73,7 @@ def load_digit_attributes(*, return_X_y: bool = False, as_frame: bool = False) -
     names = list(ATTRIBUTES)
     target: Any = np.column_stack(
         [np.isin(number, ATTRIBUTES[name]) for name in names]
-    ).astype(np.int8)
+    ).astype(np.int64)
     if as_frame:
         target = type(digits.data)(target, columns=names)
     if return_X_y:
@@ -150,7 +150,7 @@ def make_multilabel_stream(
     -------
     X : ndarray of shape (n_samples, n_features), float64
         Features.
-    y : ndarray of shape (n_samples, n_initial + n_new), int8
+    y : ndarray of shape (n_samples, n_initial + n_new), int64
         Indicator of the labels; the new ones are the last columns.
     coef : ndarray of shape (n_initial + n_new, n_features)
         Directions; only if ``return_coef``.
@@ -185,7 +185,7 @@ def make_multilabel_stream(
     least = np.sort(scores, axis=0)[-count]
     has = scores >= least
     has ^= rng.random_sample(has.shape) < flip_y
-    y = has.astype(np.int8)
+    y = has.astype(np.int64)
     return (X, y, coef) if return_coef else (X, y)
 
 

@@ -67,7 +67,7 @@ def load_mulan(
     data : Bunch
         With ``data`` of shape (n_samples, n_features), float64, a CSR array if the
         file is sparse, NaN where a value is missing; ``target`` of shape (n_samples,
-        n_labels), int8, in the order of the XML file; ``feature_names`` and
+        n_labels), int64, in the order of the XML file; ``feature_names`` and
         ``target_names``, lists of str. If ``return_X_y``, the tuple (data, target).
 
     Raises
@@ -94,7 +94,7 @@ def load_mulan(
     ...     _ = data.write_text(arff), labels.write_text(xml)
     ...     music = load_mulan(data, labels)
     >>> music.data, music.target, music.target_names
-    (array([[2.5]]), array([[1]], dtype=int8), ['sad'])
+    (array([[2.5]]), array([[1]]), ['sad'])
     """
     _check_size(arff_path, max_bytes, "pass a larger max_bytes if you trust it")
     _check_size(xml_path, LARGEST_XML, "it should only name the labels")
@@ -123,9 +123,10 @@ def load_mulan(
         name = target_names[int(np.argmax(wrong))]
         msg = f"label {name!r} has values other than 0 and 1, or missing ones."
         raise ValueError(msg)
+    # Not int8: of that, scikit-learn's OneVsRestClassifier mixes up labels beyond 127.
     found = Bunch(
         data=table[:, np.flatnonzero(~is_label)],
-        target=target.astype(np.int8),
+        target=target.astype(np.int64),
         feature_names=[name for name, _ in attributes if not is_label[columns[name]]],
         target_names=target_names,
     )
@@ -174,7 +175,7 @@ def fetch_multilabel(
     -------
     data : Bunch
         With ``data`` of shape (n_samples, n_features), float64, a CSR array if it is
-        stored sparse; ``target`` of shape (n_samples, n_labels), int8;
+        stored sparse; ``target`` of shape (n_samples, n_labels), int64;
         ``feature_names`` and ``target_names``, lists of str; and ``DESCR``. If
         ``return_X_y``, the tuple (data, target).
 
@@ -225,7 +226,7 @@ def fetch_multilabel(
         data = sparse.csr_array(data)
     found = Bunch(
         data=data,
-        target=np.vectorize(_is_present, otypes=[np.int8])(labels),
+        target=np.vectorize(_is_present, otypes=[np.int64])(labels),
         feature_names=list(raw.feature_names),
         target_names=list(raw.target_names),
         DESCR=raw.DESCR,

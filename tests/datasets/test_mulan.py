@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 from scipy import sparse
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.tree import DecisionTreeClassifier
 
 from sklcomp.datasets import fetch_multilabel, load_mulan
 
@@ -49,7 +51,7 @@ def test_reads_a_dense_file_by_hand(files):
     music = load_mulan(*files())
     np.testing.assert_array_equal(music.data, X)
     np.testing.assert_array_equal(music.target, Y)
-    assert music.target.dtype == np.int8
+    assert music.target.dtype == np.int64
     assert music.feature_names == ["tempo", "loud ness", "mood"]
     assert music.target_names == ["calm", "it's sad", "angry"]
 
@@ -68,6 +70,19 @@ def test_a_sparse_file_equals_its_dense_one(files):
     np.testing.assert_array_equal(sparse_music.data.toarray(), dense_music.data)
     np.testing.assert_array_equal(sparse_music.target, dense_music.target)
     assert sparse_music.target.sum() == 3
+
+
+def test_more_than_127_labels_keep_their_order_in_scikit_learn(files, rng):
+    Y = rng.integers(0, 2, (40, 150))
+    header = "@relation r\n@attribute x numeric\n" + "".join(
+        f"@attribute l{j} {{0,1}}\n" for j in range(150)
+    )
+    rows = "\n".join(",".join(["0", *map(str, row)]) for row in Y)
+    xml = "".join(f'<label name="l{j}"/>' for j in range(150))
+    music = load_mulan(*files(f"{header}@data\n{rows}\n", f"<labels>{xml}</labels>"))
+    tree = DecisionTreeClassifier(random_state=0)
+    model = OneVsRestClassifier(tree).fit(np.eye(40), music.target)
+    np.testing.assert_array_equal(model.predict(np.eye(40)), Y)
 
 
 def test_returns_a_pair_if_asked(files):
@@ -183,7 +198,7 @@ def test_fetches_dense_data_from_the_cache(cached):
     data = fetch_multilabel("emotions", data_home=home)
     np.testing.assert_array_equal(data.data, [[1.5, 1], [-1, 0], [0, 0]])
     np.testing.assert_array_equal(data.target, [[1, 1], [0, 1], [1, 0]])
-    assert data.target.dtype == np.int8
+    assert data.target.dtype == np.int64
     assert (data.feature_names, data.target_names) == (["a", "b"], ["l1", "l2"])
     assert data.DESCR.startswith("About.")
     X, y = fetch_multilabel("emotions", data_home=home, return_X_y=True)
