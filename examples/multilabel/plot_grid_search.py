@@ -1,7 +1,7 @@
 """
-============================================
+=============================================
 Tuning a multi-label classifier in a pipeline
-============================================
+=============================================
 
 :class:`sklcomp.multilabel.PrivilegedMultiLabelClassifier` in a pipeline with a scaler,
 tuned by :class:`~sklearn.model_selection.GridSearchCV` on folds that hold a share of

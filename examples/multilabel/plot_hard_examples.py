@@ -1,7 +1,7 @@
 """
-============================================
+=========================================
 Which examples the other labels call hard
-============================================
+=========================================
 
 :class:`sklcomp.multilabel.PrivilegedMultiLabelClassifier` learns for each label a
 *correcting function*: how large a slack the other labels of an example ask for. A

@@ -1,7 +1,7 @@
 """
-=============================
+============================
 Labels that arrive next week
-=============================
+============================
 
 A classifier knows some labels of your data. Now somebody asks for another one, and has
 annotated a few dozen examples. :class:`sklcomp.multilabel.StreamingLabelClassifier`
@@ -93,8 +93,8 @@ print(f"one more label {1e3 * added:.0f} ms, all labels again {1e3 * refitted:.0
 # When it does not help
 # ---------------------
 # An inherited hypothesis is worth something only if the earlier labels say something
-# about the new one. Here they hardly do (``dependence=0``; ten random directions among a
-# hundred are a little alike): the prior scales are low, and next to nothing is lost
+# about the new one. Here they hardly do (``dependence=0``; ten random directions among
+# a hundred are a little alike): the prior scales are low, and next to nothing is lost
 # against learning from scratch.
 X, y = make_multilabel_stream(
     3000, 100, n_initial=10, n_new=6, dependence=0, random_state=0
