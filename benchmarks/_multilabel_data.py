@@ -4,6 +4,7 @@ import importlib.util
 
 import numpy as np
 from scipy import sparse
+from sklearn.preprocessing import StandardScaler
 
 from sklcomp.model_selection import IterativeStratifiedKFold
 
@@ -29,9 +30,16 @@ def load(folder, name, max_labels=None, dtype=np.float64):
 
 
 def load_split(folder, name, seed):
-    """A random third of all rows for testing, with a share of every label."""
+    """A random third of all rows for testing, with a share of every label.
+
+    Dense features are standardised by the other rows, which are for training.
+    """
     X, Y, _ = load_all(folder, name)
     X = X.astype(np.float64)
     splits = IterativeStratifiedKFold(3, random_state=seed).split(X, Y)
     train, test = next(splits)
-    return X[train], Y[train], X[test], Y[test]
+    X, X_test = X[train], X[test]
+    if not sparse.issparse(X):
+        scaler = StandardScaler().fit(X)
+        X, X_test = scaler.transform(X), scaler.transform(X_test)
+    return X, Y[train], X_test, Y[test]

@@ -39,8 +39,8 @@ print("\n".join(f"{name:20} {share:5.0%}" for name, share in zip(
 # %%
 # The search
 # ----------
-# Any scorer of rankings will do; scikit-learn's label-ranking average precision takes
-# ``decision_function``. The folds are stratified for all labels at once.
+# Scored by the mean AUC of the labels, on folds that are stratified for all labels at
+# once.
 pipeline = make_pipeline(
     StandardScaler(), PrivilegedMultiLabelClassifier(random_state=0)
 )

@@ -1,7 +1,63 @@
-"""Balanced factors of a coefficient matrix."""
+"""Factors of a coefficient matrix: applying them, building and balancing them."""
 
 import numpy as np
 from scipy import linalg
+
+from sklcomp.solvers._jit import inlined, njit
+
+
+@inlined()
+def project(values, indices, start, stop, constant, components, out):
+    """out = D x; ``components`` has shape (n_features + 1, rank)."""
+    last = components.shape[0] - 1
+    for r in range(out.size):
+        out[r] = constant * components[last, r]
+    for k in range(start, stop):
+        feature = k - start if indices.size == 0 else np.int64(indices[k])
+        value = values[k]
+        for r in range(out.size):
+            out[r] += value * components[feature, r]
+
+
+@inlined()
+def spread(values, indices, start, stop, constant, direction, components):
+    """Add the outer product of x and the direction to D."""
+    last = components.shape[0] - 1
+    for r in range(direction.size):
+        components[last, r] += constant * direction[r]
+    for k in range(start, stop):
+        feature = k - start if indices.size == 0 else np.int64(indices[k])
+        value = values[k]
+        for r in range(direction.size):
+            components[feature, r] += value * direction[r]
+
+
+@njit
+def project_all(rows, components, out):
+    """Every row projected, of shape (n_samples, rank)."""
+    values, indices, indptr, constant = rows
+    for i in range(out.shape[0]):
+        start, stop = indptr[i], indptr[i + 1]
+        project(values, indices, start, stop, constant, components, out[i])
+
+
+@njit
+def rebuild_components(rows, signs, alpha, codes, components):
+    """Add sum alpha y x w to D."""
+    values, indices, indptr, constant = rows
+    direction = np.empty(codes.shape[1])
+    for i in range(alpha.shape[0]):
+        direction[:] = 0.0
+        used = False
+        for j in range(alpha.shape[1]):
+            if alpha[i, j] != 0.0:
+                used = True
+                step = alpha[i, j] * signs[i, j]
+                for r in range(direction.size):
+                    direction[r] += step * codes[j, r]
+        if used:
+            start, stop = indptr[i], indptr[i + 1]
+            spread(values, indices, start, stop, constant, direction, components)
 
 
 def factorise(coef: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ ICML 2008): random order, shrinking, one coordinate solved exactly at a time. Th
 things are ours. The relative duality gap ends it, which the gradients of an epoch
 estimate for free. Because that gap is checked on all rows, rows are put aside sooner
 than LIBLINEAR dares. And on the free rows, where coordinate descent is slow, conjugate
-gradients take over every tenth epoch.
+gradients take over every tenth epoch, once these are few.
 """
 
 from collections.abc import Callable

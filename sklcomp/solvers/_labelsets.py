@@ -112,6 +112,15 @@ def sweep_sets(gamma, sets, own, beta, p, q):
 
 
 @njit
+def make_feasible(lift, p, q):
+    """Lift the weight of the constant; NaN makes all weights zero."""
+    if np.isnan(lift):
+        p[:], q[:] = 0.0, 0.0
+    else:
+        q[2] += lift
+
+
+@njit
 def rebuild_privileged(alpha, beta, cost, gamma, sets, own, p, q):
     """(p, q) of one label from its multipliers."""
     group, members, bounds, _, signed = sets

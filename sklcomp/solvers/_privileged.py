@@ -37,6 +37,7 @@ from sklcomp.solvers._labels import map_labels, signs_of
 from sklcomp.solvers._labelsets import (
     as_labelsets,
     correct,
+    make_feasible,
     rebuild_privileged,
     shift,
     squared_norm,
@@ -46,9 +47,10 @@ from sklcomp.solvers._labelsets import (
 from sklcomp.solvers._result import SolverResult
 from sklcomp.solvers._rows import add, as_rows, dot, draw, squared_norms
 
+# Gaps below this share of the costs are rounding.
 ROUNDING = 1e-15
 # Relative gap at which the hinge losses that a fit begins with are left.
-START_TOL = 3e-2
+HINGE_TOL = 3e-2
 
 
 @njit
@@ -303,14 +305,6 @@ def _exact_gap(rows, y, cost, cap, gamma, sets, own, alpha, beta, w, p, q):
 
 
 @njit
-def _make_feasible(lift, p, q):
-    if np.isnan(lift):
-        p[:], q[:] = 0.0, 0.0
-    else:
-        q[2] += lift
-
-
-@njit
 def _dual_value(gamma, own, alpha, w, start, p, q):
     value = -0.5 * gamma * squared_norm(p, q, own)
     for k in range(w.size):
@@ -354,7 +348,7 @@ def descend_privileged(
                 rows, y, cost, cap, gamma, sets, own, alpha, beta, w, p, q
             )
             if gap <= tol * (dual + gap):
-                _make_feasible(lift, p, q)
+                make_feasible(lift, p, q)
                 return epoch, gap, dual + gap
             if n_active == alpha.size:
                 trust *= 0.5
@@ -373,7 +367,7 @@ def descend_privileged(
             budget = 0
     gap, lift = _exact_gap(rows, y, cost, cap, gamma, sets, own, alpha, beta, w, p, q)
     dual = _dual_value(gamma, own, alpha, w, start, p, q)
-    _make_feasible(lift, p, q)
+    make_feasible(lift, p, q)
     return epoch, gap, dual + gap
 
 
@@ -485,7 +479,7 @@ def solve_privileged(
                     # The optimum, wherever the labels correct nothing.
                     epochs, _, _ = descend_hinge(
                         rows, norms, y, slack_cap * c, False, alpha, w, start,
-                        max(tol, START_TOL), max_iter - 1, seeds[j],
+                        max(tol, HINGE_TOL), max_iter - 1, seeds[j],
                     )  # fmt: skip
                 beta = np.maximum(np.bincount(sets.group, c - alpha, n_sets), 0.0)
             rebuild_privileged(alpha, beta, c, gamma, sets, j, p[j], q[j])
