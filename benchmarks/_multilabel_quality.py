@@ -30,7 +30,7 @@ from sklcomp.multilabel import PrivilegedMultiLabelClassifier, StreamingLabelCla
 SMALL, SPLITS = ("emotions", "medical", "scene", "yeast", "enron"), 5
 LARGE = ("corel5k", "bibtex")
 # Least and greatest cost of every grid; 12 values or 4.
-COSTS = {12: np.geomspace(0.01, 30, 12), 4: np.geomspace(0.03, 3, 4)}
+COSTS = {12: np.geomspace(0.003, 10, 12), 4: np.geomspace(0.01, 3, 4)}
 METRICS = {
     "LRAP": (label_ranking_average_precision_score, 1),
     "ranking loss": (label_ranking_loss, -1),
@@ -80,32 +80,36 @@ def low_rank(C, n_labels, **settings):
     )
 
 
-def privileged(config, n_labels):
-    C, cap, has_rank = config
+def privileged(config, n_samples, n_labels):
+    C, cap, gamma, has_rank = config
+    settings = {"slack_cap": cap, "gamma": gamma * C * n_samples}
     if has_rank:
-        return low_rank(C, n_labels, slack_cap=cap)
+        return low_rank(C, n_labels, **settings)
     # The cap of infinity, the paper's model, is left where it is after 300 epochs.
     return PrivilegedMultiLabelClassifier(
-        C, slack_cap=cap, max_iter=10 if cap == np.inf else 40, random_state=0
+        C, max_iter=10 if cap == np.inf else 40, random_state=0, **settings
     )
 
 
+# C, slack_cap, gamma in units of C times examples, rank; chosen on another split.
 PRIVILEGED = {
     12: [
-        *((C, 3.0, True) for C in np.geomspace(0.01, 1, 5)),
-        *((C, 3.0, False) for C in np.geomspace(0.01, 1, 4)),
-        *((C, np.inf, False) for C in (0.03, 0.1, 0.3)),
+        *((C, 3.0, 3.0, False) for C in (0.003, 0.03, 0.1, 0.3)),
+        *((C, 1.5, 0.3, False) for C in (0.003, 0.01, 0.1)),
+        (0.03, 10.0, 0.3, False),
+        *((C, np.inf, 0.3, False) for C in (0.03, 0.1)),
+        *((C, 3.0, 0.3, True) for C in (0.1, 0.3)),
     ],
-    4: [(0.03, 3.0, False), (0.3, 3.0, False), (0.03, np.inf, False),
-        (0.3, np.inf, False)],
+    4: [(0.01, 1.5, 0.3, False), (0.03, 3.0, 3.0, False), (0.3, 3.0, 3.0, False),
+        (0.1, np.inf, 0.3, False)],
 }  # fmt: skip
 RIVALS = {
-    "OvR hinge SVM": lambda C, _: OneVsRestClassifier(svm(C)),
-    "OvR logistic": lambda C, _: OneVsRestClassifier(
+    "OvR hinge SVM": lambda C, *_: OneVsRestClassifier(svm(C)),
+    "OvR logistic": lambda C, *_: OneVsRestClassifier(
         LogisticRegression(C=C, tol=1e-3, max_iter=200)
     ),
-    "ECC(5)": lambda C, _: Chains(C),
-    "low rank": lambda C, n_labels: low_rank(C, n_labels, slack_cap=1.0),
+    "ECC(5)": lambda C, *_: Chains(C),
+    "low rank": lambda C, _, n_labels: low_rank(C, n_labels, slack_cap=1.0),
     "PrML": privileged,
 }
 
@@ -114,7 +118,7 @@ def scores_of(make, config, X, Y, X_test):
     """Scores of a fresh model; labels constant in Y are left out and score lowest."""
     varies = (Y.min(axis=0) == 0) & (Y.max(axis=0) == 1)
     scores = np.full((X_test.shape[0], Y.shape[1]), -1e3)
-    model = make(config, int(varies.sum())).fit(X, Y[:, varies])
+    model = make(config, len(Y), int(varies.sum())).fit(X, Y[:, varies])
     scores[:, varies] = model.decision_function(X_test)
     return scores
 
@@ -225,15 +229,15 @@ def one_ablation(folder, name, cap, seed):
     warnings.simplefilter("ignore")
     X, Y, X_test, Y_test = load_split(folder, name, seed)
 
-    def make(config, n_labels, coding="signed"):
+    def make(config, n_samples, n_labels, coding="signed"):
         C, gamma = config
         return PrivilegedMultiLabelClassifier(
-            C, slack_cap=cap, gamma=gamma * C * X.shape[0], privileged=coding,
+            C, slack_cap=cap, gamma=gamma * C * n_samples, privileged=coding,
             max_iter=10, random_state=0,
         )  # fmt: skip
 
-    def constant(config, n_labels):
-        return make(config, n_labels, "constant")
+    def constant(*arguments):
+        return make(*arguments, "constant")
 
     grid = [(C, gamma) for C in (0.03, 0.1, 0.3) for gamma in (0.03, 0.3, 3.0)]
     found = {}

@@ -60,7 +60,7 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
         Rank k of the coefficients, the paper's low-rank model; None for full rank,
         many times faster on sparse text.
     gamma : "scale" or float, default="scale"
-        Weight of the correcting functions; "scale" is ``0.3 * C *
+        Weight of the correcting functions; "scale" is ``3 * C *
         sum(sample_weight)``. The larger, the less do other labels explain.
     slack_cap : float in [1, inf], default=3.0
         Cost :math:`\rho` of slack beyond the correcting function, in units of C. 1 is
@@ -281,7 +281,7 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
         varies, constant_scores = split_constant(Y, self._kind == "multilabel")
         cost = self.C * weight * factor
         if self.gamma == "scale":
-            self.gamma_ = 0.3 * self.C * float(weight.sum())
+            self.gamma_ = 3.0 * self.C * float(weight.sum())
         else:
             self.gamma_ = float(self.gamma)
         rng = check_random_state(self.random_state)

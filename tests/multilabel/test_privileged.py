@@ -214,7 +214,7 @@ def test_order_of_rows_and_labels_does_not_matter(labelled, rng, rank, cap):
         "rank": rank, "tol": 1e-8, "inner_tol": 1e-8, "max_iter": 300,
         "inner_max_iter": 1000, "random_state": 0,
     }  # fmt: skip
-    settings |= {"slack_cap": cap, "C": 0.5}
+    settings |= {"slack_cap": cap, "C": 0.5, "gamma": 9.0}
     rows, labels = rng.permutation(60), rng.permutation(4)
     base = PrivilegedMultiLabelClassifier(**settings).fit(X, Y)
     other = PrivilegedMultiLabelClassifier(**settings).fit(X[rows], Y[rows][:, labels])
@@ -274,7 +274,7 @@ def test_untidy_sparse_matrices_are_read_right(labelled):
 def test_float32_is_close_to_float64(labelled, rank):
     X, Y = labelled
     settings = {"rank": rank, "random_state": 0, "C": 0.3, "max_iter": 300}
-    settings |= {"tol": 1e-6, "inner_tol": 1e-6}
+    settings |= {"tol": 1e-6, "inner_tol": 1e-6, "gamma": 5.4}
     double = PrivilegedMultiLabelClassifier(**settings).fit(X, Y)
     single = PrivilegedMultiLabelClassifier(dtype=np.float32, **settings).fit(X, Y)
     assert single.coef_.dtype == np.float32
