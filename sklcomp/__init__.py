@@ -16,6 +16,7 @@ _SUBPACKAGES = (
     "metrics",
     "model_selection",
     "multilabel",
+    "nn",
     "recovery",
 )
 
@@ -26,6 +27,7 @@ __all__ = [
     "metrics",
     "model_selection",
     "multilabel",
+    "nn",
     "recovery",
     "show_versions",
     "warmup",

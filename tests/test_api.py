@@ -24,6 +24,7 @@ PUBLIC_NAMES = {
         "metrics",
         "model_selection",
         "multilabel",
+        "nn",
         "recovery",
         "show_versions",
         "warmup",
@@ -49,6 +50,22 @@ PUBLIC_NAMES = {
     "sklcomp.multilabel": {
         "PrivilegedMultiLabelClassifier",
         "StreamingLabelClassifier",
+    },
+    "sklcomp.nn": {
+        "ChannelGraph",
+        "CifarResNet",
+        "CycleGANGenerator",
+        "LeNet",
+        "SmallVGG",
+        "collect_covariances",
+        "count_macs",
+        "count_parameters",
+        "elimination_order",
+        "keep_fraction",
+        "mask_channels",
+        "measure_latency",
+        "prune_channels",
+        "trace_channels",
     },
     "sklcomp.recovery": {"DCTImputer", "DCTRegressor", "recover_image"},
 }
@@ -158,6 +175,20 @@ import sklcomp.{module_name}
 
 for importer, package in Hider.requests:
     assert importer.startswith("sklearn.") and package == "pandas", Hider.requests
+"""
+    )
+
+
+def test_torch_side_says_what_to_install():
+    run_python(
+        HIDE_OPTIONAL
+        + """
+try:
+    import sklcomp.nn
+except ImportError as error:
+    assert 'pip install "sklcomp[torch]"' in str(error), error
+else:
+    raise AssertionError("sklcomp.nn came without torch")
 """
     )
 

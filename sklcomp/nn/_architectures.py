@@ -1,0 +1,223 @@
+"""Small reference networks: those of the papers, and those of the benchmarks."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class LeNet(nn.Module):
+    """The LeNet of Caffe for images of 28 x 28 pixels: 20-50-500 by default.
+
+    Parameters
+    ----------
+    widths : tuple of int, default=(20, 50, 500)
+        Channels of the two convolutions, and units of the hidden layer.
+    n_classes : int, default=10
+        Number of outputs.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklcomp.nn import LeNet, count_parameters
+    >>> count_parameters(LeNet())
+    431080
+    """
+
+    def __init__(self, widths: Sequence[int] = (20, 50, 500), n_classes: int = 10):
+        super().__init__()
+        first, second, hidden = widths
+        self.conv1 = nn.Conv2d(1, first, 5)
+        self.conv2 = nn.Conv2d(first, second, 5)
+        self.fc1 = nn.Linear(second * 16, hidden)
+        self.fc2 = nn.Linear(hidden, n_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (n, n_classes) of images (n, 1, 28, 28)."""
+        x = F.max_pool2d(self.conv1(x), 2)
+        x = F.max_pool2d(self.conv2(x), 2)
+        return self.fc2(F.relu(self.fc1(x.flatten(1))))
+
+
+class SmallVGG(nn.Module):
+    """Six convolutions with batch norm in three stages, and one linear layer.
+
+    Parameters
+    ----------
+    width : int, default=32
+        Channels of the first stage; the others have two and four times as many.
+    n_classes : int, default=10
+        Number of outputs.
+    n_channels : int, default=3
+        Channels of the images.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklcomp.nn import SmallVGG
+    >>> SmallVGG(4)(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
+    """
+
+    def __init__(self, width: int = 32, n_classes: int = 10, n_channels: int = 3):
+        super().__init__()
+        layers: list[nn.Module] = []
+        for factor in (1, 2, 4):
+            for _ in range(2):
+                outputs = factor * width
+                layers += [
+                    nn.Conv2d(n_channels, outputs, 3, padding=1, bias=False),
+                    nn.BatchNorm2d(outputs),
+                    nn.ReLU(),
+                ]
+                n_channels = outputs
+            layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Linear(n_channels, n_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (n, n_classes) of images (n, n_channels, h, w)."""
+        return self.classifier(self.features(x).mean((2, 3)))
+
+
+class _Block(nn.Module):
+    """Two convolutions beside a shortcut."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, shortcut: str):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.stride, self.n_new = stride, outputs - inputs
+        self.project = None
+        if shortcut == "projection" and (stride > 1 or self.n_new):
+            self.project = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False),
+                nn.BatchNorm2d(outputs),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        if self.project is not None:
+            return F.relu(y + self.project(x))
+        x = x[:, :, :: self.stride, :: self.stride]
+        before = self.n_new // 2
+        return F.relu(y + F.pad(x, (0, 0, 0, 0, before, self.n_new - before)))
+
+
+class CifarResNet(nn.Module):
+    """The residual network for images of 32 x 32 pixels, in three stages.
+
+    Parameters
+    ----------
+    n_blocks : int, default=3
+        Blocks in a stage: 3 is ResNet-20.
+    width : int, default=16
+        Channels of the first stage; the others have two and four times as many.
+    shortcut : {"projection", "pad"}, default="projection"
+        Where the size changes: a 1 x 1 convolution, or zero channels before and behind.
+    n_classes : int, default=10
+        Number of outputs.
+    n_channels : int, default=3
+        Channels of the images.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklcomp.nn import CifarResNet
+    >>> CifarResNet(1, 4)(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
+    """
+
+    def __init__(
+        self,
+        n_blocks: int = 3,
+        width: int = 16,
+        shortcut: str = "projection",
+        n_classes: int = 10,
+        n_channels: int = 3,
+    ):
+        super().__init__()
+        self.conv = nn.Conv2d(n_channels, width, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(width)
+        blocks, inputs = [], width
+        for stage in range(3):
+            for k in range(n_blocks):
+                outputs, stride = width * 2**stage, 2 if stage and not k else 1
+                blocks.append(_Block(inputs, outputs, stride, shortcut))
+                inputs = outputs
+        self.blocks = nn.Sequential(*blocks)
+        self.classifier = nn.Linear(inputs, n_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (n, n_classes) of images (n, n_channels, h, w)."""
+        x = self.blocks(F.relu(self.bn(self.conv(x))))
+        return self.classifier(x.mean((2, 3)))
+
+
+def _normalized(conv: nn.Module, outputs: int, affine: bool) -> list[nn.Module]:
+    return [conv, nn.InstanceNorm2d(outputs, affine=affine), nn.ReLU(inplace=True)]
+
+
+class _ResidualBlock(nn.Module):
+    """Two padded convolutions with instance norm, added to their input."""
+
+    def __init__(self, width: int, affine: bool):
+        super().__init__()
+        first = nn.Conv2d(width, width, 3, padding=1, padding_mode="reflect")
+        second = nn.Conv2d(width, width, 3, padding=1, padding_mode="reflect")
+        norm = nn.InstanceNorm2d(width, affine=affine)
+        self.body = nn.Sequential(*_normalized(first, width, affine), second, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+class CycleGANGenerator(nn.Module):
+    """The generator of CycleGAN: down twice, residual blocks, up twice.
+
+    Parameters
+    ----------
+    n_filters : int, default=64
+        Channels of the first layer.
+    n_blocks : int, default=9
+        Residual blocks.
+    affine : bool, default=False
+        Whether the instance norms have weights.
+    n_channels : int, default=3
+        Channels of the images.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklcomp.nn import CycleGANGenerator
+    >>> CycleGANGenerator(4, 1)(torch.zeros(1, 3, 32, 32)).shape
+    torch.Size([1, 3, 32, 32])
+    """
+
+    def __init__(
+        self,
+        n_filters: int = 64,
+        n_blocks: int = 9,
+        affine: bool = False,
+        n_channels: int = 3,
+    ):
+        super().__init__()
+        n = n_filters
+        layers = _normalized(
+            nn.Conv2d(n_channels, n, 7, padding=3, padding_mode="reflect"), n, affine
+        )
+        for k in (n, 2 * n):
+            layers += _normalized(nn.Conv2d(k, 2 * k, 3, 2, 1), 2 * k, affine)
+        layers += [_ResidualBlock(4 * n, affine) for _ in range(n_blocks)]
+        for k in (4 * n, 2 * n):
+            up = nn.ConvTranspose2d(k, k // 2, 3, 2, 1, output_padding=1)
+            layers += _normalized(up, k // 2, affine)
+        layers.append(nn.Conv2d(n, n_channels, 7, padding=3, padding_mode="reflect"))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Translated images, in [-1, 1], of the shape of the input."""
+        return torch.tanh(self.layers(x))

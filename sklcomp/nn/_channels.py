@@ -1,0 +1,340 @@
+"""Remove channels from any network: by mask, for checks, and by real surgery."""
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import sklcomp.nn._layers  # noqa: F401  (enters its rules)
+from sklcomp.nn._compensation import (
+    InputCovariances,
+    collect_covariances,
+    compensate_layers,
+)
+from sklcomp.nn._graph import ChannelGraph, build_graph, freeze_genes
+from sklcomp.nn._running import call, evaluating
+from sklcomp.nn._tracing import CONVOLUTIONS, TRANSPOSED, ChannelTracer, tensors_in
+
+# Share of the largest output by which a cut and a masked network may differ.
+TOLERANCE = 1e-3
+# Layers whose channels could be removed if the forward came past them.
+LAYERS = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
+
+
+def trace_channels(module: nn.Module, example_input: Any) -> ChannelGraph:
+    """Find out which channels of a network belong together, by one real forward.
+
+    What the rules of the tracer do not cover stays as it is and is named in
+    ``graph.frozen``. The result is checked: a network with half of its channels
+    removed must give what the masked one gives, or the layers to blame are frozen.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Any network. It runs in evaluation mode without gradients and is left as it
+        was.
+    example_input : Tensor, tuple or dict
+        Input of a forward; a tuple holds several arguments, a dict named ones. It
+        must reach every layer that is to be pruned.
+
+    Returns
+    -------
+    graph : ChannelGraph
+        Genes, layers, and what is frozen and why.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklcomp.nn import trace_channels
+    >>> net = torch.nn.Sequential(
+    ...     torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(),
+    ...     torch.nn.Linear(144, 10),
+    ... )
+    >>> trace_channels(net, torch.zeros(1, 1, 8, 8))
+    ChannelGraph: 4 genes in 2 layers
+      0  4 of 4 can go
+      3  0 of 10 can go  is an output of the network
+    """
+    with evaluating(module), _paths(module) as (stack, run):
+        trace = ChannelTracer(module)
+        trace.path = stack
+        with trace:
+            output = run(example_input)
+        trace.path = [""]
+        trace.freeze(output, "is an output of the network")
+    skipped = {
+        name: "is not reached by example_input"
+        if id(part.weight) in trace.names
+        else "has a computed weight"
+        for name, part in module.named_modules()
+        if isinstance(part, LAYERS) and name not in trace.outputs
+    }
+    return _checked(module, build_graph(trace, skipped), example_input)
+
+
+@contextmanager
+def _paths(module: nn.Module) -> Iterator[tuple[list[str], Callable]]:
+    """A stack of the names of the modules that run, and how to run the whole."""
+    stack = [""]
+    handles = []
+    for name, part in module.named_modules():
+        if isinstance(part, torch.jit.ScriptModule) or not name:
+            continue
+        enter = part.register_forward_pre_hook(
+            lambda *_, name=name: stack.append(name), prepend=True
+        )
+        leave = part.register_forward_hook(lambda *_: _drop(stack), always_call=True)
+        handles += [enter, leave]
+    try:
+        yield stack, lambda example: call(module, example)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _drop(stack: list[str]) -> None:
+    # A hook that returned something would replace the output.
+    stack.pop()
+
+
+def _checked(module: nn.Module, graph: ChannelGraph, example: Any) -> ChannelGraph:
+    """Freeze what cannot be cut after all, such as a view of hard-coded size."""
+    if _fault(module, graph, graph.segments, example) is None:
+        return graph
+    good: list[np.ndarray] = []
+    bad: list[tuple[np.ndarray, str]] = []
+    for segment in graph.segments:
+        fault = _fault(module, graph, [*good, segment], example)
+        if fault is None:
+            good.append(segment)
+        else:
+            bad.append((segment, fault))
+    return freeze_genes(graph, {gene: why for genes, why in bad for gene in genes})
+
+
+def _fault(
+    module: nn.Module, graph: ChannelGraph, segments: list[np.ndarray], example: Any
+) -> str | None:
+    """What goes wrong when half of these segments is removed; None if nothing does."""
+    rng = np.random.default_rng(0)
+    keep = np.ones(graph.n_genes, bool)
+    for genes in segments:
+        keep[rng.permutation(genes)[: len(genes) // 2]] = False
+    outputs = []
+    for remove in (prune_channels, mask_channels):
+        with warnings.catch_warnings(), torch.random.fork_rng():
+            warnings.simplefilter("ignore")
+            torch.manual_seed(0)
+            changed = remove(module, graph, keep)
+            try:
+                with evaluating(changed):
+                    outputs.append(tensors_in(call(changed, example)))
+            except Exception as error:  # whatever a forward may raise
+                text = str(error).strip().partition("\n")[0]
+                return f"a smaller network raises {type(error).__name__}: {text}"
+    for pruned, masked in zip(*outputs, strict=True):
+        scale = masked.abs().max().item() if masked.numel() else 0.0
+        if pruned.shape != masked.shape or not torch.allclose(
+            pruned, masked, rtol=0, atol=TOLERANCE * scale, equal_nan=True
+        ):
+            return "a smaller network gives other outputs than the masked one"
+    return None
+
+
+def prune_channels(
+    module: nn.Module,
+    graph: ChannelGraph,
+    keep: Any,
+    compensate: InputCovariances | Any = None,
+) -> nn.Module:
+    r"""A really smaller network of the same class.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The network that was traced; it is not changed.
+    graph : ChannelGraph
+        Its graph.
+    keep : array-like of bool, shape (n_genes,)
+        Genes that stay.
+    compensate : InputCovariances, Tensor or tuple, default=None
+        Repair the layers that read removed channels in closed form: they predict from
+        the channels that stay what the removed ones gave. Needs the covariances of
+        their inputs, from :func:`collect_covariances`, or examples to collect them on
+        (a batch without labels; some hundreds). None cuts only.
+
+    Returns
+    -------
+    pruned : nn.Module
+        A copy with smaller parameters and buffers; parameters that the cut does not
+        touch are copied too.
+
+    Raises
+    ------
+    ValueError
+        If keep has another length than the graph has genes, removes all channels of
+        a layer, or the graph was made of another network.
+
+    See Also
+    --------
+    mask_channels : The same function in a network of the old size.
+
+    Notes
+    -----
+    With inputs of covariance C and mean :math:`\mu` in the unpruned network, W the
+    weights of a layer that reads them, S the kept and R the removed inputs, the repair
+    is
+
+    .. math::
+        W' = W_S + W_R C_{RS} (C_{SS} + \lambda I)^{-1}, \quad
+        b' = b + W \mu - W' \mu_S,
+
+    the least-squares prediction of the old output; removing nothing changes nothing.
+    A layer without bias moves the running mean of the batch norm behind it instead;
+    without either, moments about zero take the place of the covariance. The ridge
+    :math:`\lambda` is a thousandth of the mean variance.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import torch
+    >>> from sklcomp.nn import prune_channels, trace_channels
+    >>> net = torch.nn.Sequential(
+    ...     torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)
+    ... )
+    >>> X = torch.randn(100, 3)
+    >>> graph = trace_channels(net, X)
+    >>> prune_channels(net, graph, np.arange(8) < 5, compensate=X)
+    Sequential(
+      (0): Linear(in_features=3, out_features=5, bias=True)
+      (1): ReLU()
+      (2): Linear(in_features=5, out_features=2, bias=True)
+    )
+    """
+    keep = graph.check_keep(keep)
+    alive = np.append(keep, True)
+    memo: dict[int, Any] = {}
+    for name, axes in graph.slots.items():
+        old = _tensor(module, name, axes)
+        new = old.detach()
+        for axis, genes in enumerate(axes):
+            if genes is not None and not alive[genes].all():
+                left = torch.from_numpy(np.flatnonzero(alive[genes])).to(new.device)
+                new = new.index_select(axis, left)
+        if new.shape != old.shape:
+            # deepcopy takes what it finds in its memo, so nothing is copied twice.
+            memo[id(old)] = _like(old, new)
+    pruned = copy.deepcopy(module, memo)
+    for (path, name), genes in graph.sizes.items():
+        part, number = pruned.get_submodule(path), int(alive[genes].sum())
+        is_tuple = isinstance(getattr(part, name), tuple)
+        setattr(part, name, (number,) if is_tuple else number)
+    if compensate is not None:
+        if not isinstance(compensate, InputCovariances):
+            compensate = collect_covariances(module, graph, compensate)
+        compensate_layers(pruned, module, graph, keep, compensate)
+    return pruned
+
+
+def _tensor(module: nn.Module, name: str, axes: tuple) -> Tensor:
+    """A parameter or buffer whose sizes are those of the graph."""
+    path, _, leaf = name.rpartition(".")
+    try:
+        tensor = getattr(module.get_submodule(path), leaf)
+    except AttributeError:
+        tensor = torch.empty(0)
+    sizes = [None if genes is None else len(genes) for genes in axes]
+    fits = len(sizes) == tensor.ndim and all(
+        size in (None, n) for size, n in zip(sizes, tensor.shape, strict=True)
+    )
+    if not fits:
+        msg = (
+            f"the graph knows {name!r} with axes of length {sizes}, the network has "
+            f"{tuple(tensor.shape)}; trace the network that is to be pruned."
+        )
+        raise ValueError(msg)
+    return tensor
+
+
+def _like(old: Tensor, new: Tensor) -> Tensor:
+    if isinstance(old, nn.Parameter):
+        return nn.Parameter(new, requires_grad=old.requires_grad)
+    return new
+
+
+class _MaskedNorm(nn.Module):
+    """Normalise the channels that live by their own statistics, as after surgery."""
+
+    def __init__(self, norm: nn.Module, alive: np.ndarray, axis: int):
+        super().__init__()
+        self.norm, self.axis = norm, axis
+        self.left: Tensor
+        self.register_buffer("left", torch.from_numpy(np.flatnonzero(alive)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        living = self.norm(x.index_select(self.axis, self.left))
+        return torch.zeros_like(x).index_copy(self.axis, self.left, living)
+
+
+def mask_channels(module: nn.Module, graph: ChannelGraph, keep: Any) -> nn.Module:
+    """The exact twin of the pruned network, in its old size.
+
+    The columns by which layers read removed channels are zero. (Zeroed filters would
+    not do: a bias or a normalisation behind them makes something of nothing.)
+    Normalisations over several channels, such as LayerNorm, are replaced by ones that
+    count the kept channels only.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The network that was traced; it is not changed.
+    graph : ChannelGraph
+        Its graph.
+    keep : array-like of bool, shape (n_genes,)
+        Genes that stay.
+
+    Returns
+    -------
+    masked : nn.Module
+        A copy that computes what ``prune_channels(module, graph, keep)`` computes.
+
+    Raises
+    ------
+    ValueError
+        As :func:`prune_channels` does.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklcomp.nn import mask_channels, prune_channels, trace_channels
+    >>> net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Conv2d(4, 2, 1))
+    >>> x = torch.randn(5, 1, 8, 8)
+    >>> graph = trace_channels(net, x)
+    >>> keep = [True, False, True, False]
+    >>> small, masked = (f(net, graph, keep) for f in (prune_channels, mask_channels))
+    >>> torch.allclose(small(x), masked(x), atol=1e-6)
+    True
+    """
+    keep = graph.check_keep(keep)
+    alive = np.append(keep, True)
+    masked = copy.deepcopy(module)
+    with torch.no_grad():
+        for weight, axis in graph.consumers:
+            genes = graph.slots.get(weight, (None, None))[axis]
+            if genes is not None:
+                dead = torch.from_numpy(np.flatnonzero(~alive[genes]))
+                tensor = _tensor(masked, weight, graph.slots[weight])
+                tensor.index_fill_(axis, dead.to(tensor.device), 0)
+    if graph.mixing:
+        pruned = prune_channels(module, graph, keep)
+    for path, genes in graph.mixing.items():
+        norm = pruned.get_submodule(path)
+        axis = 1 if isinstance(norm, nn.GroupNorm) else -1
+        part = _MaskedNorm(norm, alive[genes], axis)
+        masked.set_submodule(path, part.to(next(masked.parameters()).device))
+    return masked

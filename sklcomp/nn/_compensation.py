@@ -1,0 +1,308 @@
+"""Closed-form repair of layers that lose inputs, and the order in which to lose them.
+
+Both need the covariances of the layers' inputs in the unpruned network, and no labels.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sklcomp.nn._graph import ChannelGraph
+from sklcomp.nn._running import call, evaluating
+from sklcomp.nn._tracing import CONVOLUTIONS, TRANSPOSED
+
+# Ridge in units of the mean variance.
+RIDGE = 1e-3
+# Patches that a covariance is taken of: at least so many, and so many per dimension.
+MIN_PATCHES, PATCHES_PER_DIM = 20_000, 20
+KINDS = (nn.Linear, *CONVOLUTIONS, *TRANSPOSED)
+
+
+@dataclass(frozen=True)
+class InputMoments:
+    """Mean and covariance of what a layer reads.
+
+    Of patches, in the order of the flattened kernel, or of single pixels
+    (``is_pooled``), which all positions of the kernel then share.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+    is_pooled: bool
+
+
+@dataclass(frozen=True)
+class InputCovariances:
+    """Means and covariances of the inputs of layers, from ``collect_covariances``.
+
+    Attributes
+    ----------
+    moments : dict of str to InputMoments
+        Weight -> float64 moments on the CPU.
+    """
+
+    moments: dict[str, InputMoments]
+
+
+class _Moments:
+    """Sums of patches and of their products about the mean of the first batch."""
+
+    def __init__(self, layer: Any, max_dims: int, seed: int):
+        self.layer = layer
+        self.kernel = tuple(getattr(layer, "kernel_size", ()))
+        n_channels = layer.in_features if not self.kernel else layer.in_channels
+        n_dims = n_channels * int(np.prod(self.kernel))
+        self.is_pooled = isinstance(layer, TRANSPOSED) or n_dims > max_dims
+        self.n_dims = n_channels if self.is_pooled else n_dims
+        self.rng = np.random.default_rng(seed)
+        self.n = 0
+        self.origin = self.total = self.products = torch.empty(0)
+
+    def add(self, inputs: Tensor, share: float) -> None:
+        """Take in a batch that is this share of all examples."""
+        wanted = share * max(MIN_PATCHES, PATCHES_PER_DIM * self.n_dims)
+        rows = self._rows(inputs, wanted).to(torch.float32)
+        if not self.n:
+            self.origin = rows.mean(0)
+            self.total = torch.zeros(self.n_dims, dtype=torch.float64)
+            self.products = torch.zeros(self.n_dims, self.n_dims, dtype=torch.float64)
+        rows = rows - self.origin
+        self.n += len(rows)
+        self.total += rows.sum(0).double().cpu()
+        self.products += (rows.T @ rows).double().cpu()
+
+    def finish(self) -> InputMoments:
+        shift = self.total / self.n
+        covariance = self.products / self.n - torch.outer(shift, shift)
+        return InputMoments(
+            self.origin.double().cpu() + shift, covariance, self.is_pooled
+        )
+
+    def _rows(self, inputs: Tensor, wanted: float) -> Tensor:
+        if not self.kernel:
+            return inputs.reshape(-1, inputs.shape[-1])
+        if inputs.ndim == len(self.kernel) + 1:
+            inputs = inputs[None]
+        if self.is_pooled:
+            return self._pixels(inputs, wanted)
+        return self._patches(inputs, wanted)
+
+    def _chosen(self, sizes: Any, n_images: int, wanted: float) -> list[Any]:
+        """Positions in an image, the same for all images of the batch."""
+        n = int(np.prod(sizes))
+        n_wanted = min(n, int(np.ceil(wanted / n_images)))
+        flat = self.rng.permutation(n)[:n_wanted]
+        return [torch.from_numpy(index) for index in np.unravel_index(flat, sizes)]
+
+    def _pixels(self, inputs: Tensor, wanted: float) -> Tensor:
+        at = self._chosen(inputs.shape[2:], len(inputs), wanted)
+        index = (slice(None), slice(None), *at)
+        return inputs[index].movedim(1, -1).flatten(0, 1)
+
+    def _patches(self, inputs: Tensor, wanted: float) -> Tensor:
+        layer, n_axes = self.layer, len(self.kernel)
+        mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+        inputs = F.pad(inputs, layer._reversed_padding_repeated_twice, mode=mode)
+        sizes = [
+            (n - d * (k - 1) - 1) // s + 1
+            for n, k, s, d in zip(
+                inputs.shape[2:], self.kernel, layer.stride, layer.dilation, strict=True
+            )
+        ]
+        at = self._chosen(sizes, len(inputs), wanted)
+        index: list[Any] = [slice(None), slice(None)]
+        for axis in range(n_axes):
+            offsets = torch.arange(self.kernel[axis]) * layer.dilation[axis]
+            places = at[axis][:, None] * layer.stride[axis] + offsets
+            shape = [1] * (n_axes + 1)
+            shape[0], shape[axis + 1] = places.shape
+            index.append(places.reshape(shape))
+        # (image, channel, place, *kernel) -> (image x place, channel x kernel)
+        return inputs[tuple(index)].movedim(2, 1).flatten(2).flatten(0, 1)
+
+
+def collect_covariances(
+    module: nn.Module,
+    graph: ChannelGraph,
+    X: Any,
+    *,
+    batch_size: int = 128,
+    max_dims: int = 1500,
+    random_state: int = 0,
+) -> InputCovariances:
+    """Means and covariances of the inputs of all layers that could lose some.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The unpruned network; it runs in evaluation mode and is left as it was.
+    graph : ChannelGraph
+        Its graph.
+    X : Tensor, or tuple of Tensor
+        Examples, along the first axis; no labels. Some hundreds are enough for
+        convolutions, whose patches are many.
+    batch_size : int, default=128
+        Examples in one forward.
+    max_dims : int, default=1500
+        Layers with larger patches use the covariance of single pixels, for all
+        positions of the kernel: less exact, far cheaper. Transposed convolutions
+        always do.
+    random_state : int, default=0
+        Seed of the choice of pixels; patches are not all used where there are many.
+
+    Returns
+    -------
+    covariances : InputCovariances
+        To be handed to :func:`prune_channels` and :func:`elimination_order`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklcomp.nn import collect_covariances, trace_channels
+    >>> net = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Linear(8, 2))
+    >>> X = torch.randn(100, 3)
+    >>> found = collect_covariances(net, trace_channels(net, X), X)
+    >>> found.moments["1.weight"].covariance.shape
+    torch.Size([8, 8])
+    """
+    columns = X if isinstance(X, (tuple, list)) else (X,)
+    columns = [torch.as_tensor(column) for column in columns]
+    n = len(columns[0])
+    if not n:
+        msg = "X holds 0 examples; covariances need some, at least a few hundred."
+        raise ValueError(msg)
+    sums = {
+        weight: _Moments(module.get_submodule(path), max_dims, random_state)
+        for weight, path in find_readers(module, graph).items()
+    }
+    share = 0.0
+
+    def listen(moments: _Moments) -> Any:
+        def hook(layer: Any, args: tuple) -> None:
+            moments.add(args[0], share)
+
+        return hook
+
+    handles = [
+        moments.layer.register_forward_pre_hook(listen(moments))
+        for moments in sums.values()
+    ]
+    try:
+        with evaluating(module):
+            for start in range(0, n, batch_size):
+                batch = tuple(column[start : start + batch_size] for column in columns)
+                share = len(batch[0]) / n
+                call(module, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return InputCovariances({weight: s.finish() for weight, s in sums.items()})
+
+
+def find_readers(module: nn.Module, graph: ChannelGraph) -> dict[str, str]:
+    """Weights with inputs that can be lost, each read by one known kind of module."""
+    return {
+        weight: paths[0]
+        for (weight, axis), paths in graph.consumers.items()
+        if len(paths) == 1
+        and isinstance(module.get_submodule(paths[0]), KINDS)
+        and f"{paths[0]}.weight".lstrip(".") == weight
+        and input_genes(graph, weight, axis) is not None
+    }
+
+
+def input_genes(graph: ChannelGraph, weight: str, axis: int) -> np.ndarray | None:
+    genes = graph.slots.get(weight, (None, None))[axis]
+    return genes if genes is not None and (genes >= 0).any() else None
+
+
+def as_rows(layer: Any, weight: Tensor, is_pooled: bool) -> Tensor:
+    """A weight as a float64 matrix whose columns are the inputs of the moments."""
+    weight = weight.detach().double().cpu()
+    if isinstance(layer, TRANSPOSED):
+        return weight.movedim(0, -1).reshape(-1, weight.shape[0])
+    if is_pooled:
+        return weight.movedim(1, -1).reshape(-1, weight.shape[1])
+    return weight.reshape(len(weight), -1)
+
+
+def _from_rows(layer: Any, rows: Tensor, like: Tensor, is_pooled: bool) -> Tensor:
+    """Inverse of as_rows, for the shape of ``like``."""
+    if isinstance(layer, TRANSPOSED):
+        shape = (*like.shape[1:], like.shape[0])
+        return rows.reshape(shape).movedim(-1, 0)
+    if is_pooled:
+        return rows.reshape(len(like), *like.shape[2:], like.shape[1]).movedim(-1, 1)
+    return rows.reshape(like.shape)
+
+
+def compensate_layers(
+    pruned: nn.Module,
+    module: nn.Module,
+    graph: ChannelGraph,
+    keep: np.ndarray,
+    covariances: InputCovariances,
+) -> None:
+    """Repair in place the layers of a pruned network that read removed channels."""
+    alive = np.append(keep, True)
+    axes = dict(graph.consumers.keys())
+    for weight, path in find_readers(module, graph).items():
+        moments = covariances.moments.get(weight)
+        genes = input_genes(graph, weight, axes[weight])
+        if moments is None or genes is None or alive[genes].all():
+            continue
+        layer: Any = module.get_submodule(path)
+        small: Any = pruned.get_submodule(path)
+        outputs = graph.slots[weight][1 - axes[weight]]
+        rows = layer.weight.detach()
+        if outputs is not None:
+            left = torch.from_numpy(np.flatnonzero(alive[outputs])).to(rows.device)
+            rows = rows.index_select(1 - axes[weight], left)
+        mean_of = graph.shifts.get(weight)
+        # The taps of a transposed convolution differ from pixel to pixel: no one
+        # shift of a channel is right, so its taps predict through zero.
+        is_centred = not isinstance(layer, TRANSPOSED) and bool(
+            layer.bias is not None or mean_of
+        )
+        rows, delta = _repair(
+            as_rows(layer, rows, moments.is_pooled), moments, alive[genes], is_centred
+        )
+        like = small.weight
+        with torch.no_grad():
+            like.copy_(_from_rows(layer, rows, like, moments.is_pooled))
+        if not is_centred:
+            continue
+        delta = delta.reshape(len(like), -1).sum(1)
+        if layer.bias is not None:
+            small.bias.data += delta.to(small.bias)
+        else:
+            mean = pruned.get_buffer(str(mean_of))
+            mean -= delta.to(mean)
+
+
+def _repair(
+    rows: Tensor, moments: InputMoments, alive: np.ndarray, is_centred: bool
+) -> tuple[Tensor, Tensor]:
+    """Weights of the kept inputs and the shift of every row, by least squares."""
+    left, gone = _columns(alive, moments)
+    second = moments.covariance
+    if not is_centred:
+        second = second + torch.outer(moments.mean, moments.mean)
+    kept = second[left][:, left]
+    ridge = RIDGE * second.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
+    factor = torch.linalg.cholesky(kept + ridge * torch.eye(len(kept)).double())
+    moved = torch.cholesky_solve(second[left][:, gone] @ rows[:, gone].T, factor).T
+    new = rows[:, left] + moved
+    return new, rows @ moments.mean - new @ moments.mean[left]
+
+
+def _columns(alive: np.ndarray, moments: InputMoments) -> tuple[Tensor, Tensor]:
+    """Columns of the moments that stay and that go."""
+    each = np.repeat(alive, len(moments.mean) // len(alive))
+    return torch.from_numpy(np.flatnonzero(each)), torch.from_numpy(
+        np.flatnonzero(~each)
+    )

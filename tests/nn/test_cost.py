@@ -1,0 +1,67 @@
+import copy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from sklcomp.nn import (
+    CycleGANGenerator,
+    LeNet,
+    count_macs,
+    count_parameters,
+    measure_latency,
+)
+
+sys.path.insert(0, str(Path(__file__).parent))
+from zoo import ZOO, build
+
+
+def test_closed_forms():
+    lenet = LeNet()
+    assert count_parameters(lenet) == (25 + 1) * 20 + (500 + 1) * 50 + 801 * 500 + 5010
+    conv = 24 * 24 * 20 * 25 + 8 * 8 * 50 * 500
+    assert count_macs(lenet, (1, 28, 28)) == conv + 800 * 500 + 500 * 10
+    assert count_macs(nn.ReLU(), (3,)) == 0
+
+
+@pytest.mark.parametrize("name", sorted(ZOO.keys() - {"tokens"}))
+def test_macs_are_half_of_torchs_count(name):
+    net, inputs = build(name)
+    one = tuple(value[:1] for value in inputs)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net(*one)
+    shapes = tuple(tuple(value.shape[1:]) for value in inputs)
+    shapes = shapes[0] if len(shapes) == 1 else shapes
+    assert 2 * count_macs(net, shapes) == counter.get_total_flops()
+
+
+def test_counting_leaves_the_network_alone():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train()
+    before = copy.deepcopy(net.state_dict())
+    count_macs(net, (3, 8, 8))
+    measure_latency(net, torch.ones(2, 3, 8, 8), n_repeats=2)
+    assert net.training
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_the_papers_generator():
+    # 9 blocks, 64 filters: 11.4 million parameters, 43.4 MB as float32.
+    assert count_parameters(CycleGANGenerator()) * 4 / 2**20 == pytest.approx(
+        43.4, abs=0.1
+    )
+
+
+def test_latency_restores_the_threads():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        latency = measure_latency(nn.Linear(3, 2), torch.zeros(1, 3), n_repeats=5)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert 0 < latency.lower <= latency.median <= latency.upper
+    with pytest.raises(ValueError, match="n_repeats=0"):
+        measure_latency(nn.Linear(3, 2), torch.zeros(1, 3), n_repeats=0)
