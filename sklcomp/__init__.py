@@ -12,6 +12,7 @@ from sklcomp._version import __version__
 
 _SUBPACKAGES = (
     "datasets",
+    "evolution",
     "inspection",
     "metrics",
     "model_selection",
@@ -23,6 +24,7 @@ _SUBPACKAGES = (
 __all__ = [
     "__version__",
     "datasets",
+    "evolution",
     "inspection",
     "metrics",
     "model_selection",

@@ -20,6 +20,7 @@ PUBLIC_NAMES = {
     "sklcomp": {
         "__version__",
         "datasets",
+        "evolution",
         "inspection",
         "metrics",
         "model_selection",
@@ -36,6 +37,7 @@ PUBLIC_NAMES = {
         "make_masked_images",
         "make_multilabel_stream",
     },
+    "sklcomp.evolution": {"EvolutionResult", "evolve"},
     "sklcomp.inspection": {"LabelStreamDisplay", "RecoveryDisplay"},
     "sklcomp.metrics": {
         "normalized_coverage",
@@ -160,6 +162,7 @@ def test_subpackages_load_when_first_used():
     "module_name",
     [
         "datasets",
+        "evolution",
         "metrics",
         "model_selection",
         "multilabel",

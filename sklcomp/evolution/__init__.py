@@ -1,0 +1,5 @@
+"""A genetic engine on bit strings; it knows nothing of networks."""
+
+from sklcomp.evolution._engine import EvolutionResult, evolve
+
+__all__ = ["EvolutionResult", "evolve"]

@@ -1,0 +1,276 @@
+"""Evolution of a population of bit strings."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from joblib import Parallel, delayed
+
+from sklcomp.evolution._operators import SELECTIONS, flip_segment, swap_segment
+
+State = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class EvolutionResult:
+    """What an evolution found.
+
+    Attributes
+    ----------
+    best : ndarray of bool, shape (n_genes,)
+        The fittest genome of all that were evaluated.
+    best_fitness : float
+        Its fitness.
+    history : dict of str to ndarray
+        For every generation, from that of the start: "best" and "mean" fitness, and
+        "n_evaluations" so far.
+    genomes : ndarray of bool, shape (n_evaluations, n_genes)
+        Every genome that was evaluated, each once.
+    fitness : ndarray of shape (n_evaluations,)
+        Fitness of each.
+    """
+
+    best: np.ndarray
+    best_fitness: float
+    history: dict[str, np.ndarray]
+    genomes: np.ndarray
+    fitness: np.ndarray
+
+
+class _Evaluator:
+    """Fitness of genomes, each computed once."""
+
+    def __init__(self, fitness: Callable, n_genes: int, n_jobs: int | None):
+        self.fitness, self.n_genes, self.n_jobs = fitness, n_genes, n_jobs
+        self.known: dict[bytes, float] = {}
+
+    def __call__(self, population: np.ndarray) -> np.ndarray:
+        keys = [np.packbits(genome).tobytes() for genome in population]
+        new = {
+            key: genome
+            for key, genome in zip(keys, population, strict=True)
+            if key not in self.known
+        }
+        # Threads: torch and numpy release the lock, and processes would ship the data.
+        values = Parallel(n_jobs=self.n_jobs, prefer="threads")(
+            delayed(self.fitness)(genome.copy()) for genome in new.values()
+        )
+        for key, value in zip(new, values, strict=True):
+            self.known[key] = float(value)
+        return np.array([self.known[key] for key in keys])
+
+    def genomes(self) -> np.ndarray:
+        packed = np.frombuffer(b"".join(self.known), np.uint8)
+        packed = packed.reshape(len(self.known), -1)
+        return np.unpackbits(packed, axis=1, count=self.n_genes).astype(bool)
+
+
+def evolve(
+    fitness: Callable[[np.ndarray], float],
+    population: np.ndarray,
+    *,
+    n_generations: int = 50,
+    selection: str | Callable = "roulette",
+    crossover: Callable = swap_segment,
+    mutation: Callable = flip_segment,
+    repair: Callable | None = None,
+    crossover_rate: float = 0.7,
+    mutation_rate: float = 0.1,
+    child_mutation_rate: float = 0.0,
+    elitism: int = 1,
+    n_polish_steps: int = 0,
+    n_jobs: int | None = None,
+    rng: np.random.Generator,
+    state: State | None = None,
+    callback: Callable[[State], bool | None] | None = None,
+) -> EvolutionResult:
+    """Evolve a population of genomes towards higher fitness.
+
+    A generation holds the best of the one before, and is filled by drawing: with
+    ``crossover_rate`` two selected parents give two children, with ``mutation_rate``
+    one selected individual is mutated, else one is copied. The defaults are the
+    operators published with the co-evolutionary method (arXiv 1907.10804).
+
+    Parameters
+    ----------
+    fitness : callable
+        Genome, an ndarray of bool of shape (n_genes,) -> float; higher is better, NaN
+        is worst. Called once for each distinct genome.
+    population : array-like of bool, shape (n_individuals, n_genes)
+        The start; at least two individuals.
+    n_generations : int, default=50
+        Generations after the start; 0 returns the best of the start.
+    selection : {"roulette", "rank", "tournament"} or callable, default="roulette"
+        ``(fitness, n, rng) -> indices``.
+    crossover : callable, default=two-point exchange
+        ``(parents (2, n_genes), rng) -> children (2, n_genes)``.
+    mutation : callable, default=flip of a segment
+        ``(population, rng) -> population``.
+    repair : callable, default=None
+        ``(population, rng) -> population``, applied to the start and to everything
+        new; such as one that keeps a budget.
+    crossover_rate, mutation_rate : float in [0, 1], default=0.7 and 0.1
+        Their sum is at most 1; the rest are copies.
+    child_mutation_rate : float in [0, 1], default=0.0
+        Probability that a child of a crossover is mutated as well.
+    elitism : int, default=1
+        Individuals that go on unchanged.
+    n_polish_steps : int, default=0
+        Mutations of the best genome after the last generation, each kept if better.
+    n_jobs : int, default=None
+        Threads (or workers of the joblib backend in use) that evaluate; the result
+        does not depend on them.
+    rng : numpy.random.Generator
+        Source of all randomness.
+    state : dict of str to ndarray, default=None
+        What a callback was given, to go on from there; ``population`` and ``rng``
+        then count for nothing.
+    callback : callable, default=None
+        Called with the state after each generation; True stops.
+
+    Returns
+    -------
+    result : EvolutionResult
+        Best genome, history, and everything that was evaluated.
+
+    Raises
+    ------
+    ValueError
+        If the population is not a table of bits with two rows or more, or elitism
+        leaves no room.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklcomp.evolution import evolve
+    >>> rng = np.random.default_rng(0)
+    >>> start = rng.random((20, 16)) < 0.5
+    >>> result = evolve(np.sum, start, selection="tournament", rng=rng)
+    >>> bool(result.best_fitness > start.sum(axis=1).max())
+    True
+    """
+    population = np.array(population, dtype=bool)
+    if population.ndim != 2 or len(population) < 2:
+        msg = (
+            f"population of shape {population.shape}; expected (n_individuals, "
+            "n_genes) with at least 2 individuals."
+        )
+        raise ValueError(msg)
+    if not 0 <= elitism < len(population):
+        msg = (
+            f"elitism={elitism} of {len(population)} individuals leaves no room for "
+            f"new ones; choose at most {len(population) - 1}."
+        )
+        raise ValueError(msg)
+    if crossover_rate + mutation_rate > 1 + 1e-12:
+        msg = (
+            f"crossover_rate={crossover_rate} and mutation_rate={mutation_rate} sum "
+            "to more than 1; lower one of them."
+        )
+        raise ValueError(msg)
+    select = SELECTIONS[selection] if isinstance(selection, str) else selection
+    repair = repair or (lambda population, rng: population)
+    evaluate = _Evaluator(fitness, population.shape[1], n_jobs)
+    history: dict[str, list[float]] = {"best": [], "mean": [], "n_evaluations": []}
+
+    def fill(population: np.ndarray, worth: np.ndarray) -> np.ndarray:
+        """The next generation."""
+        new = list(population[np.argsort(-worth, kind="stable")[:elitism]])
+        while len(new) < len(population):
+            draw = rng.random()
+            if draw < crossover_rate:
+                children = crossover(population[select(worth, 2, rng)], rng)
+                mutated = rng.random(2) < child_mutation_rate
+                children[mutated] = mutation(children[mutated], rng)
+            else:
+                children = population[select(worth, 1, rng)]
+                if draw < crossover_rate + mutation_rate:
+                    children = mutation(children, rng)
+            new.extend(repair(children, rng))
+        return np.array(new[: len(population)])
+
+    generation = 0
+    if state is None:
+        population = repair(population, rng)
+    else:
+        rng, population, generation = _restore(state, evaluate, history)
+    stopped = False
+    while True:
+        try:
+            worth = np.nan_to_num(evaluate(population), nan=-np.inf)
+        except BaseException as error:
+            error.add_note(f"while generation {generation} was evaluated")
+            raise
+        finite = worth[np.isfinite(worth)]
+        for name, value in (
+            ("best", worth.max()),
+            ("mean", finite.mean() if len(finite) else -np.inf),
+            ("n_evaluations", len(evaluate.known)),
+        ):
+            history[name].append(value)
+        if stopped or generation >= n_generations:
+            break
+        population = fill(population, worth)
+        generation += 1
+        if callback is not None:
+            now = _snapshot(rng, population, generation, evaluate, history)
+            stopped = bool(callback(now))
+    _polish(evaluate, mutation, repair, n_polish_steps, rng)
+    genomes, values = evaluate.genomes(), np.array(list(evaluate.known.values()))
+    at = int(np.nan_to_num(values, nan=-np.inf).argmax())
+    return EvolutionResult(
+        best=genomes[at],
+        best_fitness=float(values[at]),
+        history={name: np.array(values) for name, values in history.items()},
+        genomes=genomes,
+        fitness=values,
+    )
+
+
+def _polish(
+    evaluate: _Evaluator, mutation: Callable, repair: Callable, n_steps: int,
+    rng: np.random.Generator,
+) -> None:  # fmt: skip
+    """Accept mutations of the best genome as long as they are better."""
+    values = np.nan_to_num(list(evaluate.known.values()), nan=-np.inf)
+    best, worth = evaluate.genomes()[values.argmax()][None], values.max()
+    for _ in range(n_steps):
+        trial = repair(mutation(best, rng), rng)
+        value = evaluate(trial)[0]
+        if value > worth:
+            best, worth = trial, value
+
+
+def _snapshot(
+    rng: np.random.Generator, population: np.ndarray, generation: int,
+    evaluate: _Evaluator, history: dict[str, list[Any]],
+) -> State:  # fmt: skip
+    """All that is needed to go on, as plain arrays."""
+    return {
+        "population": population.copy(),
+        "generation": np.array(generation),
+        "rng": np.array(json.dumps(rng.bit_generator.state)),
+        "genomes": evaluate.genomes(),
+        "fitness": np.array(list(evaluate.known.values())),
+        **{f"history_{name}": np.array(values) for name, values in history.items()},
+    }
+
+
+def _restore(
+    state: State, evaluate: _Evaluator, history: dict[str, list[Any]]
+) -> tuple[np.random.Generator, np.ndarray, int]:
+    """Fill the evaluator and the history of a run that goes on."""
+    for genome, value in zip(state["genomes"], state["fitness"], strict=True):
+        evaluate.known[np.packbits(genome).tobytes()] = float(value)
+    for name, values in history.items():
+        values.extend(state[f"history_{name}"].tolist())
+    saved = json.loads(str(state["rng"]))
+    bits = getattr(np.random, saved["bit_generator"])()
+    bits.state = saved
+    return (
+        np.random.Generator(bits),
+        np.asarray(state["population"], dtype=bool),
+        int(state["generation"]),
+    )

@@ -1,0 +1,183 @@
+"""Genetic operators on populations: boolean arrays of shape (n_individuals, n_genes).
+
+All but selection take a population and a generator and return a new population. An
+``order`` is a list with one array of genes for each segment, the least important first;
+genomes in which every segment keeps the last of its order are called nested, and the
+operators with an order leave them nested.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+Order = Sequence[np.ndarray]
+
+
+def select_roulette(
+    fitness: np.ndarray, n: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Picks with probability in proportion to fitness.
+
+    Fitness that is not positive is shifted so that the worst gets nothing; where all
+    are equal, all get the same.
+    """
+    worth = np.where(np.isfinite(fitness), fitness, np.nan)
+    least = np.nanmin(worth) if np.isfinite(worth).any() else 0.0
+    worth = np.nan_to_num(worth - min(least, 0.0))
+    total = worth.sum()
+    share = worth / total if total > 0 else np.full(len(worth), 1 / len(worth))
+    return rng.choice(len(fitness), n, p=share)
+
+
+def select_rank(fitness: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Picks with probability in proportion to the squared rank."""
+    rank = np.argsort(np.argsort(np.nan_to_num(fitness, nan=-np.inf))) + 1.0
+    return rng.choice(len(fitness), n, p=rank**2 / (rank**2).sum())
+
+
+def select_tournament(
+    fitness: np.ndarray, n: int, rng: np.random.Generator, size: int = 3
+) -> np.ndarray:
+    """The best of a few individuals that are drawn at random."""
+    rivals = rng.integers(len(fitness), size=(n, size))
+    worth = np.nan_to_num(fitness, nan=-np.inf)[rivals]
+    return rivals[np.arange(n), worth.argmax(axis=1)]
+
+
+SELECTIONS: dict[str, Callable] = {
+    "roulette": select_roulette,
+    "rank": select_rank,
+    "tournament": select_tournament,
+}
+
+
+def _cut(n_genes: int, rng: np.random.Generator) -> slice:
+    # The end is exclusive, so it may be n_genes: else the last gene never changed.
+    start, stop = np.sort(rng.integers(0, n_genes + 1, size=2))
+    return slice(start, stop)
+
+
+def swap_segment(parents: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Two children of two parents that swap what lies between two cut points."""
+    children = parents.copy()
+    part = _cut(parents.shape[1], rng)
+    children[:, part] = parents[::-1, part]
+    return children
+
+
+def exchange_layers(
+    parents: np.ndarray, rng: np.random.Generator, order: Order
+) -> np.ndarray:
+    """Two children that get every segment from either parent."""
+    children = parents.copy()
+    for genes in order:
+        if rng.random() < 0.5:
+            children[:, genes] = parents[::-1][:, genes]
+    return children
+
+
+def flip_segment(population: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Every bit between two cut points is flipped."""
+    mutants = population.copy()
+    for mutant in mutants:
+        part = _cut(len(mutant), rng)
+        mutant[part] = ~mutant[part]
+    return mutants
+
+
+def flip_bits(
+    population: np.ndarray, rng: np.random.Generator, rate: float | None = None
+) -> np.ndarray:
+    """Every bit is flipped with a small probability, 2 / n_genes by default."""
+    rate = 2 / population.shape[1] if rate is None else rate
+    return population ^ (rng.random(population.shape) < rate)
+
+
+def move_widths(
+    population: np.ndarray, rng: np.random.Generator, order: Order, share: float = 0.1
+) -> np.ndarray:
+    """One segment becomes wider or narrower by an exponential share of its genes."""
+    mutants = population.copy()
+    for mutant in mutants:
+        genes = order[int(rng.integers(len(order)))]
+        step = 1 + int(rng.exponential(share * len(genes)))
+        if rng.random() < 0.5:
+            mutant[_lowest(mutant, genes)[:step]] = False
+        else:
+            mutant[_highest(mutant, genes)[:step]] = True
+    return mutants
+
+
+def swap_genes(
+    population: np.ndarray, rng: np.random.Generator, order: Order
+) -> np.ndarray:
+    """In one segment a gene that lives, likely a poor one, makes room for a better."""
+    mutants = population.copy()
+    for mutant in mutants:
+        genes = order[int(rng.integers(len(order)))]
+        for gone, value in ((_lowest, False), (_highest, True)):
+            found = gone(mutant, genes)
+            if len(found):
+                # The first is the likeliest.
+                at = min(int(rng.exponential(len(found) / 4)), len(found) - 1)
+                mutant[found[at]] = value
+    return mutants
+
+
+def _lowest(genome: np.ndarray, genes: np.ndarray) -> np.ndarray:
+    """Living genes, the least important first."""
+    return genes[genome[genes]]
+
+
+def _highest(genome: np.ndarray, genes: np.ndarray) -> np.ndarray:
+    """Dead genes, the most important first."""
+    return genes[~genome[genes]][::-1]
+
+
+def fit_budget(
+    population: np.ndarray,
+    rng: np.random.Generator,
+    order: Order,
+    fits: Callable[[np.ndarray], bool],
+    min_genes: int = 1,
+) -> np.ndarray:
+    """Drop least important genes until a genome fits, then add while it does.
+
+    Segments are drawn at random; each keeps ``min_genes``, or all if it has fewer.
+    """
+    repaired = population.copy()
+    for genome in repaired:
+        for genes in order:
+            missing = max(0, min(min_genes, len(genes)) - int(genome[genes].sum()))
+            genome[_highest(genome, genes)[:missing]] = True
+        _shrink(genome, rng, order, fits, min_genes)
+        _grow(genome, rng, order, fits)
+    return repaired
+
+
+def _shrink(
+    genome: np.ndarray, rng: np.random.Generator, order: Order, fits: Callable,
+    min_genes: int,
+) -> None:  # fmt: skip
+    wide = [genes for genes in order if genome[genes].sum() > min_genes]
+    while wide and not fits(genome):
+        k = int(rng.integers(len(wide)))
+        living = _lowest(genome, wide[k])
+        genome[living[0]] = False
+        if len(living) - 1 <= min_genes:
+            wide.pop(k)
+
+
+def _grow(
+    genome: np.ndarray, rng: np.random.Generator, order: Order, fits: Callable
+) -> None:
+    narrow = [genes for genes in order if not genome[genes].all()]
+    while narrow:
+        k = int(rng.integers(len(narrow)))
+        dead = _highest(genome, narrow[k])
+        genome[dead[0]] = True
+        if not fits(genome):
+            genome[dead[0]] = False
+            narrow.pop(k)
+        elif len(dead) == 1:
+            narrow.pop(k)
