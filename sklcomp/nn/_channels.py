@@ -74,7 +74,9 @@ def trace_channels(module: nn.Module, example_input: Any) -> ChannelGraph:
         for name, part in module.named_modules()
         if isinstance(part, LAYERS) and name not in trace.outputs
     }
-    return _checked(module, build_graph(trace, skipped), example_input)
+    n_examples = len(tensors_in(example_input)[0])
+    graph = build_graph(trace, skipped, n_examples)
+    return _checked(module, graph, example_input)
 
 
 @contextmanager

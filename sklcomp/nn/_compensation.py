@@ -170,6 +170,7 @@ def collect_covariances(
     torch.Size([8, 8])
     """
     columns = X if isinstance(X, (tuple, list)) else (X,)
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
     columns = [torch.as_tensor(column) for column in columns]
     n = len(columns[0])
     if not n:
@@ -194,7 +195,8 @@ def collect_covariances(
     try:
         with evaluating(module):
             for start in range(0, n, batch_size):
-                batch = tuple(column[start : start + batch_size] for column in columns)
+                rows = slice(start, start + batch_size)
+                batch = tuple(column[rows].to(device) for column in columns)
                 share = len(batch[0]) / n
                 call(module, batch)
     finally:

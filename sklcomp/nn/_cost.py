@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from sklcomp.nn._graph import ChannelGraph
 from sklcomp.nn._running import call, evaluating
 
 
@@ -64,6 +65,50 @@ def count_macs(module: nn.Module, input_shape: Any) -> int:
     with evaluating(module), FlopCounterMode(display=False) as counter:
         call(module, example)
     return counter.get_total_flops() // 2
+
+
+class ChannelCost:
+    """Parameters and multiplications of a pruned network, without building it.
+
+    Equal to :func:`count_parameters` and :func:`count_macs` of what
+    ``prune_channels`` makes.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The network that was traced.
+    graph : ChannelGraph
+        Its graph.
+    """
+
+    def __init__(self, module: nn.Module, graph: ChannelGraph):
+        rows: list[np.ndarray] = []
+        fixed: list[int] = []
+        self._parts: list[tuple[list[int], int, float]] = []
+        for name, parameter in module.named_parameters():
+            factor, at = 1, list[int]()
+            for size, genes in zip(
+                parameter.shape,
+                graph.slots.get(name, (None,) * parameter.ndim),
+                strict=True,
+            ):
+                if genes is None:
+                    factor *= size
+                    continue
+                at.append(len(rows))
+                living = genes[genes >= 0]
+                rows.append(np.bincount(living, minlength=graph.n_genes))
+                fixed.append(len(genes) - len(living))
+            self._parts.append((at, factor, graph.uses.get(name, 0.0)))
+        self._rows = np.array(rows).reshape(len(rows), graph.n_genes)
+        self._fixed = np.array(fixed)
+
+    def __call__(self, keep: np.ndarray) -> tuple[int, int]:
+        """Parameters, and multiplications for one example."""
+        sizes = self._rows @ keep + self._fixed
+        numbers = [factor * int(sizes[at].prod()) for at, factor, _ in self._parts]
+        uses = [n for _, _, n in self._parts]
+        return sum(numbers), round(float(np.dot(numbers, uses)))
 
 
 class Latency(NamedTuple):

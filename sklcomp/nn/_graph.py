@@ -39,6 +39,8 @@ class ChannelGraph:
     sizes: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
     # Module that normalises over several channels -> genes of its input.
     mixing: dict[str, np.ndarray] = field(default_factory=dict)
+    # Weight -> how often it is applied to one example.
+    uses: dict[str, float] = field(default_factory=dict)
     # Weight -> running mean of the batch norm that follows it directly.
     shifts: dict[str, str] = field(default_factory=dict)
 
@@ -155,7 +157,7 @@ def freeze_genes(graph: ChannelGraph, reasons: dict[int, str]) -> ChannelGraph:
     )
 
 
-def build_graph(trace: Any, skipped: dict[str, str]) -> ChannelGraph:
+def build_graph(trace: Any, skipped: dict[str, str], n_examples: int) -> ChannelGraph:
     """Number the classes of identities that a layer makes and nothing freezes."""
     label, frozen = trace.ids.classes()
     outputs = [label[ids] for ids in trace.outputs.values()]
@@ -181,6 +183,7 @@ def build_graph(trace: Any, skipped: dict[str, str]) -> ChannelGraph:
         consumers={key: tuple(sorted(use)) for key, use in trace.consumers.items()},
         sizes={key: gene[label[ids]] for key, ids in trace.sizes.items()},
         mixing={path: gene[label[ids]] for path, ids in trace.mixing.items()},
+        uses={name: n / n_examples for name, n in trace.uses.items()},
         shifts=dict(trace.shifts),
     )
 

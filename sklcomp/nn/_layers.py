@@ -40,6 +40,7 @@ def _linear(
     trace.set_axes(result, tuple(axes))
     trace.consume(weight, 1)
     trace.add_layer(weight, outputs, result)
+    trace.count(weight, input.numel() // weight.shape[1])
     if _running(trace, (nn.Linear,)):
         _set_sizes(trace, in_features=inputs, out_features=outputs)
     return None
@@ -71,6 +72,7 @@ def _convolve(
     else:
         _group(trace, axes[channel], inputs, outputs, groups)
     _finish(trace, result, input, weight, bias, outputs, channel)
+    trace.count(weight, result.numel() // result.shape[channel])
     if own:
         _set_sizes(trace, in_channels=_counted(axes[channel], inputs, groups),
                    out_channels=outputs)  # fmt: skip
@@ -91,6 +93,7 @@ def _convolve_transposed(
     trace.ids.tie(inputs, axes[channel], f"has inputs of fixed number {trace.here}")
     trace.consume(weight, 0)
     _finish(trace, result, input, weight, bias, outputs, channel)
+    trace.count(weight, input.numel() // input.shape[channel])
     if _running(trace, TRANSPOSED):
         _set_sizes(trace, in_channels=inputs, out_channels=outputs)
     return None

@@ -64,6 +64,8 @@ class ChannelTracer(TorchFunctionMode):
         self.sizes: dict[tuple[str, str], np.ndarray] = {}
         # Modules that normalise over several channels -> identities of their input.
         self.mixing: dict[str, np.ndarray] = {}
+        # Weight -> how often it is applied in the forward.
+        self.uses: dict[str, int] = {}
         # Weight of a layer -> running mean of the batch norm that follows it directly.
         self.shifts: dict[str, str] = {}
         # Tensors are held, so that no identity of an object is used twice.
@@ -143,6 +145,11 @@ class ChannelTracer(TorchFunctionMode):
         """Enter an axis of a weight along which the inputs are summed."""
         key = self.names[id(weight)], axis
         self.consumers.setdefault(key, set()).add(self.path[-1])
+
+    def count(self, weight: Tensor, n_uses: int) -> None:
+        """Enter multiplications: the size of the weight, so many times."""
+        name = self.names[id(weight)]
+        self.uses[name] = self.uses.get(name, 0) + n_uses
 
     def maker(self, tensor: Tensor) -> str | None:
         """The weight whose layer made a tensor."""

@@ -2,6 +2,7 @@ import copy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,7 +14,10 @@ from sklcomp.nn import (
     count_macs,
     count_parameters,
     measure_latency,
+    prune_channels,
+    trace_channels,
 )
+from sklcomp.nn._cost import ChannelCost
 
 sys.path.insert(0, str(Path(__file__).parent))
 from zoo import ZOO, build
@@ -36,6 +40,24 @@ def test_macs_are_half_of_torchs_count(name):
     shapes = tuple(tuple(value.shape[1:]) for value in inputs)
     shapes = shapes[0] if len(shapes) == 1 else shapes
     assert 2 * count_macs(net, shapes) == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_cost_of_a_cut_is_known_before_it(name, rng):
+    net, inputs = build(name)
+    graph = trace_channels(net, inputs)
+    cost = ChannelCost(net, graph)
+    for share in (1.0, 0.6, 0.3):
+        keep = np.ones(graph.n_genes, bool)
+        for genes in graph.segments:
+            keep[rng.permutation(genes)[int(np.ceil(share * len(genes))) :]] = False
+        pruned = prune_channels(net, graph, keep)
+        n_parameters, n_macs = cost(keep)
+        assert n_parameters == count_parameters(pruned)
+        # Recurrent and attention layers multiply too, but are not cut.
+        if name not in ("tokens", "recurrent", "parametrized"):
+            shapes = tuple(tuple(value.shape[1:]) for value in inputs)
+            assert n_macs == count_macs(pruned, shapes)
 
 
 def test_counting_leaves_the_network_alone():
