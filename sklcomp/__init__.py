@@ -11,6 +11,7 @@ from sklcomp._top import show_versions, warmup
 from sklcomp._version import __version__
 
 _SUBPACKAGES = (
+    "compression",
     "datasets",
     "evolution",
     "inspection",
@@ -23,6 +24,7 @@ _SUBPACKAGES = (
 
 __all__ = [
     "__version__",
+    "compression",
     "datasets",
     "evolution",
     "inspection",

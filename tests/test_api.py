@@ -19,6 +19,7 @@ PACKAGE = Path(sklcomp.__file__).parent
 PUBLIC_NAMES = {
     "sklcomp": {
         "__version__",
+        "compression",
         "datasets",
         "evolution",
         "inspection",
@@ -30,6 +31,7 @@ PUBLIC_NAMES = {
         "show_versions",
         "warmup",
     },
+    "sklcomp.compression": {"CompressionReport", "EvolutionaryPruner"},
     "sklcomp.datasets": {
         "fetch_multilabel",
         "load_digit_attributes",
@@ -182,16 +184,17 @@ for importer, package in Hider.requests:
     )
 
 
-def test_torch_side_says_what_to_install():
+@pytest.mark.parametrize("module_name", ["compression", "nn"])
+def test_torch_side_says_what_to_install(module_name):
     run_python(
         HIDE_OPTIONAL
-        + """
+        + f"""
 try:
-    import sklcomp.nn
+    import sklcomp.{module_name}
 except ImportError as error:
     assert 'pip install "sklcomp[torch]"' in str(error), error
 else:
-    raise AssertionError("sklcomp.nn came without torch")
+    raise AssertionError("sklcomp.{module_name} came without torch")
 """
     )
 

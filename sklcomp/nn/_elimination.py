@@ -21,6 +21,8 @@ def elimination_order(
     module: nn.Module,
     graph: ChannelGraph,
     covariances: InputCovariances | None = None,
+    *,
+    norm: str = "l1",
 ) -> list[np.ndarray]:
     r"""Genes of every segment in the order in which they are best removed.
 
@@ -33,7 +35,10 @@ def elimination_order(
     covariances : InputCovariances, default=None
         From :func:`collect_covariances`: the order then is that of a structured
         optimal brain surgeon. Without them, and for segments whose readers they do
-        not cover, it is that of the mean absolute weights of the filters.
+        not cover, it is that of ``norm``.
+    norm : {"l1", "group"}, default="l1"
+        The mean absolute weight of the filters that make a gene, or the Euclidean norm
+        of all weights that are cut with it, each parameter in units of its own.
 
     Returns
     -------
@@ -71,7 +76,7 @@ def elimination_order(
     for genes in graph.segments:
         readers = _readers_of(module, graph, genes, covariances)
         order = _surgeon(readers) if readers else np.argsort(
-            _norms(module, graph)[genes], kind="stable"
+            NORMS[norm](module, graph)[genes], kind="stable"
         )  # fmt: skip
         found.append(genes[order])
     return found
@@ -136,6 +141,23 @@ def _norms(module: nn.Module, graph: ChannelGraph) -> np.ndarray:
         np.add.at(total, genes[made], (size / size.mean())[made])
         np.add.at(count, genes[made], 1)
     return total / np.maximum(count, 1)
+
+
+def _group_norms(module: nn.Module, graph: ChannelGraph) -> np.ndarray:
+    """Norm of all that is cut with a gene, each parameter in units of its own."""
+    total = np.zeros(graph.n_genes)
+    for name, parameter in module.named_parameters():
+        for axis, genes in enumerate(graph.slots.get(name, ())):
+            if genes is not None:
+                square = parameter.detach().square().movedim(axis, 0)
+                square = square.reshape(len(genes), -1)
+                size = square.mean(1).double().cpu().numpy()
+                made = genes >= 0
+                np.add.at(total, genes[made], (size / max(size.mean(), 1e-30))[made])
+    return np.sqrt(total)
+
+
+NORMS = {"l1": _norms, "group": _group_norms}
 
 
 class _Reader:

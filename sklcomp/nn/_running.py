@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 
 @contextmanager
@@ -28,3 +29,37 @@ def call(module: nn.Module, example: Any) -> Any:
     if isinstance(example, (tuple, list)):
         return module(*example)
     return module(example)
+
+
+def use_batch_statistics(module: nn.Module) -> None:
+    """Let batch norms, and nothing else, run in training mode from now on."""
+    module.eval()
+    for part in module.modules():
+        if isinstance(part, BatchNorm):
+            part.train()
+
+
+def reestimate_batch_norms(module: nn.Module, X: Tensor, batch_size: int = 250) -> None:
+    """Give all batch norms the means and variances of these examples, in place.
+
+    As :func:`torch.optim.swa_utils.update_bn`, but dropout stays off.
+    """
+    norms = [part for part in module.modules() if isinstance(part, BatchNorm)]
+    if not any(norm.track_running_stats for norm in norms):
+        return
+    modes = {part: part.training for part in module.modules()}
+    momenta = {norm: norm.momentum for norm in norms}
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    use_batch_statistics(module)
+    try:
+        with torch.no_grad():
+            for batch in X.split(batch_size):
+                if len(batch) > 1:
+                    module(batch)
+    finally:
+        for norm, momentum in momenta.items():
+            norm.momentum = momentum
+        for part, mode in modes.items():
+            part.training = mode

@@ -1,0 +1,15 @@
+"""Smaller networks from networks that a user has trained, as meta-estimators."""
+
+try:
+    import skorch as _skorch  # noqa: F401
+except ModuleNotFoundError as _error:
+    _message = (
+        "sklcomp.compression needs PyTorch and skorch, of which "
+        f'{_error.name!r} is missing: pip install "sklcomp[torch]".'
+    )
+    raise ImportError(_message) from _error
+
+from sklcomp.compression._evolutionary import EvolutionaryPruner
+from sklcomp.compression._report import CompressionReport
+
+__all__ = ["CompressionReport", "EvolutionaryPruner"]

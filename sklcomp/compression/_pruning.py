@@ -1,0 +1,224 @@
+"""A network as a pruning problem: genomes, what they cost, what they decode to."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sklcomp.evolution._operators import (
+    exchange_layers,
+    fit_budget,
+    flip_segment,
+    move_widths,
+    swap_genes,
+    swap_segment,
+)
+from sklcomp.nn import (
+    collect_covariances,
+    elimination_order,
+    keep_fraction,
+    prune_channels,
+    trace_channels,
+)
+from sklcomp.nn._cost import ChannelCost
+from sklcomp.nn._graph import freeze_genes
+from sklcomp.nn._running import reestimate_batch_norms
+
+# Examples that covariances, and statistics of batch norms, are taken of.
+N_COVARIANCE, N_STATISTICS = 2000, 2000
+
+
+class PruningProblem:
+    """Everything that a search over the channels of one network needs.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The unpruned network; never changed.
+    X : Tensor
+        Training examples.
+    max_params, max_macs : float, int or None
+        Budgets: shares, or absolute numbers.
+    importance : {"obs", "l1", "group", "random"}
+        What orders the genes of a segment.
+    compensate : bool
+        Whether decoded networks are repaired.
+    ignored_layers : sequence of str
+        Layers that keep all channels.
+    min_channels : int
+        Genes that every segment keeps.
+    rng : numpy.random.Generator
+        Source of randomness.
+    """
+
+    def __init__(
+        self, module: nn.Module, X: Tensor, *, max_params: Any, max_macs: Any,
+        importance: str, compensate: bool, ignored_layers: Sequence[str],
+        min_channels: int, rng: np.random.Generator,
+    ):  # fmt: skip
+        self.module, self.min_channels = module, min_channels
+        X = X.to(next(module.parameters()).device)
+        self.graph = _without_layers(trace_channels(module, X[:2]), ignored_layers)
+        if not self.graph.n_genes:
+            msg = f"no channel of {type(module).__name__} can be removed: {self.graph}"
+            raise ValueError(msg)
+        self.cost = ChannelCost(module, self.graph)
+        self.full_cost = self.cost(np.ones(self.graph.n_genes, bool))
+        some = X[torch.from_numpy(rng.permutation(len(X)))]
+        self.statistics = some[:N_STATISTICS]
+        self.covariances = None
+        if compensate or importance == "obs":
+            self.covariances = collect_covariances(
+                module, self.graph, some[:N_COVARIANCE]
+            )
+        self.compensation = self.covariances if compensate else None
+        self.order = self._rank(importance, rng)
+        self.budget = tuple(
+            absolute_budget(limit, full)
+            for limit, full in zip((max_params, max_macs), self.full_cost, strict=True)
+        )
+        self._check_budget()
+
+    def _rank(self, importance: str, rng: np.random.Generator) -> list[np.ndarray]:
+        if importance == "random":
+            return [rng.permutation(genes) for genes in self.graph.segments]
+        if importance == "obs":
+            return elimination_order(
+                self.module, self.graph, self.covariances, norm="group"
+            )
+        return elimination_order(self.module, self.graph, norm=importance)
+
+    def _check_budget(self) -> None:
+        least = np.zeros(self.graph.n_genes, bool)
+        for genes in self.order:
+            least[genes[-self.min_channels :]] = True
+        for name, limit, cost in zip(
+            ("max_params", "max_macs"), self.budget, self.cost(least), strict=True
+        ):
+            if cost > limit:
+                msg = (
+                    f"{name}={limit:g} cannot be reached: with {self.min_channels} "
+                    f"channels in every group {cost} are left. Raise {name}, or free "
+                    "layers that are frozen or ignored."
+                )
+                raise ValueError(msg)
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether any budget was given."""
+        return bool(np.isfinite(self.budget).any())
+
+    def fits(self, genome: np.ndarray) -> bool:
+        """Whether a genome keeps the budget."""
+        costs = self.cost(genome)
+        return all(
+            cost <= limit for cost, limit in zip(costs, self.budget, strict=True)
+        )
+
+    def decode(self, genome: np.ndarray) -> nn.Module:
+        """The network of a genome, repaired if the problem says so."""
+        return prune_channels(self.module, self.graph, genome, self.compensation)
+
+    def finish(self, genome: np.ndarray) -> nn.Module:
+        """The decoded network with batch norms that know their new inputs."""
+        module = self.decode(genome)
+        if self.compensation is not None:
+            reestimate_batch_norms(module, self.statistics)
+        return module
+
+    def uniform(self, share: float) -> np.ndarray:
+        """The most important of every segment, this share of them."""
+        return keep_fraction(self.graph, self.order, share)
+
+    def repair(self, population: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Keep the budget, and a least number of channels in every segment."""
+        if self.has_budget:
+            return fit_budget(population, rng, self.order, self.fits, self.min_channels)
+        repaired = population.copy()
+        for genome in repaired:
+            for genes in self.order:
+                missing = self.min_channels - int(genome[genes].sum())
+                if missing > 0:
+                    genome[genes[~genome[genes]][-missing:]] = True
+        return repaired
+
+    def start(
+        self, n: int, rng: np.random.Generator, preset: str, is_nested: bool
+    ) -> np.ndarray:
+        """The first population."""
+        if preset == "paper":
+            return rng.random((n, self.graph.n_genes)) < 0.5
+        population = []
+        for k in range(n):
+            shares = rng.uniform(0.15, 1, len(self.order)) if k else 1.0
+            if not is_nested and k > n // 2:
+                density = rng.uniform(0.15, 1)
+                population.append(rng.random(self.graph.n_genes) < density)
+            else:
+                population.append(keep_fraction(self.graph, self.order, shares))
+        # The first is the widest uniform network that fits.
+        population[0] = self._widest_uniform()
+        return np.array(population)
+
+    def _widest_uniform(self) -> np.ndarray:
+        low, high = 0.0, 1.0
+        if self.fits(self.uniform(1.0)):
+            return self.uniform(1.0)
+        for _ in range(20):
+            middle = (low + high) / 2
+            low, high = (
+                (middle, high) if self.fits(self.uniform(middle)) else (low, middle)
+            )
+        return self.uniform(max(low, 1e-6))
+
+    def operators(self, preset: str, is_nested: bool) -> dict[str, Any]:
+        """Crossover, mutation and repair for ``evolve``."""
+        if preset == "paper":
+            return {
+                "crossover": swap_segment,
+                "mutation": flip_segment,
+                "repair": self.repair,
+            }
+        widths = partial(move_widths, order=self.order)
+        swaps = partial(swap_genes, order=self.order)
+
+        def mutate(population: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+            operator = widths if is_nested or rng.random() < 0.5 else swaps
+            mutants = operator(population, rng)
+            return operator(mutants, rng) if rng.random() < 0.2 else mutants
+
+        crossover = partial(exchange_layers, order=self.order)
+        return {"crossover": crossover, "mutation": mutate, "repair": self.repair}
+
+
+def _without_layers(graph: Any, ignored: Sequence[str]) -> Any:
+    """The graph with all channels of these layers kept."""
+    reasons = {
+        int(gene): "is in ignored_layers"
+        for layer in ignored
+        for gene in graph.genes_of(layer)
+    }
+    return freeze_genes(graph, reasons) if reasons else graph
+
+
+def absolute_budget(limit: Any, full: int) -> float:
+    """A budget as a number: a float up to 1 is a share, an int a count."""
+    if limit is None:
+        return np.inf
+    return limit * full if isinstance(limit, float) and limit <= 1 else float(limit)
+
+
+def pareto_front(costs: np.ndarray, fitness: np.ndarray) -> np.ndarray:
+    """Indices of what nothing beats in fitness and all costs, by rising cost."""
+    values = np.column_stack([-fitness, costs])
+    values = np.where(np.isnan(values), np.inf, values)
+    front = [
+        k
+        for k, own in enumerate(values)
+        if not ((values <= own).all(axis=1) & (values < own).any(axis=1)).any()
+    ]
+    order = np.lexsort([-fitness[front], costs[front, 0]])
+    return np.array(front)[order]

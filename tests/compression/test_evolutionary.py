@@ -1,0 +1,441 @@
+import copy
+import pickle
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.datasets import load_diabetes, load_digits
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler, scale
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from skorch import NeuralNetClassifier
+
+from sklcomp.compression import EvolutionaryPruner
+from sklcomp.compression._base import Task
+from sklcomp.nn import count_macs, count_parameters
+
+sys.path.insert(0, str(Path(__file__).parent))
+from nets import Probabilities, Residual, classifier, regressor
+
+QUICK = {"population_size": 6, "n_generations": 3, "n_polish_steps": 3,
+         "finetune_epochs": 2, "random_state": 0}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def digits():
+    X, y = load_digits(return_X_y=True)
+    return (X / 16).astype(np.float32)[:900], y[:900]
+
+
+@pytest.fixture(scope="module")
+def trained(digits):
+    """A fitted net, for those who do not change it."""
+    torch.manual_seed(0)
+    return classifier(Residual, max_epochs=8, lr=0.01).fit(*digits)
+
+
+@pytest.fixture(scope="module")
+def pruned(digits, trained):
+    return EvolutionaryPruner(FrozenEstimator(trained), max_params=0.4, **QUICK).fit(
+        *digits
+    )
+
+
+@parametrize_with_checks(
+    [EvolutionaryPruner(regressor(module__dtype=torch.float64), max_params=0.5,
+                        population_size=4, n_generations=2, n_polish_steps=2)],
+    xfail_strict=True,
+)  # fmt: skip
+def test_scikit_learn_checks_of_a_regressor(estimator, check):
+    check(estimator)
+
+
+def test_budget_and_report_are_those_of_the_net(pruned, trained):
+    full, small = trained.module_, pruned.module_
+    assert count_parameters(small) <= 0.4 * count_parameters(full)
+    for side, module in ((pruned.report_.before, full), (pruned.report_.after, small)):
+        assert side["parameters"] == count_parameters(module)
+        assert side["MACs"] == count_macs(module, (64,))
+        assert side["bytes"] > 4 * side["parameters"]
+        assert side["latency / ms"] > 0
+    frame = pruned.report_.to_frame()
+    assert frame.loc["parameters", "after / before"] == pruned.report_.ratio(
+        "parameters"
+    )
+    assert "parameters" in repr(pruned.report_)
+    assert "<table>" in pruned.report_._repr_html_()
+
+
+def test_what_comes_out_is_a_plain_net(pruned, trained, digits):
+    net = pruned.estimator_
+    assert type(net) is NeuralNetClassifier
+    assert type(pruned.module_) is Residual
+    assert pruned.module_ is net.module_
+    assert not any(
+        m._forward_hooks or m._forward_pre_hooks for m in net.module_.modules()
+    )
+    X, y = digits
+    np.testing.assert_array_equal(pruned.predict(X), net.predict(X))
+    np.testing.assert_array_equal(pruned.predict_proba(X), net.predict_proba(X))
+    assert net.score(X, y) == pruned.score(X, y)
+    assert set(vars(net)) <= set(vars(trained)) | {"classes_inferred_"}
+
+
+def test_kept_channels_are_those_of_the_tensors(pruned, trained):
+    for layer, kept in pruned.kept_channels_.items():
+        assert len(pruned.module_.get_submodule(layer).weight) == len(kept)
+        assert len(trained.module_.get_submodule(layer).weight) >= len(kept) > 0
+    assert len(pruned.kept_channels_["output"]) == 10
+    np.testing.assert_array_equal(
+        pruned.kept_channels_["stem"], pruned.kept_channels_["outer"]
+    )
+    together = pruned.best_individual_[pruned.graph_.genes_of("stem")]
+    np.testing.assert_array_equal(
+        np.flatnonzero(together), pruned.kept_channels_["stem"]
+    )
+
+
+def test_teacher_data_and_generators_stay_untouched(digits):
+    X, y = (array.copy() for array in digits)
+    net = classifier(Residual, max_epochs=2).fit(X, y)
+    for array in (X, y):
+        array.setflags(write=False)
+    net.module_.train()
+    before = copy.deepcopy(net.module_.state_dict())
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    EvolutionaryPruner(FrozenEstimator(net), max_macs=0.5, n_threads=2, **QUICK).fit(
+        X, y
+    )
+    assert torch.equal(state, torch.get_rng_state())
+    assert torch.get_num_threads() == threads
+    assert all(part.training for part in net.module_.modules())
+    after = net.module_.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    np.testing.assert_array_equal(X, digits[0])
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_same_seed_same_net(digits, trained, n_jobs, preset):
+    X, y = digits
+    nets = [
+        EvolutionaryPruner(
+            FrozenEstimator(trained),
+            max_params=0.5,
+            preset=preset,
+            n_jobs=jobs,
+            **QUICK,
+        ).fit(X, y)
+        for jobs in (None, n_jobs)
+    ]
+    np.testing.assert_array_equal(nets[0].predict_proba(X), nets[1].predict_proba(X))
+    np.testing.assert_array_equal(
+        nets[0].pareto_front_["genomes"], nets[1].pareto_front_["genomes"]
+    )
+
+
+def test_nothing_removed_is_the_net_itself(digits, trained):
+    X, y = digits
+    pruner = EvolutionaryPruner(
+        FrozenEstimator(trained), max_params=1.0, finetune=False, compensate=False,
+        **QUICK,
+    ).fit(X, y)  # fmt: skip
+    assert pruner.best_individual_.all()
+    assert pruner.best_fitness_ == pytest.approx(0, abs=1e-6)
+    np.testing.assert_allclose(
+        pruner.predict_proba(X), trained.predict_proba(X), atol=1e-6
+    )
+    assert pruner.report_.ratio("parameters") == 1
+
+
+def test_fitness_is_the_divergence_on_rows_held_out(digits, trained):
+    # By numpy, from the probabilities of the two plain nets.
+    X, y = digits
+    pruner = EvolutionaryPruner(
+        FrozenEstimator(trained), max_params=0.5, compensate=False, finetune=False,
+        **QUICK,
+    ).fit(X, y)  # fmt: skip
+    held = pruner._hold_out(y, np.random.RandomState(0).randint(2**31 - 1))[1]
+    assert len(held) == len(X) // 4
+    p, q = (
+        net.predict_proba(X[held]).astype(float) for net in (trained, pruner.estimator_)
+    )
+    divergence = (p * np.log(p / q)).sum(axis=1).mean()
+    assert pruner.best_fitness_ == pytest.approx(-divergence, rel=1e-3)
+
+
+def test_front_is_not_dominated_and_at_reads_it(pruned, digits):
+    front = pruned.pareto_front_
+    sizes, fitness = front["n_parameters"], front["fitness"]
+    macs = front["n_macs"]
+    assert len(sizes) >= 3
+    for k in range(len(sizes)):
+        as_good = (sizes <= sizes[k]) & (macs <= macs[k]) & (fitness >= fitness[k])
+        better = (sizes < sizes[k]) | (macs < macs[k]) | (fitness > fitness[k])
+        assert not (as_good & better).any()
+    whole = pruned.report_.before["parameters"]
+    net = pruned.at(max_params=0.6)
+    assert count_parameters(net.module_) <= 0.6 * whole
+    assert net.predict(digits[0]).shape == (900,)
+    net = pruned.at(max_macs=int(macs[1]))
+    assert count_macs(net.module_, (64,)) <= macs[1]
+    with pytest.raises(ValueError, match=r"max_params=0.0001 is less than .* has seen"):
+        pruned.at(max_params=0.0001)
+
+
+def test_fine_tuning_never_makes_it_worse(digits, trained):
+    # A learning rate that destroys the net: the cut one is kept as it was.
+    X, y = digits
+    wild = classifier(Residual, max_epochs=2, lr=30.0)
+    wild.initialize().module_.load_state_dict(trained.module_.state_dict())
+    wild.check_data(X, y)
+    settings = {"max_params": 0.5, **QUICK}
+    tuned = EvolutionaryPruner(FrozenEstimator(wild), **settings).fit(X, y)
+    plain = EvolutionaryPruner(FrozenEstimator(wild), finetune=False, **settings).fit(
+        X, y
+    )
+    np.testing.assert_array_equal(tuned.predict_proba(X), plain.predict_proba(X))
+
+
+def test_fine_tuning_helps(digits, trained):
+    X, y = digits
+    settings = QUICK | {"max_params": 0.15, "finetune_epochs": 10}
+    tuned = EvolutionaryPruner(FrozenEstimator(trained), **settings).fit(X, y)
+    plain = EvolutionaryPruner(
+        FrozenEstimator(trained), finetune=False, **settings
+    ).fit(X, y)
+    assert tuned.report_.after["score"] > plain.report_.after["score"]
+    assert len(tuned.estimator_.history) == 10
+
+
+def test_both_budgets_and_layers_that_stay(digits, trained):
+    pruner = EvolutionaryPruner(
+        FrozenEstimator(trained), max_params=900, max_macs=0.5, min_channels=2,
+        ignored_layers=["inner"], **QUICK,
+    ).fit(*digits)  # fmt: skip
+    assert pruner.report_.after["parameters"] <= 900
+    assert pruner.report_.ratio("MACs") <= 0.5
+    assert len(pruner.kept_channels_["inner"]) == 8
+    assert len(pruner.kept_channels_["stem"]) >= 2
+    assert "ignored_layers" in pruner.graph_.frozen["inner"]
+
+
+@pytest.mark.parametrize("genes", ["nested", "free"])
+@pytest.mark.parametrize("importance", ["obs", "l1", "group", "random"])
+def test_every_importance_keeps_the_budget(digits, trained, genes, importance):
+    pruner = EvolutionaryPruner(
+        FrozenEstimator(trained), max_params=0.5, genes=genes, importance=importance,
+        finetune=False, **QUICK,
+    ).fit(*digits)  # fmt: skip
+    assert pruner.report_.ratio("parameters") <= 0.5
+    assert (np.diff(pruner.history_["best"]) >= 0).all()
+
+
+def test_the_papers_form_needs_no_budget(digits, trained):
+    pruner = EvolutionaryPruner(
+        FrozenEstimator(trained), preset="paper", trade_off=0.5, **QUICK
+    ).fit(*digits)
+    assert 0 < pruner.report_.ratio("parameters") < 1
+    # Accuracy of the cut net and the reward for its size.
+    size = pruner.report_.ratio("parameters")
+    assert pruner.best_fitness_ <= 1 + 0.5 * (1 - size)
+    assert pruner.best_fitness_ > 0.5 * (1 - size)
+
+
+def test_own_fitness(digits, trained):
+    seen = []
+
+    def fitness(module, X, y):
+        seen.append((type(module), X.shape, y.shape))
+        return -count_parameters(module)
+
+    pruner = EvolutionaryPruner(
+        FrozenEstimator(trained), preset="paper", fitness="kl", trade_off=0, **QUICK
+    )
+    pruner.set_params(preset="default", max_params=0.5, fitness=fitness).fit(*digits)
+    assert set(seen) == {(Residual, (225, 64), (225,))}
+    assert pruner.best_fitness_ == -count_parameters(pruner.module_)
+
+
+def test_probabilities_and_logits_are_the_same_task():
+    prob = classifier(Probabilities, criterion=torch.nn.NLLLoss).initialize()
+    logit = classifier().initialize()
+    z = torch.randn(7, 3)
+    tasks = Task(prob, True), Task(logit, True)
+    back = tasks[0].logits(z.softmax(-1)).softmax(-1)
+    torch.testing.assert_close(back, tasks[1].logits(z).softmax(-1))
+    # At temperature T the divergence is T^2 times that of softened outputs.
+    teacher, student = torch.randn(5, 3).double(), torch.randn(5, 3).double()
+    p, q = (x.div(3).softmax(-1).numpy() for x in (teacher, student))
+    want = 9 * (p * np.log(p / q)).sum(axis=1).mean()
+    assert float(tasks[1].divergence(teacher, student, 3.0)) == pytest.approx(want)
+
+
+def test_classifier_of_probabilities_and_strings(digits):
+    X, y = digits
+    names = np.array(["zero", "one", "two"])
+    rows = y < 3
+    net = classifier(Probabilities, criterion=torch.nn.NLLLoss, lr=0.01)
+    pruner = EvolutionaryPruner(net, max_params=0.4, **QUICK).fit(
+        X[rows], names[y[rows]]
+    )
+    assert pruner.classes_.tolist() == ["one", "two", "zero"]
+    assert pruner.score(X[rows], names[y[rows]]) > 0.95
+    # The module class asked for its number of classes.
+    assert pruner.predict_proba(X[:4]).shape == (4, 3)
+
+
+@pytest.mark.parametrize("n_outputs", [1, 2])
+def test_regression(n_outputs):
+    X, y = load_diabetes(return_X_y=True)
+    X, y = scale(X), scale(y)
+    Y = y if n_outputs == 1 else np.column_stack([y, -2 * y])
+    pruner = EvolutionaryPruner(regressor(), max_params=0.3, **QUICK).fit(X, Y)
+    assert pruner.predict(X).shape == Y.shape
+    assert pruner.score(X, Y) > 0.4
+    assert not hasattr(pruner, "predict_proba")
+    assert not hasattr(pruner, "classes_")
+
+
+def test_images_as_arrays(digits):
+    X, y = digits
+    images = X.reshape(-1, 1, 8, 8)
+    pruner = EvolutionaryPruner(
+        classifier(Residual, max_epochs=4), max_params=0.5, **QUICK
+    ).fit(images, y)
+    flat = EvolutionaryPruner(
+        classifier(Residual, max_epochs=4), max_params=0.5, **QUICK
+    ).fit(X, y)
+    np.testing.assert_array_equal(pruner.predict(images), flat.predict(X))
+
+
+def test_pipeline_grid_search_and_pickle(digits):
+    X, y = digits
+    model = make_pipeline(
+        MinMaxScaler(), EvolutionaryPruner(classifier(max_epochs=3), **QUICK)
+    )
+    grid = {"evolutionarypruner__max_params": [0.3, 0.6],
+            "evolutionarypruner__estimator__lr": [0.01, 0.03]}  # fmt: skip
+    search = GridSearchCV(model, grid, cv=2).fit(X, y)
+    assert search.best_params_["evolutionarypruner__max_params"] in (0.3, 0.6)
+    again = pickle.loads(pickle.dumps(search))
+    np.testing.assert_array_equal(again.predict(X), search.predict(X))
+    with pytest.raises(NotFittedError):
+        clone(search.best_estimator_[-1]).predict(X)
+
+
+def test_stopped_and_resumed_is_uninterrupted(digits, trained, tmp_path):
+    X, y = digits
+    settings = {"max_params": 0.5, **QUICK}
+    whole = EvolutionaryPruner(FrozenEstimator(trained), **settings).fit(X, y)
+
+    class Stop:
+        calls = 0
+
+        def __call__(self, module, X, y):
+            self.calls += 1
+            if self.calls == 9:
+                raise KeyboardInterrupt
+            return 0.0
+
+    saved = EvolutionaryPruner(
+        FrozenEstimator(trained), checkpoint=tmp_path, warm_start=True, **settings
+    )
+    interrupted = clone(saved).set_params(fitness=Stop())
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.fit(X, y)
+    assert not hasattr(interrupted, "estimator_")
+    # That state is of another fitness: it is not taken up.
+    saved.set_params(n_generations=1).fit(X, y)
+    assert [path.name for path in tmp_path.iterdir()] == ["search.npz"]
+    rest = saved.set_params(n_generations=3).fit(X, y)
+    np.testing.assert_array_equal(rest.predict_proba(X), whole.predict_proba(X))
+
+
+def test_resume_goes_on_from_the_state(digits, trained, tmp_path):
+    X, y = digits
+    pruner = EvolutionaryPruner(
+        FrozenEstimator(trained), max_params=0.5, checkpoint=tmp_path, warm_start=True,
+        finetune=False, **QUICK,
+    )  # fmt: skip
+    first = pruner.fit(X, y).predict_proba(X)
+    # A finished search is not run again but for its polish and its front.
+    calls = []
+    original = Task.divergence
+    try:
+        Task.divergence = lambda *args: calls.append(1) or original(*args)
+        again = clone(pruner).fit(X, y)
+    finally:
+        Task.divergence = original
+    np.testing.assert_array_equal(again.predict_proba(X), first)
+    assert len(calls) < pruner.n_evaluations_
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut"])
+def test_broken_checkpoint_is_named(digits, trained, tmp_path, content):
+    (tmp_path / "search.npz").write_bytes(content)
+    pruner = EvolutionaryPruner(
+        FrozenEstimator(trained), max_params=0.5, checkpoint=tmp_path, warm_start=True,
+        **QUICK,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"search.npz is no state of a search"):
+        pruner.fit(*digits)
+
+
+def test_interrupt_in_fine_tuning_is_not_swallowed(digits, trained):
+    class Interrupting(NeuralNetClassifier):
+        def get_loss(self, *args, **kwargs):
+            raise KeyboardInterrupt
+
+    net = Interrupting(Residual, criterion=torch.nn.CrossEntropyLoss, verbose=0)
+    net.initialize().module_.load_state_dict(trained.module_.state_dict())
+    with pytest.raises(KeyboardInterrupt):
+        EvolutionaryPruner(FrozenEstimator(net), max_params=0.5, **QUICK).fit(*digits)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, 'give a budget, such as max_params=0.3, or take preset="paper"'),
+        ({"max_params": 0.001}, r"max_params=.* cannot be reached.*are left"),
+        ({"max_macs": 3}, "max_macs=3 cannot be reached"),
+        (
+            {"max_params": 0.5, "ignored_layers": ["stm"]},
+            "no layer 'stm' makes channels",
+        ),
+        ({"max_params": 0.5, "elitism": 6}, "elitism=6 of 6 individuals"),
+    ],
+)
+def test_bad_settings(digits, trained, settings, message):
+    with pytest.raises(ValueError, match=message):
+        EvolutionaryPruner(FrozenEstimator(trained), **(QUICK | settings)).fit(*digits)
+
+
+def test_nets_that_cannot_be_used(digits, trained):
+    X, y = digits
+    with pytest.raises(ValueError, match=r"Pass FrozenEstimator\(net\)"):
+        EvolutionaryPruner(trained, max_params=0.5).fit(X, y)
+    with pytest.raises(ValueError, match="inside FrozenEstimator is not fitted"):
+        EvolutionaryPruner(FrozenEstimator(clone(trained)), max_params=0.5).fit(X, y)
+    y = np.where(np.arange(len(y)) % 20 == 0, 10, y)
+    with pytest.raises(ValueError, match=r"11 classes: expected \(225, 11\)"):
+        EvolutionaryPruner(FrozenEstimator(trained), max_params=0.5).fit(X, y)
+
+
+def test_fitting_often_leaves_nothing_behind(digits, trained):
+    X, y = digits
+    pruner = EvolutionaryPruner(
+        FrozenEstimator(trained), max_params=0.5, finetune=False, population_size=2,
+        n_generations=1, n_polish_steps=0, elitism=1, random_state=0,
+    )  # fmt: skip
+    for _ in range(10):
+        pruner.fit(X[:200], y[:200])
+    for part in trained.module_.modules():
+        assert not part._forward_hooks
+        assert not part._forward_pre_hooks
