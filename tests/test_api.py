@@ -40,7 +40,12 @@ PUBLIC_NAMES = {
         "make_multilabel_stream",
     },
     "sklcomp.evolution": {"EvolutionResult", "evolve"},
-    "sklcomp.inspection": {"LabelStreamDisplay", "RecoveryDisplay"},
+    "sklcomp.inspection": {
+        "CompressionDisplay",
+        "EvolutionDisplay",
+        "LabelStreamDisplay",
+        "RecoveryDisplay",
+    },
     "sklcomp.metrics": {
         "normalized_coverage",
         "normalized_coverage_scorer",

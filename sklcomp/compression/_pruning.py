@@ -160,10 +160,11 @@ class PruningProblem:
             else:
                 population.append(keep_fraction(self.graph, self.order, shares))
         # The first is the widest uniform network that fits.
-        population[0] = self._widest_uniform()
+        population[0] = self.widest_uniform()
         return np.array(population)
 
-    def _widest_uniform(self) -> np.ndarray:
+    def widest_uniform(self) -> np.ndarray:
+        """The largest equal share of all segments that keeps the budget."""
         low, high = 0.0, 1.0
         if self.fits(self.uniform(1.0)):
             return self.uniform(1.0)

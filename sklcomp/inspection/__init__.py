@@ -1,6 +1,12 @@
 """Displays: pictures of what an estimator does. They need the extra ``plot``."""
 
+from sklcomp.inspection._compression import CompressionDisplay, EvolutionDisplay
 from sklcomp.inspection._recovery import RecoveryDisplay
 from sklcomp.inspection._stream import LabelStreamDisplay
 
-__all__ = ["LabelStreamDisplay", "RecoveryDisplay"]
+__all__ = [
+    "CompressionDisplay",
+    "EvolutionDisplay",
+    "LabelStreamDisplay",
+    "RecoveryDisplay",
+]

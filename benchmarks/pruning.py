@@ -1,0 +1,304 @@
+"""Evolutionary pruning against its rivals at equal size and equal fine-tuning."""
+
+from _harness import Report, arguments, data_folder
+
+# isort: split
+import copy
+import time
+import warnings
+
+import numpy as np
+import torch
+import torch_pruning
+from _torch_training import error_rate, load_cifar, load_mnist, train
+from sklearn.frozen import FrozenEstimator
+from skorch import NeuralNetClassifier
+from torch import nn
+
+from sklcomp.compression import EvolutionaryPruner
+from sklcomp.compression._base import (
+    Task,
+    distilling,
+    rebuild_net,
+    torch_session,
+    train_net,
+)
+from sklcomp.compression._pruning import PruningProblem
+from sklcomp.nn import (
+    CifarResNet,
+    LeNet,
+    SmallVGG,
+    count_macs,
+    count_parameters,
+    mask_channels,
+    prune_channels,
+)
+
+KD_WEIGHT, TEMPERATURE = 0.7, 4.0
+# Net, data, examples used after the training of the base, epochs of the base and of
+# the fine-tuning, its learning rate, and budgets.
+CASES = {
+    "LeNet on MNIST": (
+        LeNet, load_mnist, 6000, {"epochs": 4}, 1, 0.01,
+        {"5 % of the parameters": {"max_params": 0.05},
+         "15 % of the MACs": {"max_macs": 0.15}},
+    ),
+    "small VGG on CIFAR-10-small": (
+        SmallVGG, load_cifar, None, {"epochs": 15, "flip": True}, 2, 0.02,
+        {"25 % of the parameters": {"max_params": 0.25},
+         "26 % of the MACs": {"max_macs": 0.26}},
+    ),
+    "ResNet-20 on CIFAR-10-small": (
+        CifarResNet, load_cifar, None, {"epochs": 15, "flip": True, "lr": 0.1}, 2, 0.02,
+        {"30 % of the parameters": {"max_params": 0.3},
+         "30 % of the MACs": {"max_macs": 0.3},
+         "30 % of both": {"max_params": 0.3, "max_macs": 0.3}},
+    ),
+}  # fmt: skip
+
+
+def as_net(module, epochs, lr):
+    """A fitted skorch net around a trained module."""
+    net = NeuralNetClassifier(
+        module, criterion=nn.CrossEntropyLoss, optimizer=torch.optim.SGD,
+        optimizer__momentum=0.9, optimizer__nesterov=True, lr=lr, batch_size=64,
+        max_epochs=epochs, train_split=None, verbose=0, iterator_train__shuffle=True,
+        iterator_train__drop_last=True,
+    ).initialize()  # fmt: skip
+    net.check_data(None, np.arange(10))
+    return net
+
+
+def tune(base, module, X, y, seed, is_distilled):
+    """The fine-tuning that every rival gets."""
+    with torch_session(seed, 1):
+        net_class = NeuralNetClassifier
+        if is_distilled:
+            teacher = copy.deepcopy(base.module_).eval()
+            task = Task(base, True)
+            net_class = distilling(net_class, teacher, task, KD_WEIGHT, TEMPERATURE)
+        net = rebuild_net(base, copy.deepcopy(module), net_class)
+        return train_net(net, X, y).module_.eval()
+
+
+def widest_by_group_norm(problem, example):
+    """Torch-Pruning's choice at the largest uniform ratio within the budget."""
+    best = None
+    low, high = 0.0, 0.98
+    reason = "is an output of the network"
+    outputs = [name for name, why in problem.graph.frozen.items() if why == reason]
+    for _ in range(9):
+        ratio = (low + high) / 2
+        pruned = copy.deepcopy(problem.module)
+        pruner = torch_pruning.pruner.MagnitudePruner(
+            pruned, example, torch_pruning.importance.GroupMagnitudeImportance(p=2),
+            pruning_ratio=ratio,
+            ignored_layers=[pruned.get_submodule(name) for name in outputs],
+        )  # fmt: skip
+        pruner.step()
+        keep = np.ones(problem.graph.n_genes, bool)
+        for layer, _, removed in pruner.pruning_history():
+            genes = problem.graph.layers[layer][removed]
+            keep[genes[genes >= 0]] = False
+        if problem.fits(keep):
+            best, high = keep, ratio
+        else:
+            low = ratio
+    return best
+
+
+def reinitialised(module, seed):
+    """The same small network, never trained."""
+    fresh = copy.deepcopy(module)
+    with torch_session(seed, 1):
+        for part in fresh.modules():
+            if hasattr(part, "reset_parameters"):
+                part.reset_parameters()
+    return fresh
+
+
+def candidates(base, X, budget, seed):
+    """Rival -> (network before fine-tuning, whether it is distilled)."""
+    settings = {"max_params": None, "max_macs": None} | budget
+    found = {}
+
+    def problem(importance, compensate):
+        return PruningProblem(
+            base.module_, X, importance=importance, compensate=compensate,
+            ignored_layers=(), min_channels=1, rng=np.random.default_rng(seed),
+            **settings,
+        )  # fmt: skip
+
+    plain = problem("l1", False)
+    l1 = plain.widest_uniform()
+    group = widest_by_group_norm(plain, X[:1])
+    found["L1 uniform"] = plain.finish(l1), False
+    found["group norm uniform"] = plain.finish(group), False
+    chance = problem("random", False)
+    found["random uniform"] = chance.finish(chance.widest_uniform()), False
+    found["from scratch"] = reinitialised(plain.finish(l1), seed), False
+    ours = problem("obs", True)
+    for name, keep in (
+        ("L1 uniform", l1), ("group norm uniform", group),
+        ("OBS uniform", ours.widest_uniform()),
+    ):  # fmt: skip
+        found[f"{name}, our repair and distillation"] = ours.finish(keep), True
+    return found
+
+
+def search(base, X, y, budget, seed, preset):
+    pruner = EvolutionaryPruner(
+        FrozenEstimator(base),
+        preset=preset,
+        finetune=False,
+        random_state=seed,
+        **budget,
+    )
+    start = time.process_time()
+    pruner.fit(X.numpy(), y.numpy())
+    return pruner, time.process_time() - start
+
+
+def race(report, folder, quick, name):
+    make, load, n_examples, training, epochs, lr, budgets = CASES[name]
+    X, y, X_test, y_test = load(folder)
+    torch.manual_seed(0)
+    trained = train(make(), X, y, seed=0, **training)
+    error = error_rate(trained, X_test, y_test)
+    rows = np.random.default_rng(0).permutation(len(X))[:n_examples]
+    X, y = X[rows], y[rows]
+    base = as_net(trained, epochs, lr)
+    for title, budget in budgets.items():
+        table, tuned = [], {}
+        for seed in (0,) if quick else (0, 1):
+            rivals = candidates(base, X, budget, seed) if not seed else {}
+            for preset in ("paper", "default"):
+                pruner, seconds = search(base, X, y, budget, seed, preset)
+                shown = {"paper": "preset paper", "default": "EvolutionaryPruner"}
+                key = f"{shown[preset]}, search {seed}"
+                rivals[key] = pruner.module_, preset == "default"
+                print(f"{key}: {pruner.n_evaluations_} evaluations, {seconds:.1f} s of "
+                      f"CPU", flush=True)  # fmt: skip
+            for rival, (module, is_distilled) in rivals.items():
+                kept = report_sizes(module, trained, X)
+                before = error_rate(module, X_test, y_test)
+                tuned[rival] = [
+                    error_rate(
+                        tune(base, module, X.numpy(), y.numpy(), s, is_distilled),
+                        X_test, y_test,
+                    )
+                    for s in range(2 if quick else 3)
+                ]  # fmt: skip
+                after = tuned[rival]
+                table.append(
+                    [
+                        rival,
+                        *kept,
+                        f"{before:.2f}",
+                        f"{np.mean(after):.2f} ± {np.std(after, ddof=1):.2f}",
+                    ]
+                )
+        report.table(
+            f"{name}, {title}: test error in % (unpruned {error:.2f})",
+            ["", "parameters", "MACs", "before tuning", "after"], table,
+        )  # fmt: skip
+        judge(report, f"{name}, {title}", tuned, error)
+
+
+def report_sizes(module, full, X):
+    shape = tuple(X.shape[1:])
+    return [
+        f"{count_parameters(module) / count_parameters(full):.3f}",
+        f"{count_macs(module, shape) / count_macs(full, shape):.3f}",
+    ]
+
+
+def judge(report, title, tuned, error):
+    """Lines for the goals: ours against each rival, means over all seeds."""
+    ours = np.mean([v for k, v in tuned.items() if k.startswith("Evolutionary")])
+    rivals = {k: np.mean(v) for k, v in tuned.items() if not k.startswith("Evolution")}
+    if "LeNet" in title and "parameters" in title:
+        report.goal(f"{title}: within 0.25 points of the unpruned net",
+                    f"{ours - error:+.2f}", ours - error <= 0.25)  # fmt: skip
+    for rival, value in rivals.items():
+        wanted = 0.0
+        if "VGG" in title and rival == "L1 uniform, our repair and distillation":
+            wanted = 2.0 if "parameters" in title else 0.8
+        report.goal(
+            f"{title}: >= {wanted} points better than {rival}",
+            f"{value - ours:+.2f}", value - ours >= wanted,
+        )  # fmt: skip
+
+
+def evaluation(report, folder, quick):
+    """One fitness evaluation at density .25 against zeroing filters in place."""
+    rows, ratios = [], []
+    for name, make, shape in (
+        ("LeNet", LeNet, (1, 28, 28)), ("small VGG", SmallVGG, (3, 32, 32)),
+    ):  # fmt: skip
+        torch.manual_seed(0)
+        net, X = make().eval(), torch.rand(1000, *shape)
+        problem = PruningProblem(
+            net, X, max_params=None, max_macs=None, importance="l1", compensate=True,
+            ignored_layers=(), min_channels=1, rng=np.random.default_rng(0),
+        )  # fmt: skip
+        keep = problem.uniform(0.25)
+        masked = mask_channels(net, problem.graph, keep)
+        times = []
+        for decode in (
+            lambda masked=masked: masked,
+            lambda p=problem, k=keep: prune_channels(p.module, p.graph, k),
+            lambda p=problem, k=keep: p.decode(k),
+        ):
+            best = np.inf
+            for _ in range(3):
+                start = time.process_time()
+                with torch.no_grad():
+                    module = decode()
+                    for batch in X.split(250):
+                        module(batch)
+                best = min(best, time.process_time() - start)
+            times.append(best)
+        ratios.append(times[0] / times[1])
+        rows.append(
+            [
+                name,
+                *(f"{value:.4f}" for value in times),
+                f"{times[0] / times[1]:.1f}",
+                f"{times[0] / times[2]:.1f}",
+            ]
+        )
+    report.table(
+        "one evaluation on 1,000 images at density .25, CPU seconds, one thread",
+        ["", "zeros in place", "built small", "and repaired", "ratio", "with repair"],
+        rows,
+    )
+    report.goal("built small against zeros in place: >= 6x less CPU",
+                f"{min(ratios):.1f}", min(ratios) >= 6)  # fmt: skip
+
+
+GROUPS = {
+    "evaluation": evaluation,
+    "lenet": lambda *args: race(*args, "LeNet on MNIST"),
+    "vgg": lambda *args: race(*args, "small VGG on CIFAR-10-small"),
+    "resnet": lambda *args: race(*args, "ResNet-20 on CIFAR-10-small"),
+}
+
+
+def main():
+    args = arguments(__doc__, GROUPS)
+    report = Report("pruning", quick=args.quick, only=args.only)
+    folder = data_folder()
+    for name, group in GROUPS.items():
+        if args.only and name not in args.only:
+            continue
+        if name != "evaluation" and folder is None:
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            group(report, folder, args.quick)
+    report.write()
+
+
+if __name__ == "__main__":
+    main()
