@@ -21,7 +21,7 @@ help:
 	@echo "make clean   remove what the targets above made, except .venv"
 	@echo "The first run makes .venv with PYTHON=$(PYTHON) (3.11 or newer)."
 
-demo: .venv/.plot.stamp
+demo: .venv/.plot.stamp .venv/.torch.stamp
 	@$(BIN)/python examples/quickstart.py $(ARGS)
 
 test: .venv/.test.stamp

@@ -1,8 +1,9 @@
-"""Recover a photograph of which 95 % of the pixels are missing, and learn labels.
+"""Recover a photograph with 95 % of its pixels missing, learn labels, prune a network.
 
 Prints the quality of linear interpolation and of the DCT norm, and draws the picture
 into examples/output/quickstart.png. Then learns attributes of handwritten digits: all
-at once, and one more that arrives later with few annotations.
+at once, and one more that arrives later with few annotations. At last a network that was
+trained on such digits is pruned to a tenth of its parameters.
 """
 
 import warnings
@@ -11,15 +12,22 @@ from time import perf_counter
 
 import matplotlib as mpl
 import numpy as np
+import torch
+import torch.nn.functional as F
 from scipy.interpolate import griddata
 from skimage import data
 from skimage.metrics import structural_similarity
 from skimage.util import img_as_float
+from sklearn.datasets import load_digits
+from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import roc_auc_score
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import LinearSVC
+from skorch import NeuralNetClassifier
+from torch import nn
 
 import sklcomp
+from sklcomp.compression import EvolutionaryPruner
 from sklcomp.datasets import (
     load_digit_attributes,
     make_masked_images,
@@ -128,8 +136,41 @@ def add_label(n_annotated=40, n_draws=20):
     return np.mean(found, axis=0)
 
 
+class DigitNet(nn.Module):
+    """A small convolutional network with a residual sum."""
+
+    def __init__(self, width=24):
+        super().__init__()
+        self.first = nn.Conv2d(1, width, 3, padding=1)
+        self.second = nn.Conv2d(width, 2 * width, 3, padding=1)
+        self.norm = nn.BatchNorm2d(2 * width)
+        self.third = nn.Conv2d(2 * width, 2 * width, 3, padding=1)
+        self.output = nn.Linear(2 * width * 4, 10)
+
+    def forward(self, x):
+        x = F.relu(self.first(x.reshape(-1, 1, 8, 8)))
+        x = F.max_pool2d(F.relu(self.norm(self.second(x))), 2)
+        x = F.max_pool2d(F.relu(x + self.third(x)), 2)
+        return self.output(x.flatten(1))
+
+
+def prune_network():
+    """Report of a pruner, and test accuracy before and after."""
+    X, y = load_digits(return_X_y=True)
+    X = (X / 16).astype(np.float32)
+    torch.manual_seed(0)
+    net = NeuralNetClassifier(
+        DigitNet, criterion=nn.CrossEntropyLoss, optimizer=torch.optim.Adam, lr=2e-3,
+        max_epochs=10, batch_size=64, train_split=None, verbose=0,
+    ).fit(X[:1300], y[:1300])  # fmt: skip
+    pruner = EvolutionaryPruner(
+        FrozenEstimator(net), max_params=0.1, finetune_epochs=6, random_state=0
+    ).fit(X[:1300], y[:1300])
+    return pruner.report_, *(m.score(X[1300:], y[1300:]) for m in (net, pruner))
+
+
 def main():
-    """Hide, recover, compare, draw; then learn labels."""
+    """Hide, recover, compare, draw; then learn labels, and prune a network."""
     print("Compiling the kernels (seconds, the first time only) ...")
     sklcomp.warmup()
     photograph = img_as_float(data.camera())
@@ -164,6 +205,13 @@ def main():
     print("\nOne more label, annotated on 40 examples, beside ten known ones\n")
     print(f"{'LinearSVC from scratch':48}AUC {alone:.3f}")
     print(f"{'StreamingLabelClassifier.add_labels':48}AUC {added:.3f}")
+
+    report, before, after = prune_network()
+    print("\nA network for digits, pruned to a tenth of its parameters\n")
+    print(f"{'':32}{'before':>10}{'after':>10}")
+    for row in ("parameters", "MACs", "bytes"):
+        print(f"{row:32}{report.before[row]:10,}{report.after[row]:10,}")
+    print(f"{'accuracy on other digits':32}{before:10.3f}{after:10.3f}")
 
 
 if __name__ == "__main__":
