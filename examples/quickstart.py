@@ -2,8 +2,8 @@
 
 Prints the quality of linear interpolation and of the DCT norm, and draws the picture
 into examples/output/quickstart.png. Then learns attributes of handwritten digits: all
-at once, and one more that arrives later with few annotations. At last a network that was
-trained on such digits is pruned to a tenth of its parameters.
+at once, and one more that arrives later with few annotations. At last a network that
+was trained on such digits is pruned to a tenth of its parameters.
 """
 
 import warnings

@@ -156,6 +156,7 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
 
     estimator: Any
     estimator_: Any
+    base_estimator_: Any
 
     def _check_fit_data(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
         """X as float32, and y as the net takes it."""
@@ -211,6 +212,15 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         if isinstance(net.module, nn.Module):
             net = rebuild_net(net, copy.deepcopy(net.module))
         return train_net(net, X, y)
+
+    def _plain_net(self, module: nn.Module, X: np.ndarray, y: np.ndarray) -> Any:
+        """A fitted net of the user's class around a module."""
+        net = rebuild_net(self.base_estimator_, module.eval())
+        net.initialize()
+        net.check_data(X, y)
+        if hasattr(self, "classes_"):
+            net.classes_inferred_ = np.arange(len(self.classes_))
+        return net
 
     def _set_outputs(self, net: Any, y: np.ndarray) -> None:
         """Tell a module class that asks for it how many outputs are needed."""

@@ -9,10 +9,9 @@ from typing import Any
 import joblib
 import numpy as np
 import torch
-import torch.nn.functional as F
 from sklearn.model_selection import train_test_split
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor, nn
+from torch import nn
 
 from sklcomp.compression._base import (
     Compressor,
@@ -23,10 +22,11 @@ from sklcomp.compression._base import (
     train_net,
 )
 from sklcomp.compression._checkpoint import load_state, save_state
+from sklcomp.compression._fitness import Fitness
+from sklcomp.compression._presets import FRONT_SHARES, PAPER, SEARCH
 from sklcomp.compression._pruning import PruningProblem, absolute_budget, pareto_front
 from sklcomp.compression._report import CompressionReport, describe
 from sklcomp.evolution import EvolutionResult, evolve
-from sklcomp.nn._running import evaluating, use_batch_statistics
 from sklcomp.utils._sklearn import (
     HasMethods,
     Interval,
@@ -35,26 +35,6 @@ from sklcomp.utils._sklearn import (
     fit_context,
     with_callbacks,
 )
-
-SEARCH: dict[tuple[str, str], dict[str, Any]] = {
-    ("paper", "free"): {
-        "population_size": 32, "n_generations": 50, "selection": "roulette",
-        "crossover_rate": 0.7, "mutation_rate": 0.1, "elitism": 1, "n_polish_steps": 0,
-    },
-    ("default", "nested"): {
-        "population_size": 16, "n_generations": 12, "selection": "tournament",
-        "crossover_rate": 0.5, "mutation_rate": 0.5, "elitism": 2, "n_polish_steps": 40,
-    },
-    ("default", "free"): {
-        "population_size": 32, "n_generations": 30, "selection": "tournament",
-        "crossover_rate": 0.5, "mutation_rate": 0.5, "elitism": 2, "n_polish_steps": 60,
-    },
-}  # fmt: skip
-# What the paper's form leaves out, whatever the parameters say.
-PAPER = {"genes": "free", "importance": "l1", "fitness": "accuracy",
-         "compensate": False, "distill_weight": 0.0}  # fmt: skip
-# Uniform networks of these shares are scored too, so that the front spans all sizes.
-FRONT_SHARES = (0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0)
 
 
 class EvolutionaryPruner(Compressor):
@@ -351,7 +331,10 @@ class EvolutionaryPruner(Compressor):
                 compensate=self._form("compensate"), rng=rng,
                 ignored_layers=self.ignored_layers, min_channels=self.min_channels,
             )  # fmt: skip
-            score = _Fitness(self, problem, task, X[held], y[held])
+            trade_off = self.trade_off if self.preset == "paper" else 0.0
+            score = Fitness(
+                problem, task, X[held], y[held], self._form("fitness"), trade_off
+            )
             result = self._search(problem, score, rng, reporter, (X, y, seed))
             self.base_estimator_ = base
             self._problem = problem
@@ -377,7 +360,7 @@ class EvolutionaryPruner(Compressor):
         )
 
     def _search(
-        self, problem: PruningProblem, score: "_Fitness", rng: np.random.Generator,
+        self, problem: PruningProblem, score: Fitness, rng: np.random.Generator,
         reporter: IterationReporter, data: tuple,
     ) -> EvolutionResult:  # fmt: skip
         """Evolve, and keep the state of every generation where that is wanted."""
@@ -444,9 +427,7 @@ class EvolutionaryPruner(Compressor):
             for layer, genes in problem.graph.layers.items()
         }
 
-    def _train(
-        self, task: Task, score: "_Fitness", X: np.ndarray, y: np.ndarray
-    ) -> None:
+    def _train(self, task: Task, score: Fitness, X: np.ndarray, y: np.ndarray) -> None:
         """Fine-tune the winner; keep the better of before and after."""
         base, problem = self.base_estimator_, self._problem
         module, history = problem.finish(self.best_individual_), None
@@ -476,15 +457,6 @@ class EvolutionaryPruner(Compressor):
         if self.finetune_epochs is not None:
             net.set_params(max_epochs=self.finetune_epochs)
         return train_net(net, X, y)
-
-    def _plain_net(self, module: nn.Module, X: np.ndarray, y: np.ndarray) -> Any:
-        """A fitted net of the user's class around a module."""
-        net = rebuild_net(self.base_estimator_, module.eval())
-        net.initialize()
-        net.check_data(X, y)
-        if hasattr(self, "classes_"):
-            net.classes_inferred_ = np.arange(len(self.classes_))
-        return net
 
     def at(self, *, max_params: Any = None, max_macs: Any = None) -> Any:
         """Another point of the Pareto front, decoded from the same search.
@@ -525,56 +497,3 @@ class EvolutionaryPruner(Compressor):
         shape = (1, *self._problem.statistics.shape[1:])
         y = np.zeros(1, np.int64)
         return self._plain_net(module, np.zeros(shape, np.float32), y)
-
-
-class _Fitness:
-    """Fitness of a genome on examples that nothing else is done with."""
-
-    def __init__(
-        self, pruner: EvolutionaryPruner, problem: PruningProblem, task: Task,
-        X: np.ndarray, y: np.ndarray,
-    ):  # fmt: skip
-        self.problem, self.task, self.y = problem, task, y
-        device = problem.statistics.device
-        self.X = torch.from_numpy(X).to(device)
-        self.kind = pruner._form("fitness")
-        self.trade_off = pruner.trade_off if pruner.preset == "paper" else 0.0
-        # Statistics of a cut network differ, and are estimated anew when it is built.
-        self.is_fresh = problem.compensation is not None
-        self.target = self._logits(problem.module, is_fresh=False)
-        task.check_outputs(self.target, y)
-
-    def __call__(self, genome: np.ndarray) -> float:
-        module = self.problem.decode(genome)
-        if callable(self.kind):
-            with evaluating(module):
-                worth = float(self.kind(module, self.X, torch.from_numpy(self.y)))
-        else:
-            logits = self._logits(module, self.is_fresh)
-            if self.kind == "accuracy":
-                worth = self.task.score(logits, self.y)
-            else:
-                worth = -float(self.task.divergence(self.target, logits))
-        if self.trade_off:
-            size = self.problem.cost(genome)[0] / self.problem.full_cost[0]
-            worth += self.trade_off * (1 - size)
-        return worth
-
-    def loss(self, module: nn.Module) -> float:
-        """Cross entropy, or squared error, of a finished network."""
-        logits = self._logits(module, is_fresh=False)
-        y = torch.from_numpy(self.y).to(logits.device)
-        loss = F.cross_entropy if self.task.is_classes else F.mse_loss
-        return float(loss(logits, y))
-
-    def held_out(self, module: nn.Module) -> float:
-        """Accuracy, or coefficient of determination, of a finished network."""
-        return self.task.score(self._logits(module, is_fresh=False), self.y)
-
-    def _logits(self, module: nn.Module, is_fresh: bool) -> Tensor:
-        with evaluating(module):
-            if is_fresh:
-                use_batch_statistics(module)
-            return torch.cat([
-                self.task.logits(module(batch)) for batch in self.X.split(250)
-            ])  # fmt: skip

@@ -152,6 +152,43 @@ def evolve(
     True
     """
     population = np.array(population, dtype=bool)
+    _check(population, elitism, crossover_rate, mutation_rate)
+    breeder = _Breeder(
+        SELECTIONS[selection] if isinstance(selection, str) else selection,
+        crossover, mutation, repair or (lambda population, rng: population),
+        crossover_rate, mutation_rate, child_mutation_rate, elitism,
+    )  # fmt: skip
+    evaluate = _Evaluator(fitness, population.shape[1], n_jobs)
+    history: dict[str, list[float]] = {"best": [], "mean": [], "n_evaluations": []}
+    generation, stopped = 0, False
+    if state is None:
+        population = breeder.repair(population, rng)
+    else:
+        rng, population, generation = _restore(state, evaluate, history)
+    while True:
+        worth = _judge(population, evaluate, generation, history)
+        if stopped or generation >= n_generations:
+            break
+        population = breeder(population, worth, rng)
+        generation += 1
+        if callback is not None:
+            now = _snapshot(rng, population, generation, evaluate, history)
+            stopped = bool(callback(now))
+    _polish(evaluate, breeder, n_polish_steps, rng)
+    genomes, values = evaluate.genomes(), np.array(list(evaluate.known.values()))
+    at = int(np.nan_to_num(values, nan=-np.inf).argmax())
+    return EvolutionResult(
+        best=genomes[at],
+        best_fitness=float(values[at]),
+        history={name: np.array(values) for name, values in history.items()},
+        genomes=genomes,
+        fitness=values,
+    )
+
+
+def _check(
+    population: np.ndarray, elitism: int, crossover_rate: float, mutation_rate: float
+) -> None:
     if population.ndim != 2 or len(population) < 2:
         msg = (
             f"population of shape {population.shape}; expected (n_individuals, "
@@ -170,74 +207,64 @@ def evolve(
             "to more than 1; lower one of them."
         )
         raise ValueError(msg)
-    select = SELECTIONS[selection] if isinstance(selection, str) else selection
-    repair = repair or (lambda population, rng: population)
-    evaluate = _Evaluator(fitness, population.shape[1], n_jobs)
-    history: dict[str, list[float]] = {"best": [], "mean": [], "n_evaluations": []}
 
-    def fill(population: np.ndarray, worth: np.ndarray) -> np.ndarray:
-        """The next generation."""
-        new = list(population[np.argsort(-worth, kind="stable")[:elitism]])
+
+@dataclass(frozen=True)
+class _Breeder:
+    """Makes the next generation."""
+
+    select: Callable
+    crossover: Callable
+    mutation: Callable
+    repair: Callable
+    crossover_rate: float
+    mutation_rate: float
+    child_mutation_rate: float
+    elitism: int
+
+    def __call__(
+        self, population: np.ndarray, worth: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
+        new = list(population[np.argsort(-worth, kind="stable")[: self.elitism]])
         while len(new) < len(population):
             draw = rng.random()
-            if draw < crossover_rate:
-                children = crossover(population[select(worth, 2, rng)], rng)
-                mutated = rng.random(2) < child_mutation_rate
-                children[mutated] = mutation(children[mutated], rng)
+            if draw < self.crossover_rate:
+                children = self.crossover(population[self.select(worth, 2, rng)], rng)
+                mutated = rng.random(2) < self.child_mutation_rate
+                children[mutated] = self.mutation(children[mutated], rng)
             else:
-                children = population[select(worth, 1, rng)]
-                if draw < crossover_rate + mutation_rate:
-                    children = mutation(children, rng)
-            new.extend(repair(children, rng))
+                children = population[self.select(worth, 1, rng)]
+                if draw < self.crossover_rate + self.mutation_rate:
+                    children = self.mutation(children, rng)
+            new.extend(self.repair(children, rng))
         return np.array(new[: len(population)])
 
-    generation = 0
-    if state is None:
-        population = repair(population, rng)
-    else:
-        rng, population, generation = _restore(state, evaluate, history)
-    stopped = False
-    while True:
-        try:
-            worth = np.nan_to_num(evaluate(population), nan=-np.inf)
-        except BaseException as error:
-            error.add_note(f"while generation {generation} was evaluated")
-            raise
-        finite = worth[np.isfinite(worth)]
-        for name, value in (
-            ("best", worth.max()),
-            ("mean", finite.mean() if len(finite) else -np.inf),
-            ("n_evaluations", len(evaluate.known)),
-        ):
-            history[name].append(value)
-        if stopped or generation >= n_generations:
-            break
-        population = fill(population, worth)
-        generation += 1
-        if callback is not None:
-            now = _snapshot(rng, population, generation, evaluate, history)
-            stopped = bool(callback(now))
-    _polish(evaluate, mutation, repair, n_polish_steps, rng)
-    genomes, values = evaluate.genomes(), np.array(list(evaluate.known.values()))
-    at = int(np.nan_to_num(values, nan=-np.inf).argmax())
-    return EvolutionResult(
-        best=genomes[at],
-        best_fitness=float(values[at]),
-        history={name: np.array(values) for name, values in history.items()},
-        genomes=genomes,
-        fitness=values,
-    )
+
+def _judge(
+    population: np.ndarray, evaluate: _Evaluator, generation: int,
+    history: dict[str, list[float]],
+) -> np.ndarray:  # fmt: skip
+    """Fitness of a generation, entered into the history."""
+    try:
+        worth = np.nan_to_num(evaluate(population), nan=-np.inf)
+    except BaseException as error:
+        error.add_note(f"while generation {generation} was evaluated")
+        raise
+    finite = worth[np.isfinite(worth)]
+    history["best"].append(float(worth.max()))
+    history["mean"].append(float(finite.mean()) if len(finite) else -np.inf)
+    history["n_evaluations"].append(len(evaluate.known))
+    return worth
 
 
 def _polish(
-    evaluate: _Evaluator, mutation: Callable, repair: Callable, n_steps: int,
-    rng: np.random.Generator,
-) -> None:  # fmt: skip
+    evaluate: _Evaluator, breeder: _Breeder, n_steps: int, rng: np.random.Generator
+) -> None:
     """Accept mutations of the best genome as long as they are better."""
     values = np.nan_to_num(list(evaluate.known.values()), nan=-np.inf)
     best, worth = evaluate.genomes()[values.argmax()][None], values.max()
     for _ in range(n_steps):
-        trial = repair(mutation(best, rng), rng)
+        trial = breeder.repair(breeder.mutation(best, rng), rng)
         value = evaluate(trial)[0]
         if value > worth:
             best, worth = trial, value

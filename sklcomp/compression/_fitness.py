@@ -1,0 +1,64 @@
+"""How good a cut network is, on examples held out for that."""
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sklcomp.compression._base import Task
+from sklcomp.compression._pruning import PruningProblem
+from sklcomp.nn._running import evaluating, use_batch_statistics
+
+
+class Fitness:
+    """Fitness of a genome on examples that nothing else is done with."""
+
+    def __init__(
+        self, problem: PruningProblem, task: Task, X: np.ndarray, y: np.ndarray,
+        kind: Any, trade_off: float,
+    ):  # fmt: skip
+        self.problem, self.task, self.y = problem, task, y
+        device = problem.statistics.device
+        self.X = torch.from_numpy(X).to(device)
+        self.kind, self.trade_off = kind, trade_off
+        # Statistics of a cut network differ, and are estimated anew when it is built.
+        self.is_fresh = problem.compensation is not None
+        self.target = self._logits(problem.module, is_fresh=False)
+        task.check_outputs(self.target, y)
+
+    def __call__(self, genome: np.ndarray) -> float:
+        module = self.problem.decode(genome)
+        if callable(self.kind):
+            with evaluating(module):
+                worth = float(self.kind(module, self.X, torch.from_numpy(self.y)))
+        else:
+            logits = self._logits(module, self.is_fresh)
+            if self.kind == "accuracy":
+                worth = self.task.score(logits, self.y)
+            else:
+                worth = -float(self.task.divergence(self.target, logits))
+        if self.trade_off:
+            size = self.problem.cost(genome)[0] / self.problem.full_cost[0]
+            worth += self.trade_off * (1 - size)
+        return worth
+
+    def loss(self, module: nn.Module) -> float:
+        """Cross entropy, or squared error, of a finished network."""
+        logits = self._logits(module, is_fresh=False)
+        y = torch.from_numpy(self.y).to(logits.device)
+        loss = F.cross_entropy if self.task.is_classes else F.mse_loss
+        return float(loss(logits, y))
+
+    def held_out(self, module: nn.Module) -> float:
+        """Accuracy, or coefficient of determination, of a finished network."""
+        return self.task.score(self._logits(module, is_fresh=False), self.y)
+
+    def _logits(self, module: nn.Module, is_fresh: bool) -> Tensor:
+        with evaluating(module):
+            if is_fresh:
+                use_batch_statistics(module)
+            return torch.cat([
+                self.task.logits(module(batch)) for batch in self.X.split(250)
+            ])  # fmt: skip
