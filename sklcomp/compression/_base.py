@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skorch.callbacks import InputShapeSetter
 from torch import Tensor, nn
 
+from sklcomp.nn._running import has_batch_norm
 from sklcomp.utils._sklearn import CallbackSupportMixin
 
 
@@ -40,13 +41,34 @@ def torch_session(seed: int, n_threads: int) -> Iterator[None]:
 
 
 def train_net(net: Any, X: np.ndarray, y: np.ndarray) -> Any:
-    """``net.fit``, but an interrupt is not swallowed."""
-    net.initialize()
-    net.check_data(X, y)
-    net.notify("on_train_begin", X=X, y=y)
-    net.fit_loop(X, y)
-    net.notify("on_train_end", X=X, y=y)
+    """``net.fit``, but an interrupt is not swallowed, nor a last batch of one trained.
+
+    A batch norm cannot take the statistics of a single row.
+    """
+    try:
+        net.initialize()
+        n_rows = len(net.get_split_datasets(X, y)[0])
+        if n_rows % net.batch_size == 1 and has_batch_norm(net.module_):
+            # set_params would make the module anew.
+            vars(net)["iterator_train__drop_last"] = True
+        net.check_data(X, y)
+        net.notify("on_train_begin", X=X, y=y)
+        net.fit_loop(X, y)
+        net.notify("on_train_end", X=X, y=y)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        msg = (
+            f"training ran out of memory with batch_size={net.batch_size}; choose a "
+            "smaller batch_size."
+        )
+        raise MemoryError(msg) from error
     return net
+
+
+def check_device(net: Any) -> None:
+    """Raise if a net asks for a GPU that is not there."""
+    if str(net.device).startswith("cuda") and not torch.cuda.is_available():
+        msg = f"device={net.device!r} of {type(net).__name__} is not there: no CUDA."
+        raise RuntimeError(msg + ' Choose device="cpu".')
 
 
 def rebuild_net(net: Any, module: nn.Module, net_class: type | None = None) -> Any:
@@ -160,6 +182,7 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _check_fit_data(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
         """X as float32, and y as the net takes it."""
+        self.__dict__.pop("estimator_", None)
         is_classes = _is_classifier(self)
         X, y = validate_data(
             self, X, y, dtype=np.float32, allow_nd=True, order="C",
@@ -191,7 +214,9 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
     def _fitted_base(self, X: np.ndarray, y: np.ndarray) -> Any:
         """The user's net: a frozen one as it is, another one trained first."""
         name = type(self).__name__
-        if isinstance(self.estimator, FrozenEstimator):
+        is_frozen = isinstance(self.estimator, FrozenEstimator)
+        check_device(self.estimator.estimator if is_frozen else self.estimator)
+        if is_frozen:
             net = self.estimator.estimator
             if not getattr(net, "initialized_", False):
                 msg = (
@@ -287,6 +312,9 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         """
         measure = accuracy_score if _is_classifier(self) else r2_score
         return float(measure(y, self.predict(X)))
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "estimator_")
 
     def _draw_seed(self) -> int:
         return int(check_random_state(self.random_state).randint(2**31 - 1))

@@ -10,10 +10,17 @@ import numpy as np
 FILE = "search.npz"
 
 
+def check_folder(folder: str | Path) -> None:
+    """Raise OSError now rather than after hours if nothing can be written there."""
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path):
+        pass
+
+
 def save_state(folder: str | Path, state: dict[str, np.ndarray], key: str) -> None:
     """Write a state; a process that dies meanwhile leaves the one before."""
     path = Path(folder)
-    path.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path, suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -21,7 +21,7 @@ from sklcomp.compression._base import (
     torch_session,
     train_net,
 )
-from sklcomp.compression._checkpoint import load_state, save_state
+from sklcomp.compression._checkpoint import check_folder, load_state, save_state
 from sklcomp.compression._fitness import Fitness
 from sklcomp.compression._presets import FRONT_SHARES, PAPER, SEARCH
 from sklcomp.compression._pruning import PruningProblem, absolute_budget, pareto_front
@@ -318,6 +318,8 @@ class EvolutionaryPruner(Compressor):
                 'max_params=0.3, or take preset="paper", which needs none.'
             )
             raise ValueError(msg)
+        if self.checkpoint is not None:
+            check_folder(self.checkpoint)
         reporter = IterationReporter(self, X=X, y=y)
         seed = self._draw_seed()
         rng = np.random.default_rng(seed)

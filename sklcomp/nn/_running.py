@@ -31,6 +31,11 @@ def call(module: nn.Module, example: Any) -> Any:
     return module(example)
 
 
+def has_batch_norm(module: nn.Module) -> bool:
+    """Whether any part of a network is a batch norm."""
+    return any(isinstance(part, BatchNorm) for part in module.modules())
+
+
 def use_batch_statistics(module: nn.Module) -> None:
     """Let batch norms, and nothing else, run in training mode from now on."""
     module.eval()

@@ -15,9 +15,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, scale
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from skorch import NeuralNetClassifier
+from skorch.dataset import ValidSplit
 
 from sklcomp.compression import EvolutionaryPruner
 from sklcomp.compression._base import Task
+from sklcomp.compression._checkpoint import check_folder, load_state, save_state
 from sklcomp.nn import count_macs, count_parameters
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -439,3 +441,61 @@ def test_fitting_often_leaves_nothing_behind(digits, trained):
     for part in trained.module_.modules():
         assert not part._forward_hooks
         assert not part._forward_pre_hooks
+
+
+def test_state_is_written_at_once_or_not_at_all(tmp_path, monkeypatch):
+    check_folder(tmp_path / "new")
+    save_state(tmp_path / "new", {"generation": np.array(3)}, "key")
+
+    def die(file, **arrays):
+        file.write(b"half of it")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "savez", die)
+    with pytest.raises(KeyboardInterrupt):
+        save_state(tmp_path / "new", {"generation": np.array(4)}, "key")
+    assert load_state(tmp_path / "new", "key") == {"generation": 3}
+    assert load_state(tmp_path / "new", "another fit") is None
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["search.npz"]
+
+
+def test_unwritable_checkpoint_is_found_before_the_training(digits, tmp_path):
+    class Untouchable(NeuralNetClassifier):
+        def initialize(self):
+            raise AssertionError("trained before the folder was tried")
+
+    (tmp_path / "file").write_text("in the way")
+    net = Untouchable(Residual, criterion=torch.nn.CrossEntropyLoss)
+    with pytest.raises(OSError, match="file"):
+        EvolutionaryPruner(net, max_params=0.5, checkpoint=tmp_path / "file").fit(
+            *digits
+        )
+
+
+@pytest.mark.parametrize("train_split", [None, ValidSplit(5)])
+def test_last_batch_of_one_with_batch_norm(digits, train_split):
+    # 4 n + 1 rows for the base, and any number left for the fine-tuning.
+    X, y = digits
+    for n_rows in (133, 129, 162):
+        net = classifier(Residual, max_epochs=1, batch_size=32, train_split=train_split)
+        pruner = EvolutionaryPruner(net, max_params=0.6, **QUICK)
+        pruner.fit(X[:n_rows], y[:n_rows])
+        assert type(pruner.estimator_) is NeuralNetClassifier
+
+
+def test_missing_gpu_and_full_memory_are_named(digits):
+    if not torch.cuda.is_available():
+        net = classifier(Residual, device="cuda")
+        with pytest.raises(RuntimeError, match="device='cuda'.*Choose device=\"cpu\""):
+            EvolutionaryPruner(net, max_params=0.5).fit(*digits)
+
+    class Full(NeuralNetClassifier):
+        def get_loss(self, *args, **kwargs):
+            raise MemoryError
+
+    net = Full(Residual, criterion=torch.nn.CrossEntropyLoss, batch_size=77, verbose=0)
+    pruner = EvolutionaryPruner(net, max_params=0.5)
+    with pytest.raises(MemoryError, match="batch_size=77; choose a smaller"):
+        pruner.fit(*digits)
+    with pytest.raises(NotFittedError):
+        pruner.predict(digits[0])

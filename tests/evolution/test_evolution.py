@@ -1,9 +1,12 @@
+import os
 from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from joblib import parallel_config
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from sklcomp.evolution import evolve
 from sklcomp.evolution._operators import (
@@ -182,6 +185,20 @@ def test_error_tells_the_generation(rng):
     with pytest.raises(ZeroDivisionError) as caught:
         evolve(fitness, start(rng), rng=rng)
     assert "while generation 1 was evaluated" in caught.value.__notes__
+
+
+def leave(genome):
+    os._exit(1)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:joblib")
+def test_worker_that_dies_is_told_with_its_generation(rng):
+    with (
+        parallel_config(backend="loky"),
+        pytest.raises(TerminatedWorkerError) as caught,
+    ):
+        evolve(leave, start(rng), n_jobs=2, rng=rng)
+    assert "while generation 0 was evaluated" in caught.value.__notes__
 
 
 @pytest.mark.parametrize(
