@@ -245,17 +245,19 @@ def evaluation(report, folder, quick):
         keep = problem.uniform(0.25)
         masked = mask_channels(net, problem.graph, keep)
         times = []
-        for decode in (
-            lambda masked=masked: masked,
-            lambda p=problem, k=keep: prune_channels(p.module, p.graph, k),
-            lambda p=problem, k=keep: p.decode(k),
+        last = torch.channels_last
+        for decode, layout in (
+            (lambda m=masked: m, torch.contiguous_format),
+            (lambda p=problem, k=keep: prune_channels(p.module, p.graph, k), last),
+            (lambda p=problem, k=keep: p.decode(k), last),
         ):
+            images = X.contiguous(memory_format=layout)
             best = np.inf
             for _ in range(3):
                 start = time.process_time()
                 with torch.no_grad():
-                    module = decode()
-                    for batch in X.split(250):
+                    module = decode().to(memory_format=layout)
+                    for batch in images.split(250):
                         module(batch)
                 best = min(best, time.process_time() - start)
             times.append(best)

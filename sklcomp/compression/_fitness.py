@@ -27,14 +27,18 @@ class Fitness:
         self.is_fresh = problem.compensation is not None
         self.target = self._logits(problem.module, is_fresh=False)
         task.check_outputs(self.target, y)
+        self.fast_X = as_channels_last(self.X)
+        self.is_fast = self._can_be_fast()
 
     def __call__(self, genome: np.ndarray) -> float:
-        module = self.problem.decode(genome)
+        module: Any = self.problem.decode(genome)
+        if self.is_fast:
+            module = module.to(memory_format=torch.channels_last)
         if callable(self.kind):
             with evaluating(module):
                 worth = float(self.kind(module, self.X, torch.from_numpy(self.y)))
         else:
-            logits = self._logits(module, self.is_fresh)
+            logits = self._logits(module, self.is_fresh, self.is_fast)
             if self.kind == "accuracy":
                 worth = self.task.score(logits, self.y)
             else:
@@ -55,10 +59,32 @@ class Fitness:
         """Accuracy, or coefficient of determination, of a finished network."""
         return self.task.score(self._logits(module, is_fresh=False), self.y)
 
-    def _logits(self, module: nn.Module, is_fresh: bool) -> Tensor:
+    def _can_be_fast(self) -> bool:
+        """Whether the network runs with channels last: twice as fast on a CPU.
+
+        A forward with ``view`` does not.
+        """
+        everything = np.ones(self.problem.graph.n_genes, bool)
+        module: Any = self.problem.decode(everything)
+        try:
+            module = module.to(memory_format=torch.channels_last)
+            self._logits(module, is_fresh=False, is_fast=True)
+        except RuntimeError:
+            return False
+        return True
+
+    def _logits(
+        self, module: nn.Module, is_fresh: bool, is_fast: bool = False
+    ) -> Tensor:
+        X = self.fast_X if is_fast else self.X
         with evaluating(module):
             if is_fresh:
                 use_batch_statistics(module)
             return torch.cat([
-                self.task.logits(module(batch)) for batch in self.X.split(250)
+                self.task.logits(module(batch)) for batch in X.split(250)
             ])  # fmt: skip
+
+
+def as_channels_last(X: Tensor) -> Tensor:
+    """Images in the order of memory in which convolutions are fast."""
+    return X.contiguous(memory_format=torch.channels_last) if X.ndim == 4 else X

@@ -23,7 +23,7 @@ from sklcomp.compression._checkpoint import check_folder, load_state, save_state
 from sklcomp.nn import count_macs, count_parameters
 
 sys.path.insert(0, str(Path(__file__).parent))
-from nets import Probabilities, Residual, classifier, regressor
+from nets import Probabilities, Residual, Viewing, classifier, regressor
 
 QUICK = {"population_size": 6, "n_generations": 3, "n_polish_steps": 3,
          "finetune_epochs": 2, "random_state": 0}  # fmt: skip
@@ -315,6 +315,16 @@ def test_images_as_arrays(digits):
         classifier(Residual, max_epochs=4), max_params=0.5, **QUICK
     ).fit(X, y)
     np.testing.assert_array_equal(pruner.predict(images), flat.predict(X))
+
+
+def test_forward_with_a_view(digits):
+    X, y = digits
+    images = X.reshape(-1, 1, 8, 8)
+    net = classifier(Viewing, max_epochs=4)
+    pruner = EvolutionaryPruner(net, max_params=0.5, **QUICK).fit(images, y)
+    assert pruner.score(images, y) > 0.9
+    for parameter in pruner.module_.parameters():
+        assert parameter.is_contiguous()
 
 
 def test_pipeline_grid_search_and_pickle(digits):
