@@ -127,6 +127,9 @@ def _fault(
     keep = np.ones(graph.n_genes, bool)
     for genes in segments:
         keep[rng.permutation(genes)[: len(genes) // 2]] = False
+        if len(genes) == 1:
+            keep[genes] = False
+            keep[genes] = not _leaves_all(graph, keep)
     outputs = []
     for remove in (prune_channels, mask_channels):
         with warnings.catch_warnings(), torch.random.fork_rng():
@@ -146,6 +149,12 @@ def _fault(
         ):
             return "a smaller network gives other outputs than the masked one"
     return None
+
+
+def _leaves_all(graph: ChannelGraph, keep: np.ndarray) -> bool:
+    """Whether every layer has a channel left."""
+    alive = np.append(keep, True)
+    return all(alive[genes].any() for genes in graph.layers.values())
 
 
 def prune_channels(
