@@ -96,7 +96,8 @@ class EvolutionaryPruner(Compressor):
     trade_off : float, default=1.0
         Weight of the reward ``1 - size / full size`` in ``preset="paper"``.
     n_fitness_samples : int, default=1000
-        Examples that are held out for the fitness, at most a quarter of all.
+        Examples that are held out for the fitness, at most a quarter of all; no
+        training here sees them.
     compensate : bool, default=True
         Repair cut networks in closed form, also within the search; see
         :func:`sklcomp.nn.prune_channels`.
@@ -324,9 +325,9 @@ class EvolutionaryPruner(Compressor):
         seed = self._draw_seed()
         rng = np.random.default_rng(seed)
         with torch_session(seed, self.n_threads):
-            base = self._fitted_base(X, y)
-            task = Task(base, hasattr(self, "classes_"))
             train, held = self._hold_out(y, seed)
+            base = self._fitted_base(X[train], y[train])
+            task = Task(base, hasattr(self, "classes_"))
             problem = PruningProblem(
                 base.module_, torch.from_numpy(X[train]), max_params=self.max_params,
                 max_macs=self.max_macs, importance=self._form("importance"),
