@@ -279,8 +279,57 @@ def evaluation(report, folder, quick):
                 f"{min(ratios):.1f}", min(ratios) >= 6)  # fmt: skip
 
 
+def width(report, folder, quick):
+    """One evaluation, repair included, against the MACs of the candidate."""
+    rows, times, macs = [], [], []
+    for base in (16, 32) if quick else (16, 32, 64):
+        torch.manual_seed(0)
+        net, X = SmallVGG(base).eval(), torch.rand(500, 3, 32, 32)
+        problem = PruningProblem(
+            net, X, max_params=None, max_macs=None, importance="l1", compensate=True,
+            ignored_layers=(), min_channels=1, rng=np.random.default_rng(0),
+        )  # fmt: skip
+        keep = problem.uniform(0.5)
+        images = X.contiguous(memory_format=torch.channels_last)
+        best = np.inf
+        for _ in range(3):
+            start = time.process_time()
+            with torch.no_grad():
+                module = problem.decode(keep).to(memory_format=torch.channels_last)
+                for batch in images.split(250):
+                    module(batch)
+            best = min(best, time.process_time() - start)
+        times.append(best)
+        macs.append(problem.cost(keep)[1])
+        rows.append([base, f"{macs[-1] / 1e6:.2f}", f"{best:.4f}"])
+    slope = np.polyfit(np.log(macs), np.log(times), 1)[0]
+    report.table("small VGG at density .5, 500 images, CPU seconds",
+                 ["base width", "million MACs", "one evaluation"], rows)  # fmt: skip
+    report.goal("cost of an evaluation no steeper than the candidate's MACs",
+                f"slope {slope:.2f}", slope <= 1)  # fmt: skip
+
+
+def searching(report, folder, quick):
+    """CPU of a whole search, covariances and order included; random weights."""
+    for name, make, shape, budget, limit in (
+        ("LeNet", LeNet, (1, 28, 28), {"max_params": 0.05}, 4),
+        ("small VGG", SmallVGG, (3, 32, 32), {"max_params": 0.25}, 35),
+    ):  # fmt: skip
+        torch.manual_seed(0)
+        base = as_net(make(), 1, 0.01)
+        X, y = torch.rand(6000, *shape), torch.arange(6000) % 10
+        pruner, seconds = search(base, X, y, budget, 0, "default")
+        report.goal(
+            f"a whole search on {name}: <= {limit} s of CPU",
+            f"{seconds:.1f} s, {pruner.n_evaluations_} evaluations",
+            seconds <= limit,
+        )
+
+
 GROUPS = {
     "evaluation": evaluation,
+    "width": width,
+    "search": searching,
     "lenet": lambda *args: race(*args, "LeNet on MNIST"),
     "vgg": lambda *args: race(*args, "small VGG on CIFAR-10-small"),
     "resnet": lambda *args: race(*args, "ResNet-20 on CIFAR-10-small"),
@@ -294,7 +343,7 @@ def main():
     for name, group in GROUPS.items():
         if args.only and name not in args.only:
             continue
-        if name != "evaluation" and folder is None:
+        if name in ("lenet", "vgg", "resnet") and folder is None:
             continue
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
