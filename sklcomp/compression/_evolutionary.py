@@ -374,8 +374,9 @@ class EvolutionaryPruner(Compressor):
                 settings[name] = getattr(self, name)
         n = settings.pop("population_size")
         start = problem.start(n, rng, self.preset, is_nested)
-        key = joblib.hash([*data, self._search_settings()])
-        state = None
+        key, state = "", None
+        if self.checkpoint is not None:
+            key = joblib.hash([*data, self._search_settings()])
         if self.checkpoint is not None and self.warm_start:
             state = load_state(self.checkpoint, key)
 
