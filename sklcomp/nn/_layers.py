@@ -16,7 +16,7 @@ from sklcomp.nn._tracing import (
 
 def _running(trace: ChannelTracer, kinds: Any) -> bool:
     """Whether the module that runs is of a kind whose attributes we can set."""
-    return type(trace.module.get_submodule(trace.path[-1])) in kinds
+    return isinstance(trace.module.get_submodule(trace.path[-1]), kinds)
 
 
 def _bias(trace: ChannelTracer, bias: Tensor | None, outputs: Ids) -> None:

@@ -384,6 +384,23 @@ def test_graph_of_another_network_is_refused():
         graph.genes_of("conv9")
 
 
+class OwnConvolution(nn.Conv2d):
+    """Subclasses are cut as what they are."""
+
+
+def test_subclasses_of_layers_get_their_attributes(rng):
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3), OwnConvolution(8, 8, 3, groups=8), OwnConvolution(8, 2, 1)
+    )
+    x = torch.randn(2, 3, 8, 8)
+    graph = trace_channels(net, x)
+    assert graph.n_genes == 8
+    keep = drop(graph, rng)
+    pruned = prune_channels(net, graph, keep)
+    assert (pruned[1].groups, pruned[1].in_channels, pruned[2].in_channels) == (4, 4, 4)
+    assert_same(pruned, mask_channels(net, graph, keep), x)
+
+
 def test_pruned_network_learns(rng):
     net, inputs = build("CycleGAN, affine")
     graph = trace_channels(net, inputs)
