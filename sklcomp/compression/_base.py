@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import accuracy_score, r2_score
+from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import LabelEncoder
 from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.metaestimators import available_if
@@ -38,6 +39,17 @@ def torch_session(seed: int, n_threads: int) -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(threads)
+
+
+def hold_out(y: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to train on, and at most n and a quarter not to, with a share of classes."""
+    n_held = max(1, min(n, len(y) // 4))
+    classes = None
+    if y.dtype.kind == "i" and n_held >= y.max() + 1 and np.bincount(y).min() > 1:
+        classes = y
+    return train_test_split(
+        np.arange(len(y)), test_size=n_held, random_state=seed, stratify=classes
+    )
 
 
 def train_net(net: Any, X: np.ndarray, y: np.ndarray) -> Any:

@@ -9,7 +9,6 @@ from typing import Any
 import joblib
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -17,6 +16,7 @@ from sklcomp.compression._base import (
     Compressor,
     Task,
     distilling,
+    hold_out,
     rebuild_net,
     torch_session,
     train_net,
@@ -325,7 +325,7 @@ class EvolutionaryPruner(Compressor):
         seed = self._draw_seed()
         rng = np.random.default_rng(seed)
         with torch_session(seed, self.n_threads):
-            train, held = self._hold_out(y, seed)
+            train, held = hold_out(y, self.n_fitness_samples, seed)
             base = self._fitted_base(X[train], y[train])
             task = Task(base, hasattr(self, "classes_"))
             problem = PruningProblem(
@@ -351,16 +351,6 @@ class EvolutionaryPruner(Compressor):
     def _form(self, name: str) -> Any:
         """A setting, or what the paper's form has in its place."""
         return PAPER[name] if self.preset == "paper" else getattr(self, name)
-
-    def _hold_out(self, y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows for training, and rows for the fitness, with a share of each class."""
-        n_held = max(1, min(self.n_fitness_samples, len(y) // 4))
-        classes = None
-        if y.dtype.kind == "i" and n_held >= y.max() + 1 and np.bincount(y).min() > 1:
-            classes = y
-        return train_test_split(
-            np.arange(len(y)), test_size=n_held, random_state=seed, stratify=classes
-        )
 
     def _search(
         self, problem: PruningProblem, score: Fitness, rng: np.random.Generator,

@@ -175,6 +175,10 @@ def evolve(
             now = _snapshot(rng, population, generation, evaluate, history)
             stopped = bool(callback(now))
     _polish(evaluate, breeder, n_polish_steps, rng)
+    return _collect(evaluate, history)
+
+
+def _collect(evaluate: _Evaluator, history: dict[str, list[float]]) -> EvolutionResult:
     genomes, values = evaluate.genomes(), np.array(list(evaluate.known.values()))
     at = int(np.nan_to_num(values, nan=-np.inf).argmax())
     return EvolutionResult(

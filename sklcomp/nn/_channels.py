@@ -17,8 +17,8 @@ from sklcomp.nn._compensation import (
     compensate_layers,
 )
 from sklcomp.nn._graph import ChannelGraph, build_graph, freeze_genes
-from sklcomp.nn._running import call, evaluating
-from sklcomp.nn._tracing import CONVOLUTIONS, TRANSPOSED, ChannelTracer, tensors_in
+from sklcomp.nn._running import call, evaluating, tensors_in
+from sklcomp.nn._tracing import CONVOLUTIONS, TRANSPOSED, ChannelTracer
 
 # Share of the largest output by which a cut and a masked network may differ.
 TOLERANCE = 1e-3

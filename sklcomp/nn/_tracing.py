@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from sklcomp.nn._identities import Axes, Identities, Ids, reshape_axes
+from sklcomp.nn._running import tensors_in
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -29,19 +30,6 @@ def rule(names: str) -> Callable:
         return function
 
     return enter
-
-
-def tensors_in(value: Any) -> list[Tensor]:
-    """All tensors in nested lists, tuples, dictionaries and plain objects."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, dict):
-        value = list(value.values())
-    elif not isinstance(value, (list, tuple)) and hasattr(value, "__dict__"):
-        value = list(vars(value).values())
-    if isinstance(value, (list, tuple)):
-        return [tensor for entry in value for tensor in tensors_in(entry)]
-    return []
 
 
 class ChannelTracer(TorchFunctionMode):

@@ -18,7 +18,7 @@ from skorch import NeuralNetClassifier
 from skorch.dataset import ValidSplit
 
 from sklcomp.compression import EvolutionaryPruner
-from sklcomp.compression._base import Task
+from sklcomp.compression._base import Task, hold_out
 from sklcomp.compression._checkpoint import check_folder, load_state, save_state
 from sklcomp.nn import count_macs, count_parameters
 
@@ -163,7 +163,7 @@ def test_fitness_is_the_divergence_on_rows_held_out(digits, trained):
         FrozenEstimator(trained), max_params=0.5, compensate=False, finetune=False,
         **QUICK,
     ).fit(X, y)  # fmt: skip
-    held = pruner._hold_out(y, np.random.RandomState(0).randint(2**31 - 1))[1]
+    held = hold_out(y, 1000, np.random.RandomState(0).randint(2**31 - 1))[1]
     assert len(held) == len(X) // 4
     p, q = (
         net.predict_proba(X[held]).astype(float) for net in (trained, pruner.estimator_)

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sklcomp.nn import count_parameters, mask_channels, prune_channels, trace_channels
-from sklcomp.nn._running import call
-from sklcomp.nn._tracing import tensors_in
+from sklcomp.nn._running import call, tensors_in
 
 sys.path.insert(0, str(Path(__file__).parent))
 from zoo import ZOO, build
