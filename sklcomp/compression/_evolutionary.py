@@ -367,8 +367,7 @@ class EvolutionaryPruner(Compressor):
         key, state = "", None
         if self.checkpoint is not None:
             key = joblib.hash([*data, self._search_settings()])
-        if self.checkpoint is not None and self.warm_start:
-            state = load_state(self.checkpoint, key)
+            state = load_state(self.checkpoint, key) if self.warm_start else None
 
         def after_generation(state: dict[str, np.ndarray]) -> bool:
             if self.checkpoint is not None:

@@ -36,7 +36,7 @@ class Fitness:
             module = module.to(memory_format=torch.channels_last)
         if callable(self.kind):
             with evaluating(module):
-                worth = float(self.kind(module, self.X, torch.from_numpy(self.y)))
+                worth = float(self.kind(module, self.X, self._targets()))
         else:
             logits = self._logits(module, self.is_fresh, self.is_fast)
             if self.kind == "accuracy":
@@ -51,9 +51,11 @@ class Fitness:
     def loss(self, module: nn.Module) -> float:
         """Cross entropy, or squared error, of a finished network."""
         logits = self._logits(module, is_fresh=False)
-        y = torch.from_numpy(self.y).to(logits.device)
         loss = F.cross_entropy if self.task.is_classes else F.mse_loss
-        return float(loss(logits, y))
+        return float(loss(logits, self._targets()))
+
+    def _targets(self) -> Tensor:
+        return torch.from_numpy(self.y).to(self.X.device)
 
     def held_out(self, module: nn.Module) -> float:
         """Accuracy, or coefficient of determination, of a finished network."""

@@ -13,6 +13,7 @@ from sklcomp.evolution._operators import (
     fit_budget,
     flip_segment,
     move_widths,
+    revive,
     swap_genes,
     swap_segment,
 )
@@ -60,14 +61,16 @@ class PruningProblem:
         min_channels: int, rng: np.random.Generator,
     ):  # fmt: skip
         self.module, self.min_channels = module, min_channels
-        X = X.to(next(module.parameters()).device)
-        self.graph = _without_layers(trace_channels(module, X[:2]), ignored_layers)
+        device = next(module.parameters()).device
+        graph = trace_channels(module, X[:2].to(device))
+        self.graph = _without_layers(graph, ignored_layers)
         if not self.graph.n_genes:
             msg = f"no channel of {type(module).__name__} can be removed: {self.graph}"
             raise ValueError(msg)
         self.cost = ChannelCost(module, self.graph)
         self.full_cost = self.cost(np.ones(self.graph.n_genes, bool))
-        some = X[torch.from_numpy(rng.permutation(len(X)))]
+        rows = rng.permutation(len(X))[: max(N_COVARIANCE, N_STATISTICS)]
+        some = X[torch.from_numpy(rows)].to(device)
         self.statistics = some[:N_STATISTICS]
         self.covariances = None
         if compensate or importance == "obs":
@@ -137,13 +140,7 @@ class PruningProblem:
         """Keep the budget, and a least number of channels in every segment."""
         if self.has_budget:
             return fit_budget(population, rng, self.order, self.fits, self.min_channels)
-        repaired = population.copy()
-        for genome in repaired:
-            for genes in self.order:
-                missing = self.min_channels - int(genome[genes].sum())
-                if missing > 0:
-                    genome[genes[~genome[genes]][-missing:]] = True
-        return repaired
+        return revive(population, self.order, self.min_channels)
 
     def start(
         self, n: int, rng: np.random.Generator, preset: str, is_nested: bool
@@ -151,16 +148,14 @@ class PruningProblem:
         """The first population."""
         if preset == "paper":
             return rng.random((n, self.graph.n_genes)) < 0.5
-        population = []
-        for k in range(n):
-            shares = rng.uniform(0.15, 1, len(self.order)) if k else 1.0
+        population = [self.widest_uniform()]
+        for k in range(1, n):
+            shares = rng.uniform(0.15, 1, len(self.order))
             if not is_nested and k > n // 2:
                 density = rng.uniform(0.15, 1)
                 population.append(rng.random(self.graph.n_genes) < density)
             else:
                 population.append(keep_fraction(self.graph, self.order, shares))
-        # The first is the widest uniform network that fits.
-        population[0] = self.widest_uniform()
         return np.array(population)
 
     def widest_uniform(self) -> np.ndarray:

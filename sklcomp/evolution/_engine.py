@@ -62,6 +62,7 @@ class _Evaluator:
         return np.array([self.known[key] for key in keys])
 
     def genomes(self) -> np.ndarray:
+        """All genomes with known fitness, in the order in which they were met."""
         packed = np.frombuffer(b"".join(self.known), np.uint8)
         packed = packed.reshape(len(self.known), -1)
         return np.unpackbits(packed, axis=1, count=self.n_genes).astype(bool)

@@ -134,6 +134,16 @@ def _highest(genome: np.ndarray, genes: np.ndarray) -> np.ndarray:
     return genes[~genome[genes]][::-1]
 
 
+def revive(population: np.ndarray, order: Order, min_genes: int) -> np.ndarray:
+    """Bring back the most important genes where a segment has too few."""
+    revived = population.copy()
+    for genome in revived:
+        for genes in order:
+            missing = max(0, min_genes - int(genome[genes].sum()))
+            genome[_highest(genome, genes)[:missing]] = True
+    return revived
+
+
 def fit_budget(
     population: np.ndarray,
     rng: np.random.Generator,
@@ -145,11 +155,8 @@ def fit_budget(
 
     Segments are drawn at random; each keeps ``min_genes``, or all if it has fewer.
     """
-    repaired = population.copy()
+    repaired = revive(population, order, min_genes)
     for genome in repaired:
-        for genes in order:
-            missing = max(0, min(min_genes, len(genes)) - int(genome[genes].sum()))
-            genome[_highest(genome, genes)[:missing]] = True
         _shrink(genome, rng, order, fits, min_genes)
         _grow(genome, rng, order, fits)
     return repaired

@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -60,11 +60,11 @@ def trace_channels(module: nn.Module, example_input: Any) -> ChannelGraph:
       0  4 of 4 can go
       3  0 of 10 can go  is an output of the network
     """
-    with evaluating(module), _paths(module) as (stack, run):
+    with evaluating(module), _paths(module) as stack:
         trace = ChannelTracer(module)
         trace.path = stack
         with trace:
-            output = run(example_input)
+            output = call(module, example_input)
         trace.path = [""]
         trace.freeze(output, "is an output of the network")
     skipped = {
@@ -80,8 +80,8 @@ def trace_channels(module: nn.Module, example_input: Any) -> ChannelGraph:
 
 
 @contextmanager
-def _paths(module: nn.Module) -> Iterator[tuple[list[str], Callable]]:
-    """A stack of the names of the modules that run, and how to run the whole."""
+def _paths(module: nn.Module) -> Iterator[list[str]]:
+    """A stack of the names of the modules that run."""
     stack = [""]
     handles = []
     for name, part in module.named_modules():
@@ -93,7 +93,7 @@ def _paths(module: nn.Module) -> Iterator[tuple[list[str], Callable]]:
         leave = part.register_forward_hook(lambda *_: _drop(stack), always_call=True)
         handles += [enter, leave]
     try:
-        yield stack, lambda example: call(module, example)
+        yield stack
     finally:
         for handle in handles:
             handle.remove()

@@ -218,6 +218,7 @@ def find_readers(module: nn.Module, graph: ChannelGraph) -> dict[str, str]:
 
 
 def input_genes(graph: ChannelGraph, weight: str, axis: int) -> np.ndarray | None:
+    """Gene of every input of a weight along an axis; None if none can be lost."""
     genes = graph.slots.get(weight, (None, None))[axis]
     return genes if genes is not None and (genes >= 0).any() else None
 

@@ -48,14 +48,14 @@ def elimination_order(
     Notes
     -----
     Let W be the weights of a layer that reads the channels, C the covariance of its
-    inputs and :math:`\\Pi = (C + \\lambda I)^{-1}`. Removing the inputs c, the others
+    inputs and :math:`\Pi = (C + \lambda I)^{-1}`. Removing the inputs c, the others
     repaired by least squares, adds the error
 
     .. math::
-        \\operatorname{tr}(W_c \\Pi_{cc}^{-1} W_c^\\top),
+        \operatorname{tr}(W_c \Pi_{cc}^{-1} W_c^\top),
 
     here divided by the variance of the layer's output and summed over all layers that
-    read the gene. The gene of least error goes; W and :math:`\\Pi` are updated by the
+    read the gene. The gene of least error goes; W and :math:`\Pi` are updated by the
     Schur complement, and the next is chosen. The orders are nested: the best n channels
     contain the best n - 1.
 
@@ -72,12 +72,13 @@ def elimination_order(
     >>> elimination_order(net, graph, collect_covariances(net, graph, X))
     [array([1, 0, 2])]
     """
+    norms = NORMS[norm](module, graph)
     found = []
     for genes in graph.segments:
         readers = _readers_of(module, graph, genes, covariances)
-        order = _surgeon(readers) if readers else np.argsort(
-            NORMS[norm](module, graph)[genes], kind="stable"
-        )  # fmt: skip
+        order = (
+            _surgeon(readers) if readers else np.argsort(norms[genes], kind="stable")
+        )
         found.append(genes[order])
     return found
 

@@ -106,8 +106,9 @@ class ChannelGraph:
             )
             raise ValueError(msg)
         array = array.astype(bool)
+        alive = np.append(array, True)
         for layer, genes in self.layers.items():
-            if not np.append(array, True)[genes].any():
+            if not alive[genes].any():
                 msg = (
                     f"keep removes all {len(genes)} channels of layer {layer!r}; keep "
                     "at least one of graph.genes_of(layer)."

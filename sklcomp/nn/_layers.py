@@ -19,10 +19,16 @@ def _running(trace: ChannelTracer, kinds: Any) -> bool:
     return isinstance(trace.module.get_submodule(trace.path[-1]), kinds)
 
 
-def _bias(trace: ChannelTracer, bias: Tensor | None, outputs: Ids) -> None:
-    if bias is not None:
+def _tie_vector(trace: ChannelTracer, vector: Tensor | None, channels: Ids) -> None:
+    """Tie a parameter with one entry a channel, such as a bias."""
+    if vector is not None:
         reason = f"is added to channels of fixed number {trace.here}"
-        trace.ids.tie(trace.axes(bias)[0], outputs, reason)
+        trace.ids.tie(trace.axes(vector)[0], channels, reason)
+
+
+def _tie_inputs(trace: ChannelTracer, inputs: Ids, entering: Ids) -> None:
+    """Tie the columns of a weight to the channels that enter it."""
+    trace.ids.tie(inputs, entering, f"has inputs of fixed number {trace.here}")
 
 
 @rule("linear")
@@ -33,9 +39,8 @@ def _linear(
     if id(weight) not in trace.names or weight.ndim != 2:
         return unknown(trace, result, input, weight, bias)
     axes, (outputs, inputs) = list(trace.axes(input)), trace.axes(weight)
-    reason = f"has inputs of fixed number {trace.here}"
-    trace.ids.tie(inputs, axes[-1], reason)
-    _bias(trace, bias, outputs)
+    _tie_inputs(trace, inputs, axes[-1])
+    _tie_vector(trace, bias, outputs)
     axes[-1] = outputs
     trace.set_axes(result, tuple(axes))
     trace.consume(weight, 1)
@@ -66,16 +71,15 @@ def _convolve(
     axes = list(trace.axes(input))
     outputs, inputs = trace.axes(weight)[:2]
     if groups == 1:
-        reason = f"has inputs of fixed number {trace.here}"
-        trace.ids.tie(inputs, axes[channel], reason)
+        _tie_inputs(trace, inputs, axes[channel])
         trace.consume(weight, 1)
     else:
         _group(trace, axes[channel], inputs, outputs, groups)
     _finish(trace, result, input, weight, bias, outputs, channel)
     trace.count(weight, result.numel() // result.shape[channel])
     if own:
-        _set_sizes(trace, in_channels=_counted(axes[channel], inputs, groups),
-                   out_channels=outputs)  # fmt: skip
+        counted = inputs if groups == 1 else axes[channel]
+        _set_sizes(trace, in_channels=counted, out_channels=outputs)
     return None
 
 
@@ -90,7 +94,7 @@ def _convolve_transposed(
     channel = input.ndim - weight.ndim + 1
     axes = trace.axes(input)
     inputs, outputs = trace.axes(weight)[:2]
-    trace.ids.tie(inputs, axes[channel], f"has inputs of fixed number {trace.here}")
+    _tie_inputs(trace, inputs, axes[channel])
     trace.consume(weight, 0)
     _finish(trace, result, input, weight, bias, outputs, channel)
     trace.count(weight, input.numel() // input.shape[channel])
@@ -99,17 +103,12 @@ def _convolve_transposed(
     return None
 
 
-def _counted(entering: Ids, inputs: Ids, groups: int) -> Ids:
-    """The identities whose number is ``in_channels``."""
-    return inputs if groups == 1 else entering
-
-
 def _finish(
     trace: ChannelTracer, result: Tensor, input: Tensor, weight: Tensor,
     bias: Tensor | None, outputs: Ids, channel: int,
 ) -> None:  # fmt: skip
     """What convolutions of both directions do to the axes that they return."""
-    _bias(trace, bias, outputs)
+    _tie_vector(trace, bias, outputs)
     axes = trace.axes(input)
     for spatial in axes[channel + 1 :]:
         trace.ids.freeze(spatial, f"is convolved along {trace.here}")
@@ -128,21 +127,18 @@ def _group(
     if outputs is None:
         return
     rows_out = outputs.reshape(groups, -1)
+    rows_in = None if entering is None else entering.reshape(groups, -1)
     size_in = 1 if inputs is None else len(inputs)
     if groups >= max(size_in, rows_out.shape[1]):
         first = trace.ids.tie_rows(rows_out)
-        reason = f"has inputs of fixed number {trace.here}"
-        into = None if entering is None else entering.reshape(groups, -1)
-        trace.ids.tie(first, None if into is None else trace.ids.tie_rows(into), reason)
+        into = None if rows_in is None else trace.ids.tie_rows(rows_in)
+        _tie_inputs(trace, first, into)
         _set_sizes(trace, groups=first)
         return
     trace.ids.tie_columns(rows_out)
     if inputs is not None:
-        reason = f"has inputs of fixed number {trace.here}"
-        into = None if entering is None else entering.reshape(groups, -1)
-        trace.ids.tie(
-            inputs, None if into is None else trace.ids.tie_columns(into), reason
-        )
+        into = None if rows_in is None else trace.ids.tie_columns(rows_in)
+        _tie_inputs(trace, inputs, into)
         # The name of the weight is enough: its columns are at the same offsets.
         trace.consumers.setdefault((f"{trace.path[-1]}.weight".strip("."), 1), set())
 
@@ -171,7 +167,7 @@ def _normalize_each(
     parts = [t for t in (mean, var, weight, bias) if t is not None]
     parts += [t for t in kwargs.values() if isinstance(t, Tensor)]
     for part in parts:
-        _bias(trace, part, axes[1])
+        _tie_vector(trace, part, axes[1])
     trace.set_axes(result, axes)
     _set_sizes(trace, num_features=axes[1])
     if maker and mean is not None and id(mean) in trace.names and args[:1] != (True,):
@@ -182,7 +178,7 @@ def _normalize_each(
 def _prelu(trace: ChannelTracer, result: Tensor, input: Tensor, weight: Tensor) -> None:
     axes = trace.axes(input)
     if weight.numel() > 1:
-        _bias(trace, weight, axes[1])
+        _tie_vector(trace, weight, axes[1])
         _set_sizes(trace, num_parameters=axes[1])
     trace.set_axes(result, axes)
 
@@ -197,7 +193,7 @@ def _group_norm(
     if ids is None or not _running(trace, (nn.GroupNorm,)):
         return unknown(trace, result, input, weight, bias)
     for part in (weight, bias):
-        _bias(trace, part, ids)
+        _tie_vector(trace, part, ids)
     rows = ids.reshape(groups, -1)
     if groups >= rows.shape[1]:
         _set_sizes(trace, num_groups=trace.ids.tie_rows(rows))
@@ -220,7 +216,7 @@ def _layer_norm(
         return unknown(trace, result, input, weight, bias)
     for part in (weight, bias):
         if isinstance(part, Tensor):
-            _bias(trace, part, axes[-1])
+            _tie_vector(trace, part, axes[-1])
     trace.mixing[trace.path[-1]] = axes[-1]
     _set_sizes(trace, normalized_shape=axes[-1])
     trace.set_axes(result, axes)

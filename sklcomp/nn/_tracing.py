@@ -374,20 +374,6 @@ def _spatial(
         trace.set_axes(out, tuple(found))
 
 
-@rule("chunk tensor_split")
-def _chunk(
-    trace: ChannelTracer, result: Any, input: Tensor, parts: Any, dim: int = 0
-) -> None:
-    _share(trace, result, input, dim)
-
-
-@rule("split split_with_sizes")
-def _split(
-    trace: ChannelTracer, result: Any, input: Tensor, sizes: Any, dim: int = 0
-) -> None:
-    _share(trace, result, input, dim)
-
-
 @rule("glu")
 def _glu(trace: ChannelTracer, result: Tensor, input: Tensor, dim: int = -1) -> None:
     axes = list(trace.axes(input))
@@ -419,7 +405,11 @@ def _stack(trace: ChannelTracer, result: Tensor, tensors: Any, dim: int = 0) -> 
     trace.set_axes(result, tuple(first))
 
 
-def _share(trace: ChannelTracer, result: Any, input: Tensor, dim: int) -> None:
+@rule("chunk tensor_split split split_with_sizes")
+def _share(
+    trace: ChannelTracer, result: Any, input: Tensor, parts: Any = None, dim: int = 0,
+    **kwargs: Any,
+) -> None:  # fmt: skip
     """Parts of an axis of channels: of equal length they stay so, else all is kept."""
     axes, dim = list(trace.axes(input)), dim % input.ndim
     ids, sizes = axes[dim], [part.shape[dim] for part in result]

@@ -85,12 +85,12 @@ def test_cut_network_has_true_attributes(name, rng):
     pruned = prune_channels(net, graph, keep)
     again = trace_channels(pruned, inputs)
     assert again.n_genes == keep.sum()
-    for name, part in pruned.named_modules():
+    for path, part in pruned.named_modules():
         if isinstance(part, nn.Conv2d):
             shape = part.out_channels, part.in_channels // part.groups
-            assert part.weight.shape[:2] == shape, name
-        elif isinstance(part, nn.Linear) and name not in net.__dict__:
-            assert part.weight.shape == (part.out_features, part.in_features), name
+            assert part.weight.shape[:2] == shape, path
+        elif isinstance(part, nn.Linear):
+            assert part.weight.shape == (part.out_features, part.in_features), path
         elif isinstance(part, nn.LayerNorm):
             assert part.weight.shape == part.normalized_shape
 
