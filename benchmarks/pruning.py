@@ -16,7 +16,7 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from sklcomp.compression import EvolutionaryPruner
-from sklcomp.compression._base import (
+from sklcomp.compression._training import (
     Task,
     distilling,
     rebuild_net,
@@ -75,7 +75,7 @@ def tune(base, module, X, y, seed, is_distilled):
         net_class = NeuralNetClassifier
         if is_distilled:
             teacher = copy.deepcopy(base.module_).eval()
-            task = Task(base, True)
+            task = Task.of_net(base, True)
             net_class = distilling(net_class, teacher, task, KD_WEIGHT, TEMPERATURE)
         net = rebuild_net(base, copy.deepcopy(module), net_class)
         return train_net(net, X, y).module_.eval()
@@ -190,6 +190,7 @@ def race(report, folder, quick, name):
                     for s in range(2 if quick else 3)
                 ]  # fmt: skip
                 after = tuned[rival]
+                print(f"{title}, {rival}: {before:.2f} -> {after}", flush=True)
                 table.append(
                     [
                         rival,

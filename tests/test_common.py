@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 import sklcomp
 
 sys.path.insert(0, str(Path(__file__).parent / "compression"))
-from nets import classifier
+from nets import SlimDense, classifier
 
 # Small constructor arguments by class name, where the defaults are slow.
 INIT_PARAMS = {
@@ -31,6 +31,12 @@ INIT_PARAMS = {
         "population_size": 4,
         "n_generations": 2,
         "n_polish_steps": 2,
+        "random_state": 0,
+    },
+    "FeatureEmbeddingDistiller": {
+        "student": classifier(SlimDense, module__dtype=torch.float64),
+        "teacher": classifier(module__dtype=torch.float64),
+        "kd_weight": 0.5,
         "random_state": 0,
     },
     # The checks of equal weights compare solutions to seven digits.

@@ -9,7 +9,8 @@ except ModuleNotFoundError as _error:
     )
     raise ImportError(_message) from _error
 
+from sklcomp.compression._embedding import FeatureEmbeddingDistiller
 from sklcomp.compression._evolutionary import EvolutionaryPruner
 from sklcomp.compression._report import CompressionReport
 
-__all__ = ["CompressionReport", "EvolutionaryPruner"]
+__all__ = ["CompressionReport", "EvolutionaryPruner", "FeatureEmbeddingDistiller"]

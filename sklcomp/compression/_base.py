@@ -1,172 +1,28 @@
-"""What every compressor does: check data, train nets reproducibly, predict."""
+"""What every compressor does: check data, take the user's nets, predict."""
 
 import copy
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import accuracy_score, r2_score
-from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import LabelEncoder
 from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
-from skorch.callbacks import InputShapeSetter
-from torch import Tensor, nn
+from torch import nn
 
-from sklcomp.nn._running import has_batch_norm
+from sklcomp.compression._training import (
+    check_device,
+    first_output,
+    rebuild_net,
+)
+from sklcomp.nn._running import evaluating
 from sklcomp.utils._sklearn import CallbackSupportMixin
-
-
-@contextmanager
-def torch_session(seed: int, n_threads: int) -> Iterator[None]:
-    """A seeded generator and a fixed number of threads; both are restored.
-
-    Sums of one and of two threads differ in the last bits.
-    """
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        torch.set_num_threads(n_threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
-
-
-def hold_out(y: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to train on, and at most n and a quarter not to, with a share of classes."""
-    n_held = max(1, min(n, len(y) // 4))
-    classes = None
-    if y.dtype.kind == "i" and n_held >= y.max() + 1 and np.bincount(y).min() > 1:
-        classes = y
-    return train_test_split(
-        np.arange(len(y)), test_size=n_held, random_state=seed, stratify=classes
-    )
-
-
-def train_net(net: Any, X: np.ndarray, y: np.ndarray) -> Any:
-    """``net.fit``, but an interrupt is not swallowed, nor a last batch of one trained.
-
-    A batch norm cannot take the statistics of a single row.
-    """
-    try:
-        net.initialize()
-        n_rows = len(net.get_split_datasets(X, y)[0])
-        if n_rows % net.batch_size == 1 and has_batch_norm(net.module_):
-            # set_params would make the module anew.
-            vars(net)["iterator_train__drop_last"] = True
-        net.check_data(X, y)
-        net.notify("on_train_begin", X=X, y=y)
-        net.fit_loop(X, y)
-        net.notify("on_train_end", X=X, y=y)
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        msg = (
-            f"training ran out of memory with batch_size={net.batch_size}; choose a "
-            "smaller batch_size."
-        )
-        raise MemoryError(msg) from error
-    return net
-
-
-def check_device(net: Any) -> None:
-    """Raise if a net asks for a GPU that is not there."""
-    if str(net.device).startswith("cuda") and not torch.cuda.is_available():
-        msg = f"device={net.device!r} of {type(net).__name__} is not there: no CUDA."
-        raise RuntimeError(msg + ' Choose device="cpu".')
-
-
-def rebuild_net(net: Any, module: nn.Module, net_class: type | None = None) -> Any:
-    """A net of the same class and settings around another module."""
-    settings = {
-        name: value
-        for name, value in net.get_params(deep=False).items()
-        if not name.startswith("module__") and name != "module"
-    }
-    settings["callbacks"] = _without_shape_setters(settings.get("callbacks"))
-    return (net_class or type(net))(module=module, **copy.deepcopy(settings))
-
-
-def _without_shape_setters(callbacks: Any) -> Any:
-    """Callbacks but those that would make the module anew."""
-    if not isinstance(callbacks, (list, tuple)):
-        return callbacks
-
-    def sets_shape(entry: Any) -> bool:
-        callback = entry[1] if isinstance(entry, tuple) else entry
-        kind = callback if inspect.isclass(callback) else type(callback)
-        return issubclass(kind, InputShapeSetter)
-
-    return [entry for entry in callbacks if not sets_shape(entry)]
-
-
-class Task:
-    """What the outputs of a net mean: classes by logits, or numbers."""
-
-    def __init__(self, net: Any, is_classes: bool):
-        self.is_classes = is_classes
-        self.is_probability = isinstance(net.criterion_, nn.NLLLoss)
-
-    def logits(self, output: Any) -> Tensor:
-        """Scores that softmax turns into probabilities; regression: the output."""
-        output = output[0] if isinstance(output, tuple) else output
-        if self.is_classes and self.is_probability:
-            return torch.log(output.clamp_min(torch.finfo(output.dtype).eps))
-        return output
-
-    def divergence(self, teacher: Tensor, student: Tensor, T: float = 1.0) -> Tensor:
-        """KL divergence at a temperature, times its square; or mean squared error."""
-        if self.is_classes:
-            return T**2 * F.kl_div(
-                F.log_softmax(student / T, -1), F.log_softmax(teacher / T, -1),
-                reduction="batchmean", log_target=True,
-            )  # fmt: skip
-        return F.mse_loss(student, teacher)
-
-    def check_outputs(self, output: Tensor, y: np.ndarray) -> None:
-        """Raise if a net does not give what y asks for."""
-        n = int(y.max()) + 1 if self.is_classes else y.shape[1]
-        if output.ndim != 2 or (
-            output.shape[1] < n if self.is_classes else output.shape[1] != n
-        ):
-            what = "classes" if self.is_classes else "outputs"
-            msg = (
-                f"the net gives outputs of shape {tuple(output.shape)} for {len(y)} "
-                f"examples, y has {n} {what}: expected ({len(y)}, {n})."
-            )
-            raise ValueError(msg)
-
-    def score(self, output: Tensor, y: np.ndarray) -> float:
-        """Accuracy, or the coefficient of determination."""
-        values = output.detach().cpu().numpy()
-        if self.is_classes:
-            return float(accuracy_score(y, values.argmax(1)))
-        return float(r2_score(y, values))
-
-
-def distilling(net_class: type, teacher: nn.Module, task: Task, weight: float,
-               temperature: float) -> type:  # fmt: skip
-    """A net class whose loss mixes in the divergence from a teacher."""
-
-    class Distilling(net_class):
-        def get_loss(self, y_pred: Any, y_true: Any, X: Any = None,
-                     training: bool = False) -> Tensor:  # fmt: skip
-            loss = super().get_loss(y_pred, y_true, X=X, training=training)
-            if not training:
-                return loss
-            with torch.no_grad():
-                target = task.logits(teacher(X.to(self.device)))
-            soft = task.divergence(target, task.logits(y_pred), temperature)
-            return (1 - weight) * loss + weight * soft
-
-    return Distilling
 
 
 def _writable(X: np.ndarray) -> np.ndarray:
@@ -175,8 +31,7 @@ def _writable(X: np.ndarray) -> np.ndarray:
 
 
 def _is_classifier(self: Any) -> bool:
-    net = self.estimator
-    return is_classifier(net.estimator if isinstance(net, FrozenEstimator) else net)
+    return is_classifier(self._prototype)
 
 
 def _can_classify(self: Any) -> bool:
@@ -186,11 +41,20 @@ def _can_classify(self: Any) -> bool:
 
 
 class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
-    """Shared by all that make a small net from a user's net."""
+    """Shared by all that make a small net from a user's net.
 
-    estimator: Any
+    A subclass names the parameter of which ``estimator_`` will be, and the one that
+    holds what is compressed or taught from.
+    """
+
+    _net_name = "estimator"
+    _source_name = "estimator"
     estimator_: Any
-    base_estimator_: Any
+
+    @property
+    def _prototype(self) -> Any:
+        net = getattr(self, self._net_name)
+        return net.estimator if isinstance(net, FrozenEstimator) else net
 
     def _check_fit_data(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
         """X as float32, and y as the net takes it."""
@@ -201,19 +65,26 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
             ensure_min_samples=2, multi_output=not is_classes, y_numeric=not is_classes,
         )  # fmt: skip
         X = _writable(X)
-        if is_classes:
-            check_classification_targets(y)
-            self._encoder = LabelEncoder().fit(y)
-            self.classes_ = self._encoder.classes_
-            if len(self.classes_) < 2:
-                msg = (
-                    f"{type(self).__name__} needs at least 2 classes in y; it has 1 "
-                    f"class: {self.classes_[0]!r}."
-                )
-                raise ValueError(msg)
-            return X, self._encoder.transform(y).astype(np.int64)
-        self._y_is_flat = y.ndim == 1
-        return X, y.reshape(len(y), -1).astype(np.float32)
+        module = self._ready_module()
+        if not is_classes:
+            self._y_is_flat = y.ndim == 1
+            return X, y.reshape(len(y), -1).astype(np.float32)
+        check_classification_targets(y)
+        n_outputs = (
+            None
+            if module is None
+            else self._count_outputs(module, X, self._source_name)
+        )
+        encoder = LabelEncoder().fit(y)
+        encoder.classes_ = _all_classes(encoder.classes_, n_outputs)
+        self.classes_ = encoder.classes_
+        if len(self.classes_) < 2:
+            msg = (
+                f"{type(self).__name__} needs at least 2 classes in y; it has 1 "
+                f"class: {self.classes_[0]!r}."
+            )
+            raise ValueError(msg)
+        return X, encoder.transform(y).astype(np.int64)
 
     def _check_X(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
@@ -223,32 +94,57 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
             )
         )
 
-    def _fitted_base(self, X: np.ndarray, y: np.ndarray) -> Any:
-        """The user's net: a frozen one as it is, another one trained first."""
-        name = type(self).__name__
-        is_frozen = isinstance(self.estimator, FrozenEstimator)
-        check_device(self.estimator.estimator if is_frozen else self.estimator)
-        if is_frozen:
-            net = self.estimator.estimator
-            if not getattr(net, "initialized_", False):
-                msg = (
-                    f"the {type(net).__name__} inside FrozenEstimator is not fitted "
-                    "(clone takes the weights of a bare net): fit it before freezing."
-                )
-                raise ValueError(msg)
-            return net
-        if getattr(self.estimator, "initialized_", False):
+    def _ready_module(self) -> nn.Module | None:
+        """The module of a net that is not to be trained; None if it is."""
+        source = getattr(self, self._source_name)
+        if isinstance(source, nn.Module):
+            return source
+        if not isinstance(source, FrozenEstimator):
+            return None
+        net = source.estimator
+        if not hasattr(net, "module_"):
             msg = (
-                f"estimator is a fitted {type(self.estimator).__name__}; {name} would "
-                "train it anew. Pass FrozenEstimator(net) to compress it as it is, or "
-                "sklearn.base.clone(net) to train it here."
+                f"the {type(net).__name__} inside FrozenEstimator is not fitted "
+                "(clone takes the weights of a bare net), or holds no module_: give a "
+                "skorch net, and fit it before freezing."
             )
             raise ValueError(msg)
-        net = clone(self.estimator)
+        check_device(net)
+        return net.module_
+
+    def _count_outputs(self, module: nn.Module, X: np.ndarray, what: str) -> int:
+        """Outputs of a network, which is tried on two examples."""
+        name = f"the {what} {type(module).__name__}"
+        device = next((p.device for p in module.parameters()), "cpu")
+        try:
+            with evaluating(module):
+                output = first_output(module(torch.from_numpy(X[:2]).to(device)))
+        except RuntimeError as error:
+            shape = ", ".join(["n", *map(str, X.shape[1:])])
+            msg = f"{name} cannot take X of shape ({shape}): {error}"
+            raise ValueError(msg) from error
+        if output.ndim != 2:
+            msg = f"{name} gives outputs of shape {tuple(output.shape)} for 2 examples."
+            raise ValueError(msg + " Expected (2, n_classes).")
+        return output.shape[1]
+
+    def _untrained(self, name: str, y: np.ndarray) -> Any:
+        """A copy of a net of the user's, which must not be fitted."""
+        net = getattr(self, name)
+        check_device(net)
+        if getattr(net, "initialized_", False):
+            msg = (
+                f"{name} is a fitted {type(net).__name__}; {type(self).__name__} would "
+                "train it anew. Pass sklearn.base.clone(net) for that"
+            )
+            if name == self._source_name:
+                msg += ", or FrozenEstimator(net) to use it as it is"
+            raise ValueError(msg + ".")
+        net = clone(net)
         self._set_outputs(net, y)
         if isinstance(net.module, nn.Module):
             net = rebuild_net(net, copy.deepcopy(net.module))
-        return train_net(net, X, y)
+        return net
 
     def _plain_net(self, module: nn.Module, X: np.ndarray, y: np.ndarray) -> Any:
         """A fitted net of the user's class around a module."""
@@ -333,7 +229,7 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        inner = get_tags(self.estimator)
+        inner = get_tags(getattr(self, self._net_name))
         tags.estimator_type = inner.estimator_type
         tags.classifier_tags = inner.classifier_tags
         tags.regressor_tags = inner.regressor_tags
@@ -341,3 +237,21 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         tags.target_tags.multi_output = not _is_classifier(self)
         tags.non_deterministic = False
         return tags
+
+
+def _all_classes(seen: np.ndarray, n_outputs: int | None) -> np.ndarray:
+    """Classes that the outputs of a network stand for, also those that y lacks.
+
+    As in skorch, output k is the class k, unless y has as many classes as there are
+    outputs: then they are taken in sorted order.
+    """
+    if n_outputs is None or len(seen) == n_outputs:
+        return seen
+    if seen.dtype.kind in "iu" and seen[0] >= 0 and seen[-1] < n_outputs:
+        return np.arange(n_outputs)
+    msg = (
+        f"y has {len(seen)} classes, from {seen[0]} to {seen[-1]}, and the trained "
+        f"net has {n_outputs} outputs. Give as many classes, or number them "
+        f"0 to {n_outputs - 1} as the outputs are."
+    )
+    raise ValueError(msg)

@@ -9,11 +9,18 @@ from typing import Any
 import joblib
 import numpy as np
 import torch
+from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
+from skorch import NeuralNet
 from torch import nn
 
-from sklcomp.compression._base import (
-    Compressor,
+from sklcomp.compression._base import Compressor
+from sklcomp.compression._checkpoint import check_folder, load_state, save_state
+from sklcomp.compression._fitness import Fitness
+from sklcomp.compression._presets import FRONT_SHARES, PAPER, SEARCH
+from sklcomp.compression._pruning import PruningProblem, absolute_budget, pareto_front
+from sklcomp.compression._report import CompressionReport, describe
+from sklcomp.compression._training import (
     Task,
     distilling,
     hold_out,
@@ -21,14 +28,8 @@ from sklcomp.compression._base import (
     torch_session,
     train_net,
 )
-from sklcomp.compression._checkpoint import check_folder, load_state, save_state
-from sklcomp.compression._fitness import Fitness
-from sklcomp.compression._presets import FRONT_SHARES, PAPER, SEARCH
-from sklcomp.compression._pruning import PruningProblem, absolute_budget, pareto_front
-from sklcomp.compression._report import CompressionReport, describe
 from sklcomp.evolution import EvolutionResult, evolve
 from sklcomp.utils._sklearn import (
-    HasMethods,
     Interval,
     IterationReporter,
     StrOptions,
@@ -200,7 +201,7 @@ class EvolutionaryPruner(Compressor):
     """
 
     _parameter_constraints: dict[str, list] = {
-        "estimator": [HasMethods(["fit", "predict"])],
+        "estimator": [NeuralNet, FrozenEstimator],
         "max_params": [Interval(Real, 0, None, closed="neither"), None],
         "max_macs": [Interval(Real, 0, None, closed="neither"), None],
         "preset": [StrOptions({"default", "paper"})],
@@ -326,8 +327,10 @@ class EvolutionaryPruner(Compressor):
         rng = np.random.default_rng(seed)
         with torch_session(seed, self.n_threads):
             train, held = hold_out(y, self.n_fitness_samples, seed)
-            base = self._fitted_base(X[train], y[train])
-            task = Task(base, hasattr(self, "classes_"))
+            base = self._prototype
+            if not isinstance(self.estimator, FrozenEstimator):
+                base = train_net(self._untrained("estimator", y), X[train], y[train])
+            task = Task.of_net(base, hasattr(self, "classes_"))
             problem = PruningProblem(
                 base.module_, torch.from_numpy(X[train]), max_params=self.max_params,
                 max_macs=self.max_macs, importance=self._form("importance"),
@@ -434,8 +437,10 @@ class EvolutionaryPruner(Compressor):
         self.module_ = self.estimator_.module_
         example = score.X[:1]
         self.report_ = CompressionReport(
-            describe(base.module_, example, score.held_out(base.module_)),
-            describe(module, example, score.held_out(module)),
+            *(
+                describe(net, example) | {"score": score.held_out(net)}
+                for net in (base.module_, module)
+            )
         )
 
     def _tuned(

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sklcomp.compression._base import Task
 from sklcomp.compression._pruning import PruningProblem
+from sklcomp.compression._training import Task
 from sklcomp.nn._running import evaluating, use_batch_statistics
 
 

@@ -19,8 +19,8 @@ class CompressionReport:
     before, after : dict of str to float
         "parameters", "MACs" of one example, "bytes" of the saved weights,
         "latency / ms" (median time of a forward on one example, one thread) and
-        "score" on the examples that were held out of the training of the compressed
-        network.
+        "score" on examples that were held out of the training of the compressed
+        network; "training score" where none were.
 
     Examples
     --------
@@ -90,8 +90,9 @@ class CompressionReport:
         return f"<table>{head}{''.join(rows)}</table>"
 
 
-def describe(module: nn.Module, example: Tensor, score: float) -> dict[str, float]:
-    """One side of a report; example holds one example."""
+def describe(module: nn.Module, example: Tensor) -> dict[str, float]:
+    """Sizes of one side of a report; example holds one example."""
+    example = example.to(next(module.parameters()).device)
     file = io.BytesIO()
     torch.save(module.state_dict(), file)
     return {
@@ -99,5 +100,4 @@ def describe(module: nn.Module, example: Tensor, score: float) -> dict[str, floa
         "MACs": count_macs(module, tuple(example.shape[1:])),
         "bytes": file.tell(),
         "latency / ms": 1e3 * measure_latency(module, example).median,
-        "score": float(score),
     }

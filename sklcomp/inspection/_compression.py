@@ -211,12 +211,12 @@ class CompressionDisplay:
         ax.set(xlim=(0, 1.4), xlabel="after / before")
         ax.axvline(1, color="gray", linestyle="--")
         ax.invert_yaxis()
-        if "score" in self.before:
-            ax.set_title(
-                f"score {self.before['score']:.3f} before, "
-                f"{self.after['score']:.3f} after",
-                fontsize="medium",
-            )
+        for row in ("score", "training score"):
+            if row in self.before:
+                ax.set_title(
+                    f"{row} {self.before[row]:.3f} before, {self.after[row]:.3f} after",
+                    fontsize="medium",
+                )
         return self
 
 

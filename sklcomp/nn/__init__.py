@@ -19,17 +19,20 @@ from sklcomp.nn._compensation import collect_covariances
 from sklcomp.nn._cost import count_macs, count_parameters, measure_latency
 from sklcomp.nn._elimination import elimination_order, keep_fraction
 from sklcomp.nn._graph import ChannelGraph
+from sklcomp.nn._losses import LocalityPreservingLoss, kd_loss
 
 __all__ = [
     "ChannelGraph",
     "CifarResNet",
     "CycleGANGenerator",
     "LeNet",
+    "LocalityPreservingLoss",
     "SmallVGG",
     "collect_covariances",
     "count_macs",
     "count_parameters",
     "elimination_order",
+    "kd_loss",
     "keep_fraction",
     "mask_channels",
     "measure_latency",

@@ -11,7 +11,6 @@ from sklearn.base import _fit_context as fit_context
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.externals import _arff as arff
 from sklearn.utils._param_validation import (
-    HasMethods,
     Interval,
     Options,
     StrOptions,
@@ -22,7 +21,6 @@ from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 
 __all__ = [
     "CallbackSupportMixin",
-    "HasMethods",
     "IterationReporter",
     "Interval",
     "Options",

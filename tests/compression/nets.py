@@ -29,6 +29,11 @@ class Dense(nn.Module):
         return self.output(F.relu(self.inner(F.relu(self.hidden(x)))))
 
 
+class SlimDense(Dense):
+    def __init__(self, n_features=2, n_classes=2, width=8, dtype=torch.float32):
+        super().__init__(n_features, n_classes, width, dtype)
+
+
 class DenseRegression(Dense):
     def __init__(self, n_features=2, n_outputs=1, width=24, dtype=torch.float32):
         super().__init__(n_features, n_outputs, width, dtype)

@@ -10,16 +10,18 @@ from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_digits
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, scale
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from skorch import NeuralNetClassifier
+from skorch.callbacks import EarlyStopping
 from skorch.dataset import ValidSplit
 
 from sklcomp.compression import EvolutionaryPruner
-from sklcomp.compression._base import Task, hold_out
 from sklcomp.compression._checkpoint import check_folder, load_state, save_state
+from sklcomp.compression._training import Task, hold_out
 from sklcomp.nn import count_macs, count_parameters
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -269,7 +271,7 @@ def test_probabilities_and_logits_are_the_same_task():
     prob = classifier(Probabilities, criterion=torch.nn.NLLLoss).initialize()
     logit = classifier().initialize()
     z = torch.randn(7, 3)
-    tasks = Task(prob, True), Task(logit, True)
+    tasks = Task.of_net(prob, True), Task.of_net(logit, True)
     back = tasks[0].logits(z.softmax(-1)).softmax(-1)
     torch.testing.assert_close(back, tasks[1].logits(z).softmax(-1))
     # At temperature T the divergence is T^2 times that of softened outputs.
@@ -396,7 +398,7 @@ def test_broken_checkpoint_is_named(digits, trained, tmp_path, content):
         FrozenEstimator(trained), max_params=0.5, checkpoint=tmp_path, warm_start=True,
         **QUICK,
     )  # fmt: skip
-    with pytest.raises(ValueError, match=r"search.npz is no state of a search"):
+    with pytest.raises(ValueError, match=r"search.npz is no state of a fit"):
         pruner.fit(*digits)
 
 
@@ -431,13 +433,35 @@ def test_bad_settings(digits, trained, settings, message):
 
 def test_nets_that_cannot_be_used(digits, trained):
     X, y = digits
-    with pytest.raises(ValueError, match=r"Pass FrozenEstimator\(net\)"):
+    with pytest.raises(ValueError, match=r"is a fitted .*FrozenEstimator\(net\)"):
         EvolutionaryPruner(trained, max_params=0.5).fit(X, y)
     with pytest.raises(ValueError, match="inside FrozenEstimator is not fitted"):
         EvolutionaryPruner(FrozenEstimator(clone(trained)), max_params=0.5).fit(X, y)
     y = np.where(np.arange(len(y)) % 20 == 0, 10, y)
-    with pytest.raises(ValueError, match=r"11 classes: expected \(225, 11\)"):
+    with pytest.raises(ValueError, match="y has 11 classes, .* has 10 outputs"):
         EvolutionaryPruner(FrozenEstimator(trained), max_params=0.5).fit(X, y)
+    with pytest.raises(ValueError, match=r"cannot take X of shape \(n, 63\)"):
+        EvolutionaryPruner(FrozenEstimator(trained), max_params=0.5).fit(X[:, 1:], y)
+    with pytest.raises(ValueError, match="NeuralNet.* Got LogisticRegression"):
+        EvolutionaryPruner(LogisticRegression(), max_params=0.5).fit(X, y)
+
+
+def test_a_fold_without_a_class_keeps_the_classes_of_the_net(digits, trained):
+    X, y = digits
+    rows = y != 4
+    pruner = EvolutionaryPruner(
+        FrozenEstimator(trained), max_params=0.8, finetune=False, **QUICK
+    ).fit(X[rows], y[rows])
+    assert pruner.classes_.tolist() == list(range(10))
+    assert pruner.score(X, y) > 0.9
+
+
+def test_early_stopping_of_the_net_ends_the_training(digits):
+    X, y = digits
+    stop = EarlyStopping(monitor="train_loss", patience=2, threshold=10.0, sink=repr)
+    net = classifier(Residual, max_epochs=9).set_params(callbacks=[stop])
+    pruner = EvolutionaryPruner(net, max_params=0.5, finetune=False, **QUICK)
+    assert len(pruner.fit(X, y).base_estimator_.history) == 3
 
 
 def test_fitting_often_leaves_nothing_behind(digits, trained):

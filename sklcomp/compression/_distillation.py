@@ -1,0 +1,247 @@
+"""What students learn from: a teacher's answers, and nets that listen to them."""
+
+import copy
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from skorch import NeuralNet
+from skorch.dataset import Dataset as SkorchDataset
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from sklcomp.compression._training import StopTraining, Task
+from sklcomp.nn._features import capturing
+
+# Examples that a teacher answers at once, and bytes that its kept answers may take.
+BATCH, CACHE_LIMIT = 256, 2**30
+
+
+class Teacher:
+    """Features and scores of a trained network; of a copy, so that it never changes."""
+
+    def __init__(
+        self, module: nn.Module, layer: str, is_classes: bool, X: Tensor, device: Any
+    ):
+        self.module = copy.deepcopy(module).to(device).eval().requires_grad_(False)
+        self.layer, self.device = layer, device
+        with torch.no_grad():
+            output = self.module(X[:64].to(device))
+        self.task = Task.of_outputs(output, is_classes)
+
+    @torch.no_grad()
+    def __call__(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        with capturing(self.module, self.layer) as seen:
+            output = self.module(X.to(self.device))
+        return seen[0], self.task.logits(output)
+
+    def answer_all(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (n, d) and scores (n, k) of many examples."""
+        answers = [self(batch) for batch in X.split(BATCH)]
+        features, logits = (torch.cat(parts) for parts in zip(*answers, strict=True))
+        return features, logits
+
+    def takes_little_room(self, X: Tensor) -> bool:
+        """Whether the answers to all examples can be kept."""
+        n_bytes = sum(part.nbytes for part in self(X[:2])) * len(X) / 2
+        return n_bytes <= CACHE_LIMIT
+
+
+def may_augment(net: Any) -> bool:
+    """Whether a net may show its module an example in another form each time."""
+    hooks = ("get_dataset", "get_iterator", "train_step", "train_step_single", "infer")
+    settings = net.get_params(deep=False)
+    return (
+        any(getattr(type(net), name) is not getattr(NeuralNet, name) for name in hooks)
+        or net.iterator_train is not DataLoader
+        or net.dataset is not SkorchDataset
+        or "iterator_train__collate_fn" in settings
+    )
+
+
+def rows_of(dataset: Any) -> np.ndarray:
+    """Places of a data set's examples in the one that it was split from."""
+    if isinstance(dataset, Subset):
+        return rows_of(dataset.dataset)[np.asarray(dataset.indices)]
+    return np.arange(len(dataset))
+
+
+class NumberedRows(Dataset):
+    """Examples together with their places."""
+
+    def __init__(self, dataset: Any):
+        self.dataset, self.rows = dataset, rows_of(dataset)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, i: int) -> tuple:
+        return *self.dataset[i], self.rows[i]
+
+
+class RowsKept:
+    """Batches as skorch knows them; the places of their examples go elsewhere."""
+
+    def __init__(self, loader: DataLoader, keep: Callable[[Tensor], None]):
+        self.loader, self.keep = loader, keep
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[list]:
+        for X, y, rows in self.loader:
+            self.keep(rows)
+            yield [X, y]
+
+
+class Lesson:
+    """What is added to a student's loss, and what became of it.
+
+    Parameters
+    ----------
+    teacher : Teacher
+        Who is asked in every step, unless ``answers`` holds what it says of all.
+    embedding : callable
+        Loss of the features (student, teacher).
+    gamma, kd_weight, temperature : float
+        Weight of that loss; weight and temperature of the teacher's scores.
+    clip_grad_norm : float or None
+        Largest norm of all gradients together.
+    layer : str
+        Where the student's features are.
+    after_epoch : callable
+        Called with the net when an epoch is done.
+    """
+
+    def __init__(
+        self, teacher: Teacher, *, embedding: Any, gamma: float, kd_weight: float,
+        temperature: float, clip_grad_norm: float | None, layer: str,
+        after_epoch: Callable[[Any], None],
+    ):  # fmt: skip
+        self.teacher, self.embedding, self.gamma = teacher, embedding, gamma
+        self.kd_weight, self.temperature = kd_weight, temperature
+        self.clip_grad_norm, self.layer = clip_grad_norm, layer
+        self.after_epoch = after_epoch
+        # Known when the student is: what its outputs mean, and what the fit is.
+        self.task, self.key = teacher.task, ""
+        self.answers: tuple[Tensor, Tensor] | None = None
+        self.rows: Any = None
+        self.features: list[Tensor] = []
+        self.valid_rows: np.ndarray | None = None
+        self.history: dict[str, list[float]] = {}
+        self.fault = ""
+        self._sums: dict[str, float] = {}
+        self._best: tuple[float, int, dict] = (math.inf, 0, {})
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether anything of the teacher enters the loss."""
+        return bool(self.gamma or self.kd_weight)
+
+    def keep_rows(self, rows: Tensor) -> None:
+        """Remember which examples the next batch has."""
+        self.rows = rows
+
+    def loss(self, loss: Tensor, output: Any, X: Any) -> Tensor:
+        """The student's loss of a batch with everything that is added to it."""
+        terms = {"task": loss}
+        if self.needs_teacher:
+            features, scores = self._ask(X)
+            if self.gamma:
+                terms["embedding"] = self.embedding(self.features[0], features)
+            if self.kd_weight:
+                student = self.task.logits(output)
+                terms["kd"] = self.task.divergence(scores, student, self.temperature)
+        values = {name: float(term.detach()) for name, term in terms.items()}
+        for name, value in values.items():
+            if not math.isfinite(value):
+                self.fault = f"the {name} loss became {value}"
+                raise StopTraining
+            self._sums[name] = self._sums.get(name, 0.0) + len(X) * value
+        self._sums["n"] = self._sums.get("n", 0.0) + len(X)
+        return self._total(terms)
+
+    def _total(self, terms: dict[str, Any]) -> Any:
+        weights = {"task": 1.0, "embedding": self.gamma, "kd": self.kd_weight}
+        return sum(weights[name] * term for name, term in terms.items())
+
+    def _ask(self, X: Any) -> tuple[Tensor, Tensor]:
+        if self.answers is None:
+            return self.teacher(X)
+        rows = self.rows.to(self.answers[0].device)
+        return self.answers[0][rows], self.answers[1][rows]
+
+    def end_epoch(self, net: Any) -> None:
+        """Record the means of an epoch, and its weights if they are the best so far."""
+        n = self._sums.pop("n")
+        means = {name: value / n for name, value in self._sums.items()}
+        self._sums = {}
+        for name, value in means.items():
+            self.history.setdefault(name, []).append(value)
+        total = self._total(means)
+        if total < self._best[0]:
+            weights = copy.deepcopy(net.module_.state_dict())
+            self._best = (total, len(net.history), weights)
+
+    def recover(self, net: Any) -> None:
+        """Give a net whose loss became infinite the weights of its best epoch."""
+        _, epoch, weights = self._best
+        what = f"{self.fault} in epoch {len(net.history)}"
+        cure = "choose a smaller lr of the student, gamma or kd_weight."
+        if not epoch:
+            msg = f"{what}; {cure}"
+            raise ValueError(msg)
+        warnings.warn(
+            f"{what}; the weights of epoch {epoch} are kept: {cure}",
+            ConvergenceWarning,
+            stacklevel=5,
+        )
+        del net.history[-1:]
+        net.module_.load_state_dict(weights)
+
+
+def listening(net_class: type, lesson: Lesson) -> type:
+    """A net class whose training step has a lesson in it.
+
+    Nothing of it is left in the net once its class is set back.
+    """
+
+    class Listening(net_class):
+        def get_iterator(self, dataset: Any, training: bool = False) -> Any:
+            if not training or lesson.answers is None:
+                return super().get_iterator(dataset, training=training)
+            loader = super().get_iterator(NumberedRows(dataset), training=True)
+            return RowsKept(loader, lesson.keep_rows)
+
+        def infer(self, x: Any, **fit_params: Any) -> Any:
+            if not (self.module_.training and lesson.gamma):
+                return super().infer(x, **fit_params)
+            with capturing(self.module_, lesson.layer) as lesson.features:
+                return super().infer(x, **fit_params)
+
+        def get_loss(self, y_pred: Any, y_true: Any, X: Any = None,
+                     training: bool = False) -> Tensor:  # fmt: skip
+            loss = super().get_loss(y_pred, y_true, X=X, training=training)
+            return lesson.loss(loss, y_pred, X) if training else loss
+
+        def on_grad_computed(self, net: Any, named_parameters: Any = None,
+                             **kwargs: Any) -> None:  # fmt: skip
+            super().on_grad_computed(net, named_parameters=named_parameters, **kwargs)
+            if lesson.clip_grad_norm is not None:
+                parameters = [parameter for _, parameter in named_parameters]
+                nn.utils.clip_grad_norm_(parameters, lesson.clip_grad_norm)
+
+        def notify(self, method_name: str, **kwargs: Any) -> None:
+            if method_name == "on_epoch_end":
+                lesson.end_epoch(self)
+                valid = kwargs["dataset_valid"]
+                lesson.valid_rows = None if valid is None else rows_of(valid)
+            super().notify(method_name, **kwargs)
+            if method_name == "on_epoch_end":
+                lesson.after_epoch(self)
+
+    return Listening

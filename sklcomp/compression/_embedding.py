@@ -1,0 +1,389 @@
+"""Student networks by feature embedding, after Chen et al. (arXiv 1812.06597)."""
+
+import warnings
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import torch
+from sklearn.frozen import FrozenEstimator
+from skorch import NeuralNet
+from torch import nn
+
+from sklcomp.compression._base import Compressor
+from sklcomp.compression._checkpoint import check_folder, load_training, save_training
+from sklcomp.compression._distillation import Lesson, Teacher, listening, may_augment
+from sklcomp.compression._report import CompressionReport, describe
+from sklcomp.compression._resuming import restore_training, training_state
+from sklcomp.compression._training import StopTraining, Task, torch_session, train_net
+from sklcomp.nn import LocalityPreservingLoss
+from sklcomp.nn._features import check_layer
+from sklcomp.utils._sklearn import (
+    Interval,
+    IterationReporter,
+    StrOptions,
+    fit_context,
+    with_callbacks,
+)
+
+# Examples that the report's score is taken of when none were held out.
+N_SCORED = 2000
+
+
+class FeatureEmbeddingDistiller(Compressor):
+    r"""Train a small network to embed examples as a large one does.
+
+    The student learns its task, and to keep as neighbours what are neighbours in the
+    teacher's features:
+
+    .. math::
+        L_{task}(y, s) + \gamma \, \frac{1}{2m} \sum_i \sum_{j \in N(i)}
+        e^{-\|f^t_i - f^t_j\|^2 / \sigma^2} \, \|f^s_i - f^s_j\|^2
+        + w \, T^2 \operatorname{KL}(t / T \,\|\, s / T)
+
+    over batches of m examples with features f and scores t of the teacher and s of the
+    student. Nothing is trained between the two: their layers may have any widths. The
+    last term, the teacher's softened answers, is optional; together they are better
+    than either when labels are few.
+
+    Parameters
+    ----------
+    student : skorch.NeuralNetClassifier or skorch.NeuralNetRegressor
+        Your small net, not fitted; its loss, optimizer, epochs and callbacks are used.
+        If its module has a parameter ``n_classes`` (regression: ``n_outputs``) that is
+        not set, it is set to what is needed.
+    teacher : nn.Module or skorch net
+        A trained module, or a fitted net in ``sklearn.frozen.FrozenEstimator``, is used
+        as it is and never changed. An unfitted net is trained first, on the data of
+        ``fit``.
+    teacher_layer : str, default="penultimate"
+        Name of a part of the teacher's module, whose output is the features, or
+        "penultimate": the input of the Linear that runs last.
+    student_layer : str, default="penultimate"
+        Likewise of the student's.
+    gamma : float, default=0.1
+        Weight of the embedding; 0 leaves it out. Too large a weight lets all features
+        collapse into a point.
+    n_neighbors : int, default=5
+        Neighbours of an example, looked for in its batch. Batches should be about ten
+        times as large.
+    sigma : float or "auto", default="auto"
+        Scale of distances between the teacher's features. "auto" takes it from every
+        batch; see :class:`sklcomp.nn.LocalityPreservingLoss`.
+    kd_weight : float, default=0.0
+        w, weight of the teacher's answers. For regression they are compared by their
+        squared difference.
+    temperature : float, default=4.0
+        T.
+    cache_teacher : bool or "auto", default="auto"
+        Ask the teacher once for every example, instead of in every step. "auto" does so
+        unless your net may show examples in another form each time (its own data set,
+        collate function, iterator or training step), or the answers take more than
+        1 GiB.
+    clip_grad_norm : float or None, default=1.0
+        Largest norm of all gradients of a step together.
+    checkpoint : str or path, default=None
+        Folder in which the state of the training is kept after every epoch.
+    warm_start : bool, default=False
+        Go on from the checkpoint, if there is one of the same fit. A larger
+        ``max_epochs`` is the same fit.
+    n_threads : int, default=1
+        Threads of torch.
+    random_state : int, RandomState instance or None, default=None
+        Same number, same result.
+    verbose : int, default=0
+        1 prints the losses of every epoch.
+
+    Attributes
+    ----------
+    estimator_ : skorch net
+        The fitted student: a plain net of your own class, without teacher or hooks.
+    student_ : skorch net
+        The same.
+    module_ : nn.Module
+        Its module.
+    teacher_ : nn.Module
+        The teacher's module.
+    history_ : dict of str to ndarray of shape (n_epochs,)
+        Means of the losses "task", "embedding" and "kd", without their weights.
+    report_ : CompressionReport
+        The teacher before, the student after; "score" is taken of the examples that
+        the student's ``train_split`` held out, "training score" where it held out none.
+    n_iter_ : int
+        Epochs.
+    classes_ : ndarray of shape (n_classes,)
+        Classes; absent for regression. With a trained teacher all that it knows.
+    n_features_in_ : int
+        Length of the second axis of X.
+    feature_names_in_ : ndarray of str
+        Names of the features, if X had some.
+
+    See Also
+    --------
+    sklcomp.nn.LocalityPreservingLoss : The loss alone, for loops of your own.
+    EvolutionaryPruner : Makes a net small without a student to be designed.
+
+    Notes
+    -----
+    Values of k, sigma and gamma that the paper used are not known; the defaults are
+    ours. A fixed sigma depends on the scale of the teacher's features: a few hundred
+    ReLU features lie so far apart that the often quoted :math:`\sigma = \sqrt 2` makes
+    the loss vanish, which is warned about.
+
+    References
+    ----------
+    .. [1] H. Chen, Y. Wang, C. Xu, C. Xu and D. Tao, "Learning Student Networks via
+       Feature Embedding", IEEE Transactions on Neural Networks and Learning Systems
+       32(1), 2021, arXiv:1812.06597.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skorch import NeuralNetClassifier
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.preprocessing import scale
+    >>> from sklcomp.compression import FeatureEmbeddingDistiller
+    >>> X, y = load_iris(return_X_y=True)
+    >>> def net(width, max_epochs):
+    ...     module = torch.nn.Sequential(
+    ...         torch.nn.Linear(4, width), torch.nn.ReLU(), torch.nn.Linear(width, 3)
+    ...     )
+    ...     return NeuralNetClassifier(
+    ...         module, criterion=torch.nn.CrossEntropyLoss, lr=0.1, batch_size=32,
+    ...         max_epochs=max_epochs, train_split=None, verbose=0,
+    ...     )
+    >>> distiller = FeatureEmbeddingDistiller(
+    ...     net(4, 40), teacher=net(50, 60), kd_weight=1.0, random_state=0
+    ... ).fit(scale(X), y)
+    >>> distiller.report_.ratio("parameters") < 0.1
+    True
+    >>> distiller.score(scale(X), y) > 0.85
+    True
+    """
+
+    teacher_: nn.Module
+    _net_name = "student"
+    _source_name = "teacher"
+
+    _parameter_constraints: dict[str, list] = {
+        "student": [NeuralNet],
+        "teacher": [NeuralNet, FrozenEstimator, nn.Module],
+        "teacher_layer": [str],
+        "student_layer": [str],
+        "gamma": [Interval(Real, 0, None, closed="left")],
+        "n_neighbors": [Interval(Integral, 1, None, closed="left")],
+        "sigma": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
+        "kd_weight": [Interval(Real, 0, None, closed="left")],
+        "temperature": [Interval(Real, 0, None, closed="neither")],
+        "cache_teacher": ["boolean", StrOptions({"auto"})],
+        "clip_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
+        "checkpoint": [str, Path, None],
+        "warm_start": ["boolean"],
+        "n_threads": [Interval(Integral, 1, None, closed="left")],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        student,
+        teacher,
+        *,
+        teacher_layer="penultimate",
+        student_layer="penultimate",
+        gamma=0.1,
+        n_neighbors=5,
+        sigma="auto",
+        kd_weight=0.0,
+        temperature=4.0,
+        cache_teacher="auto",
+        clip_grad_norm=1.0,
+        checkpoint=None,
+        warm_start=False,
+        n_threads=1,
+        random_state=None,
+        verbose=0,
+    ):
+        self.student = student
+        self.teacher = teacher
+        self.teacher_layer = teacher_layer
+        self.student_layer = student_layer
+        self.gamma = gamma
+        self.n_neighbors = n_neighbors
+        self.sigma = sigma
+        self.kd_weight = kd_weight
+        self.temperature = temperature
+        self.cache_teacher = cache_teacher
+        self.clip_grad_norm = clip_grad_norm
+        self.checkpoint = checkpoint
+        self.warm_start = warm_start
+        self.n_threads = n_threads
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @property
+    def student_(self) -> Any:
+        """The fitted student, as ``estimator_``."""
+        return self.estimator_
+
+    @with_callbacks
+    @fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y):
+        """Train the student.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            What both nets take: flat rows, or images (n, channels, height, width).
+            Used as float32.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Classes of any kind, or numbers.
+
+        Returns
+        -------
+        self : FeatureEmbeddingDistiller
+            Fitted.
+        """
+        X, y = self._check_fit_data(X, y)
+        net = self._untrained("student", y)
+        if self.checkpoint is not None:
+            check_folder(self.checkpoint)
+        reporter = IterationReporter(self, X=X, y=y)
+        seed = self._draw_seed()
+        with torch_session(seed, self.n_threads):
+            module = self._ready_module()
+            if module is None:
+                module = train_net(self._untrained("teacher", y), X, y).module_
+            self.teacher_ = module
+            lesson = self._lesson(net, X, y, reporter)
+            net.__class__ = listening(type(net), lesson)
+            train_net(net, X, y, before=lambda: self._begin(net, lesson, X, y, seed))
+            net.__class__ = type(self.student)
+            self._finish(net, lesson, X, y)
+        reporter.finish(lambda: {
+            name: value for name, value in vars(self).items() if name.endswith("_")
+        })  # fmt: skip
+        return self
+
+    def _lesson(
+        self, net: Any, X: np.ndarray, y: np.ndarray, reporter: IterationReporter
+    ) -> Lesson:
+        """What the student is to hear from the teacher."""
+        check_layer(self.teacher_, self.teacher_layer, "teacher_layer")
+        examples = torch.from_numpy(X)
+        teacher = Teacher(
+            self.teacher_, self.teacher_layer, hasattr(self, "classes_"), examples,
+            net.device,
+        )  # fmt: skip
+        features, scores = teacher(examples[: max(net.batch_size, 2)])
+        teacher.task.check_outputs(scores, y, "teacher")
+        embedding = LocalityPreservingLoss(self.n_neighbors, self.sigma)
+        if self.gamma:
+            self._check_graph(net, embedding, features, len(X))
+        lesson = Lesson(
+            teacher, embedding=embedding, gamma=self.gamma, kd_weight=self.kd_weight,
+            temperature=self.temperature, clip_grad_norm=self.clip_grad_norm,
+            layer=self.student_layer,
+            after_epoch=lambda net: self._end_epoch(net, lesson, reporter),
+        )  # fmt: skip
+        is_cached = self.cache_teacher
+        if is_cached == "auto":
+            is_cached = not may_augment(net) and teacher.takes_little_room(examples)
+        if is_cached and lesson.needs_teacher:
+            lesson.answers = teacher.answer_all(examples)
+        return lesson
+
+    def _check_graph(
+        self, net: Any, embedding: LocalityPreservingLoss, features: torch.Tensor,
+        n_rows: int,
+    ) -> None:  # fmt: skip
+        """Warn if the neighbours of a batch say nothing."""
+        if len(features) <= self.n_neighbors < n_rows - 1:
+            warnings.warn(
+                f"batch_size={net.batch_size} of the student leaves no choice of "
+                f"n_neighbors={self.n_neighbors}; choose a batch_size of about "
+                f"{10 * self.n_neighbors}.",
+                stacklevel=4,
+            )
+        if embedding.weigh_neighbors(features)[1].max() < 1e-6:
+            warnings.warn(
+                f"sigma={self.sigma} is so small beside the distances between the "
+                'teacher\'s features that all weights vanish; choose sigma="auto".',
+                stacklevel=4,
+            )
+
+    def _begin(
+        self, net: Any, lesson: Lesson, X: np.ndarray, y: np.ndarray, seed: int
+    ) -> None:
+        """Check an initialised student; take up the work of an earlier fit."""
+        check_layer(net.module_, self.student_layer, "student_layer")
+        n_outputs = self._count_outputs(net.module_, X, "student")
+        wanted, unit = y.shape[-1], "outputs"
+        if hasattr(self, "classes_"):
+            wanted, unit = len(self.classes_), "classes"
+        if n_outputs != wanted:
+            msg = (
+                f"the student has {n_outputs} outputs for {wanted} {unit} of the "
+                f"teacher and y; give its module {wanted}."
+            )
+            raise ValueError(msg)
+        lesson.task = Task.of_net(net, hasattr(self, "classes_"))
+        if self.checkpoint is None:
+            return
+        weights = [
+            [part.numpy(force=True) for part in module.state_dict().values()]
+            for module in (net.module_, lesson.teacher.module)
+        ]
+        lesson.key = joblib.hash([X, y, seed, weights, self._settings(net)])
+        state = load_training(self.checkpoint, lesson.key) if self.warm_start else None
+        if state is not None:
+            restore_training(net, state)
+            lesson.history = state["losses"]
+
+    def _settings(self, net: Any) -> str:
+        """What a checkpoint must agree in."""
+        params = {
+            name: value
+            for owner in (net, self)
+            for name, value in owner.get_params(deep=False).items()
+            if isinstance(value, (bool, int, float, str))
+        }
+        for name in ("max_epochs", "verbose", "checkpoint", "warm_start"):
+            params.pop(name, None)
+        return repr(sorted(params.items()))
+
+    def _end_epoch(self, net: Any, lesson: Lesson, reporter: IterationReporter) -> None:
+        if self.checkpoint is not None:
+            state = training_state(net) | {"losses": lesson.history}
+            save_training(self.checkpoint, state, lesson.key)
+        if self.verbose:
+            losses = (
+                f"{name} {values[-1]:.5g}" for name, values in lesson.history.items()
+            )
+            print(f"epoch {len(net.history)}: {', '.join(losses)}")  # noqa: T201
+        if reporter(len(net.history)):
+            raise StopTraining
+
+    def _finish(self, net: Any, lesson: Lesson, X: np.ndarray, y: np.ndarray) -> None:
+        """Name the results of a training that may have failed late."""
+        if lesson.fault:
+            lesson.recover(net)
+        net.module_.eval()
+        self.estimator_ = net
+        self.module_ = net.module_
+        self.n_iter_ = len(net.history)
+        self.history_ = {
+            name: np.array(values) for name, values in lesson.history.items()
+        }
+        rows, name = lesson.valid_rows, "score"
+        if rows is None:
+            rows, name = np.arange(min(len(X), N_SCORED)), "training score"
+        some, y = torch.from_numpy(X[rows]), y[rows]
+        answers = lesson.task.logits(net.forward(some))
+        self.report_ = CompressionReport(
+            describe(self.teacher_, some[:1])
+            | {name: lesson.task.score(lesson.teacher.answer_all(some)[1], y)},
+            describe(self.module_, some[:1]) | {name: lesson.task.score(answers, y)},
+        )
