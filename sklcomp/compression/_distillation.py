@@ -14,7 +14,7 @@ from skorch.dataset import Dataset as SkorchDataset
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from sklcomp.compression._training import StopTraining, Task
+from sklcomp.compression._training import StopTraining, Task, train_net
 from sklcomp.nn._features import capturing
 
 # Examples that a teacher answers at once, and bytes that its kept answers may take.
@@ -22,11 +22,15 @@ BATCH, CACHE_LIMIT = 256, 2**30
 
 
 class Teacher:
-    """Features and scores of a trained network; of a copy, so that it never changes."""
+    """Features and scores of a trained network; of a copy, so that it never changes.
+
+    Without a layer the features have no columns.
+    """
 
     def __init__(
-        self, module: nn.Module, layer: str, is_classes: bool, X: Tensor, device: Any
-    ):
+        self, module: nn.Module, layer: str | None, is_classes: bool, X: Tensor,
+        device: Any,
+    ):  # fmt: skip
         self.module = copy.deepcopy(module).to(device).eval().requires_grad_(False)
         self.layer, self.device = layer, device
         with torch.no_grad():
@@ -35,6 +39,9 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        if self.layer is None:
+            scores = self.task.logits(self.module(X.to(self.device)))
+            return scores.new_empty(len(X), 0), scores
         with capturing(self.module, self.layer) as seen:
             output = self.module(X.to(self.device))
         return seen[0], self.task.logits(output)
@@ -113,19 +120,22 @@ class Lesson:
         Largest norm of all gradients together.
     layer : str
         Where the student's features are.
-    after_epoch : callable
+    task_weight : float
+        Weight of the student's own loss.
+    after_epoch : callable, default=None
         Called with the net when an epoch is done.
     """
 
     def __init__(
-        self, teacher: Teacher, *, embedding: Any, gamma: float, kd_weight: float,
-        temperature: float, clip_grad_norm: float | None, layer: str,
-        after_epoch: Callable[[Any], None],
+        self, teacher: Teacher, *, embedding: Any = None, gamma: float = 0.0,
+        kd_weight: float, temperature: float, clip_grad_norm: float | None = None,
+        layer: str = "", task_weight: float = 1.0,
+        after_epoch: Callable[[Any], None] | None = None,
     ):  # fmt: skip
         self.teacher, self.embedding, self.gamma = teacher, embedding, gamma
         self.kd_weight, self.temperature = kd_weight, temperature
         self.clip_grad_norm, self.layer = clip_grad_norm, layer
-        self.after_epoch = after_epoch
+        self.task_weight, self.after_epoch = task_weight, after_epoch
         # Known when the student is: what its outputs mean, and what the fit is.
         self.task, self.key = teacher.task, ""
         self.answers: tuple[Tensor, Tensor] | None = None
@@ -141,6 +151,13 @@ class Lesson:
     def needs_teacher(self) -> bool:
         """Whether anything of the teacher enters the loss."""
         return bool(self.gamma or self.kd_weight)
+
+    def ask_once(self, net: Any, X: Tensor, is_cached: Any = "auto") -> None:
+        """Let the teacher answer all examples now, if that may and can be done."""
+        if is_cached == "auto":
+            is_cached = not may_augment(net) and self.teacher.takes_little_room(X)
+        if is_cached and self.needs_teacher:
+            self.answers = self.teacher.answer_all(X)
 
     def keep_rows(self, rows: Tensor) -> None:
         """Remember which examples the next batch has."""
@@ -166,7 +183,9 @@ class Lesson:
         return self._total(terms)
 
     def _total(self, terms: dict[str, Any]) -> Any:
-        weights = {"task": 1.0, "embedding": self.gamma, "kd": self.kd_weight}
+        weights = {
+            "task": self.task_weight, "embedding": self.gamma, "kd": self.kd_weight,
+        }  # fmt: skip
         return sum(weights[name] * term for name, term in terms.items())
 
     def _ask(self, X: Any) -> tuple[Tensor, Tensor]:
@@ -241,7 +260,26 @@ def listening(net_class: type, lesson: Lesson) -> type:
                 valid = kwargs["dataset_valid"]
                 lesson.valid_rows = None if valid is None else rows_of(valid)
             super().notify(method_name, **kwargs)
-            if method_name == "on_epoch_end":
+            if method_name == "on_epoch_end" and lesson.after_epoch is not None:
                 lesson.after_epoch(self)
 
     return Listening
+
+
+def train_with_teacher(
+    net: Any, X: np.ndarray, y: np.ndarray, teacher: nn.Module, task: Task, *,
+    weight: float, temperature: float,
+) -> Any:  # fmt: skip
+    """Train a net by its own loss and, to a share, by a teacher's softened scores."""
+    examples = torch.from_numpy(X)
+    lesson = Lesson(
+        Teacher(teacher, None, task.is_classes, examples, net.device),
+        kd_weight=weight, task_weight=1 - weight, temperature=temperature,
+    )  # fmt: skip
+    lesson.task = task
+    lesson.ask_once(net, examples)
+    net_class = type(net)
+    net.__class__ = listening(net_class, lesson)
+    train_net(net, X, y)
+    net.__class__ = net_class
+    return net

@@ -14,7 +14,7 @@ from torch import nn
 
 from sklcomp.compression._base import Compressor
 from sklcomp.compression._checkpoint import check_folder, load_training, save_training
-from sklcomp.compression._distillation import Lesson, Teacher, listening, may_augment
+from sklcomp.compression._distillation import Lesson, Teacher, listening
 from sklcomp.compression._report import CompressionReport, describe
 from sklcomp.compression._resuming import restore_training, training_state
 from sklcomp.compression._training import StopTraining, Task, torch_session, train_net
@@ -288,11 +288,7 @@ class FeatureEmbeddingDistiller(Compressor):
             layer=self.student_layer,
             after_epoch=lambda net: self._end_epoch(net, lesson, reporter),
         )  # fmt: skip
-        is_cached = self.cache_teacher
-        if is_cached == "auto":
-            is_cached = not may_augment(net) and teacher.takes_little_room(examples)
-        if is_cached and lesson.needs_teacher:
-            lesson.answers = teacher.answer_all(examples)
+        lesson.ask_once(net, examples, self.cache_teacher)
         return lesson
 
     def _check_graph(

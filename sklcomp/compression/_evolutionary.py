@@ -16,13 +16,13 @@ from torch import nn
 
 from sklcomp.compression._base import Compressor
 from sklcomp.compression._checkpoint import check_folder, load_state, save_state
+from sklcomp.compression._distillation import train_with_teacher
 from sklcomp.compression._fitness import Fitness
 from sklcomp.compression._presets import FRONT_SHARES, PAPER, SEARCH
 from sklcomp.compression._pruning import PruningProblem, absolute_budget, pareto_front
 from sklcomp.compression._report import CompressionReport, describe
 from sklcomp.compression._training import (
     Task,
-    distilling,
     hold_out,
     rebuild_net,
     torch_session,
@@ -447,14 +447,14 @@ class EvolutionaryPruner(Compressor):
         self, task: Task, module: nn.Module, X: np.ndarray, y: np.ndarray
     ) -> Any:
         base, weight = self.base_estimator_, self._form("distill_weight")
-        net_class = type(base)
-        if weight:
-            teacher = copy.deepcopy(base.module_).eval()
-            net_class = distilling(net_class, teacher, task, weight, self.temperature)
-        net = rebuild_net(base, copy.deepcopy(module), net_class)
+        net = rebuild_net(base, copy.deepcopy(module))
         if self.finetune_epochs is not None:
             net.set_params(max_epochs=self.finetune_epochs)
-        return train_net(net, X, y)
+        if not weight:
+            return train_net(net, X, y)
+        return train_with_teacher(
+            net, X, y, base.module_, task, weight=weight, temperature=self.temperature
+        )
 
     def at(self, *, max_params: Any = None, max_macs: Any = None) -> Any:
         """Another point of the Pareto front, decoded from the same search.

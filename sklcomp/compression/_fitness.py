@@ -1,5 +1,6 @@
 """How good a cut network is, on examples held out for that."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,10 @@ from torch import Tensor, nn
 from sklcomp.compression._pruning import PruningProblem
 from sklcomp.compression._training import Task
 from sklcomp.nn._running import evaluating, use_batch_statistics
+
+# Examples in a forward: few enough for the caches of a processor, and enough for the
+# statistics of a batch norm.
+BATCH = 125
 
 
 class Fitness:
@@ -83,7 +88,8 @@ class Fitness:
             if is_fresh:
                 use_batch_statistics(module)
             return torch.cat([
-                self.task.logits(module(batch)) for batch in X.split(250)
+                self.task.logits(module(batch))
+                for batch in X.tensor_split(math.ceil(len(X) / BATCH))
             ])  # fmt: skip
 
 

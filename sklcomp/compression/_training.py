@@ -183,21 +183,3 @@ class Task:
 def first_output(output: Any) -> Tensor:
     """What skorch takes for the prediction."""
     return output[0] if isinstance(output, tuple) else output
-
-
-def distilling(net_class: type, teacher: nn.Module, task: Task, weight: float,
-               temperature: float) -> type:  # fmt: skip
-    """A net class whose loss mixes in the divergence from a teacher."""
-
-    class Distilling(net_class):
-        def get_loss(self, y_pred: Any, y_true: Any, X: Any = None,
-                     training: bool = False) -> Tensor:  # fmt: skip
-            loss = super().get_loss(y_pred, y_true, X=X, training=training)
-            if not training:
-                return loss
-            with torch.no_grad():
-                target = task.logits(teacher(X.to(self.device)))
-            soft = task.divergence(target, task.logits(y_pred), temperature)
-            return (1 - weight) * loss + weight * soft
-
-    return Distilling
