@@ -11,31 +11,55 @@ except ModuleNotFoundError as _error:
 from sklcomp.nn._architectures import (
     CifarResNet,
     CycleGANGenerator,
+    HintonNet,
     LeNet,
+    LeNet5,
     SmallVGG,
 )
 from sklcomp.nn._channels import mask_channels, prune_channels, trace_channels
 from sklcomp.nn._compensation import collect_covariances
 from sklcomp.nn._cost import count_macs, count_parameters, measure_latency
+from sklcomp.nn._data_free_losses import (
+    BatchNormStatistics,
+    activation_loss,
+    adversarial_loss,
+    entropy_loss,
+    feature_loss,
+    onehot_loss,
+)
 from sklcomp.nn._elimination import elimination_order, keep_fraction
+from sklcomp.nn._folding import fold_batchnorm
+from sklcomp.nn._generators import DAFLGenerator, DenseGenerator, structured_noise
 from sklcomp.nn._graph import ChannelGraph
 from sklcomp.nn._losses import LocalityPreservingLoss, kd_loss
 
 __all__ = [
+    "BatchNormStatistics",
     "ChannelGraph",
     "CifarResNet",
     "CycleGANGenerator",
+    "DAFLGenerator",
+    "DenseGenerator",
+    "HintonNet",
     "LeNet",
+    "LeNet5",
     "LocalityPreservingLoss",
     "SmallVGG",
+    "activation_loss",
+    "adversarial_loss",
     "collect_covariances",
     "count_macs",
     "count_parameters",
     "elimination_order",
+    "entropy_loss",
+    "feature_loss",
+    "fold_batchnorm",
     "kd_loss",
     "keep_fraction",
     "mask_channels",
     "measure_latency",
+    "onehot_loss",
     "prune_channels",
+    "structured_noise",
     "trace_channels",
 ]

@@ -40,6 +40,96 @@ class LeNet(nn.Module):
         return self.fc2(F.relu(self.fc1(x.flatten(1))))
 
 
+class LeNet5(nn.Module):
+    """LeNet-5 with rectifiers, for images of 32 x 32 pixels: 6-16-120-84 by default.
+
+    Parameters
+    ----------
+    widths : tuple of int, default=(6, 16, 120, 84)
+        Channels of the three convolutions, and units of the hidden layer. The student
+        of data-free learning, LeNet-5-half, has (3, 8, 60, 42).
+    n_classes : int, default=10
+        Number of outputs.
+    n_channels : int, default=1
+        Channels of the images.
+    batch_norm : bool, default=False
+        Whether a norm follows every convolution and the hidden layer.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklcomp.nn import LeNet5, count_parameters
+    >>> count_parameters(LeNet5())
+    61706
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int] = (6, 16, 120, 84),
+        n_classes: int = 10,
+        n_channels: int = 1,
+        batch_norm: bool = False,
+    ):
+        super().__init__()
+        *channels, hidden = widths
+        features: list[nn.Module] = []
+        for outputs in channels:
+            features += [nn.Conv2d(n_channels, outputs, 5)]
+            features += [nn.BatchNorm2d(outputs)] if batch_norm else []
+            features += [nn.ReLU(), nn.MaxPool2d(2)]
+            n_channels = outputs
+        # The third convolution leaves one pixel.
+        self.features = nn.Sequential(*features[:-1])
+        self.classifier = nn.Sequential(
+            nn.Linear(n_channels, hidden),
+            *([nn.BatchNorm1d(hidden)] if batch_norm else []),
+            nn.ReLU(),
+            nn.Linear(hidden, n_classes),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (n, n_classes) of images (n, n_channels, 32, 32)."""
+        return self.classifier(self.features(x).flatten(1))
+
+
+class HintonNet(nn.Module):
+    """Two hidden layers with rectifiers: 1200-1200 by default.
+
+    Parameters
+    ----------
+    widths : sequence of int, default=(1200, 1200)
+        Units of the hidden layers. Its student has (800, 800).
+    n_features : int, default=784
+        Number of inputs.
+    n_classes : int, default=10
+        Number of outputs.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklcomp.nn import HintonNet, count_parameters
+    >>> count_parameters(HintonNet())
+    2395210
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int] = (1200, 1200),
+        n_features: int = 784,
+        n_classes: int = 10,
+    ):
+        super().__init__()
+        layers: list[nn.Module] = []
+        for outputs in widths:
+            layers += [nn.Linear(n_features, outputs), nn.ReLU()]
+            n_features = outputs
+        self.layers = nn.Sequential(*layers, nn.Linear(n_features, n_classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (n, n_classes) of images or vectors with n_features values."""
+        return self.layers(x.flatten(1))
+
+
 class SmallVGG(nn.Module):
     """Six convolutions with batch norm in three stages, and one linear layer.
 
@@ -108,14 +198,16 @@ class _Block(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """The residual network for images of 32 x 32 pixels, in three stages.
+    """The residual network for images of 32 x 32 pixels, in three or more stages.
 
     Parameters
     ----------
-    n_blocks : int, default=3
-        Blocks in a stage: 3 is ResNet-20.
+    n_blocks : int or sequence of int, default=3
+        Blocks in each of three stages, or one number for each stage: 3 is ResNet-20.
+        With a width of 64, (2, 2, 2, 2) is ResNet-18 and (3, 4, 6, 3) ResNet-34.
     width : int, default=16
-        Channels of the first stage; the others have two and four times as many.
+        Channels of the first stage; each of the others has twice as many as the one
+        before.
     shortcut : {"projection", "pad"}, default="projection"
         Where the size changes: a 1 x 1 convolution, or zero channels before and behind.
     n_classes : int, default=10
@@ -133,7 +225,7 @@ class CifarResNet(nn.Module):
 
     def __init__(
         self,
-        n_blocks: int = 3,
+        n_blocks: int | Sequence[int] = 3,
         width: int = 16,
         shortcut: str = "projection",
         n_classes: int = 10,
@@ -143,8 +235,9 @@ class CifarResNet(nn.Module):
         self.conv = nn.Conv2d(n_channels, width, 3, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(width)
         blocks, inputs = [], width
-        for stage in range(3):
-            for k in range(n_blocks):
+        counts = n_blocks if isinstance(n_blocks, Sequence) else (n_blocks,) * 3
+        for stage, count in enumerate(counts):
+            for k in range(count):
                 outputs, stride = width * 2**stage, 2 if stage and not k else 1
                 blocks.append(_Block(inputs, outputs, stride, shortcut))
                 inputs = outputs

@@ -9,8 +9,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sklcomp.nn import (
+    CifarResNet,
     CycleGANGenerator,
+    HintonNet,
     LeNet,
+    LeNet5,
     count_macs,
     count_parameters,
     measure_latency,
@@ -74,6 +77,33 @@ def test_the_papers_generator():
     assert count_parameters(CycleGANGenerator()) * 4 / 2**20 == pytest.approx(
         43.4, abs=0.1
     )
+
+
+def test_the_networks_of_data_free_learning():
+    assert count_parameters(LeNet5()) == 156 + 2416 + 48120 + 10164 + 850
+    assert count_parameters(LeNet5((3, 8, 60, 42))) == 78 + 608 + 12060 + 2562 + 430
+    # Two parameters for each channel of the norms.
+    more = count_parameters(LeNet5(batch_norm=True)) - count_parameters(LeNet5())
+    assert more == 2 * (6 + 16 + 120 + 84)
+    assert count_macs(LeNet5(), (1, 32, 32)) == 117600 + 240000 + 48000 + 10080 + 840
+    assert count_parameters(HintonNet()) == 785 * 1200 + 1201 * 1200 + 12010
+    assert count_parameters(HintonNet((800, 800))) == 785 * 800 + 801 * 800 + 8010
+
+
+def test_residual_networks_of_four_stages():
+    # ResNet-34 and ResNet-18 of the papers: 21 and 11 million, 1.16 G and 557 M.
+    large, small = (CifarResNet(n, 64) for n in ((3, 4, 6, 3), (2, 2, 2, 2)))
+    assert count_parameters(large) == 21_282_122
+    assert count_parameters(small) == 11_173_962
+    assert count_macs(large, (3, 32, 32)) == pytest.approx(1.16e9, rel=0.005)
+    assert count_macs(small, (3, 32, 32)) == pytest.approx(557e6, rel=0.005)
+
+
+def test_a_number_of_blocks_stands_for_three_stages():
+    one, three = CifarResNet(2, 4), CifarResNet((2, 2, 2), 4)
+    three.load_state_dict(one.state_dict())
+    x = torch.ones(2, 3, 8, 8)
+    torch.testing.assert_close(one.eval()(x), three.eval()(x), rtol=0, atol=0)
 
 
 def test_latency_restores_the_threads():
