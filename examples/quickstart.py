@@ -1,9 +1,10 @@
-"""Recover a photograph with 95 % of its pixels missing, learn labels, prune a network.
+"""Recover a photograph with 95 % of its pixels missing, learn labels, shrink networks.
 
 Prints the quality of linear interpolation and of the DCT norm, and draws the picture
 into examples/output/quickstart.png. Then learns attributes of handwritten digits: all
 at once, and one more that arrives later with few annotations. At last a network that
-was trained on such digits is pruned to a tenth of its parameters.
+was trained on such digits is pruned to a tenth of its parameters, and teaches a smaller
+one that sees few labels.
 """
 
 import warnings
@@ -27,7 +28,7 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 import sklcomp
-from sklcomp.compression import EvolutionaryPruner
+from sklcomp.compression import EvolutionaryPruner, FeatureEmbeddingDistiller
 from sklcomp.datasets import (
     load_digit_attributes,
     make_masked_images,
@@ -154,23 +155,45 @@ class DigitNet(nn.Module):
         return self.output(x.flatten(1))
 
 
-def prune_network():
-    """Report of a pruner, and test accuracy before and after."""
+def make_net(max_epochs, **module):
+    """An untrained net for digits."""
+    return NeuralNetClassifier(
+        DigitNet, criterion=nn.CrossEntropyLoss, optimizer=torch.optim.Adam, lr=2e-3,
+        max_epochs=max_epochs, batch_size=64, train_split=None, verbose=0, **module,
+    )  # fmt: skip
+
+
+def train_on_digits():
+    """A trained net, images and digits; the last 497 are left for tests."""
     X, y = load_digits(return_X_y=True)
     X = (X / 16).astype(np.float32)
     torch.manual_seed(0)
-    net = NeuralNetClassifier(
-        DigitNet, criterion=nn.CrossEntropyLoss, optimizer=torch.optim.Adam, lr=2e-3,
-        max_epochs=10, batch_size=64, train_split=None, verbose=0,
-    ).fit(X[:1300], y[:1300])  # fmt: skip
+    return make_net(10).fit(X[:1300], y[:1300]), X, y
+
+
+def prune_network(net, X, y):
+    """Report of a pruner, and test accuracy before and after."""
     pruner = EvolutionaryPruner(
         FrozenEstimator(net), max_params=0.1, finetune_epochs=6, random_state=0
     ).fit(X[:1300], y[:1300])
     return pruner.report_, *(m.score(X[1300:], y[1300:]) for m in (net, pruner))
 
 
+def teach_network(teacher, X, y):
+    """Rows (method, test accuracy) of students that saw 130 labels."""
+    for method, weights in (
+        ("labels alone", {"gamma": 0.0}),
+        ("FeatureEmbeddingDistiller", {"gamma": 0.03, "kd_weight": 1.0}),
+    ):
+        distiller = FeatureEmbeddingDistiller(
+            make_net(100, module__width=6), FrozenEstimator(teacher), random_state=0,
+            **weights,
+        ).fit(X[:130], y[:130])  # fmt: skip
+        yield method, distiller.score(X[1300:], y[1300:])
+
+
 def main():
-    """Hide, recover, compare, draw; then learn labels, and prune a network."""
+    """Hide, recover, compare, draw; then learn labels, and make networks small."""
     print("Compiling the kernels (seconds, the first time only) ...")
     sklcomp.warmup()
     photograph = img_as_float(data.camera())
@@ -206,12 +229,17 @@ def main():
     print(f"{'LinearSVC from scratch':48}AUC {alone:.3f}")
     print(f"{'StreamingLabelClassifier.add_labels':48}AUC {added:.3f}")
 
-    report, before, after = prune_network()
+    net, X, y = train_on_digits()
+    report, before, after = prune_network(net, X, y)
     print("\nA network for digits, pruned to a tenth of its parameters\n")
     print(f"{'':32}{'before':>10}{'after':>10}")
     for row in ("parameters", "MACs", "bytes"):
         print(f"{row:32}{report.before[row]:10,}{report.after[row]:10,}")
     print(f"{'accuracy on other digits':32}{before:10.3f}{after:10.3f}")
+
+    print("\nA network of a sixteenth of its parameters, taught with 130 labels\n")
+    for method, accuracy in teach_network(net, X, y):
+        print(f"{method:46}{accuracy:6.3f}")
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ PUBLIC_NAMES = {
     "sklcomp.evolution": {"EvolutionResult", "evolve"},
     "sklcomp.inspection": {
         "CompressionDisplay",
+        "DistillationDisplay",
         "EvolutionDisplay",
         "LabelStreamDisplay",
         "RecoveryDisplay",

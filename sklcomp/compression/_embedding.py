@@ -383,3 +383,29 @@ class FeatureEmbeddingDistiller(Compressor):
             | {name: lesson.task.score(lesson.teacher.answer_all(some)[1], y)},
             describe(self.module_, some[:1]) | {name: lesson.task.score(answers, y)},
         )
+
+    def embed(self, X):
+        """Features of both networks, by which they can be compared.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            What both nets take.
+
+        Returns
+        -------
+        teacher_features : ndarray of float32, shape (n_samples, n_teacher_features)
+            Those of ``teacher_layer``, flattened.
+        student_features : ndarray of float32, shape (n_samples, n_student_features)
+            Those of ``student_layer``.
+        """
+        some = torch.from_numpy(self._check_X(X))
+        return tuple(
+            Teacher(module, layer, hasattr(self, "classes_"), some, "cpu")
+            .answer_all(some)[0]
+            .numpy()
+            for module, layer in (
+                (self.teacher_, self.teacher_layer),
+                (self.module_, self.student_layer),
+            )
+        )

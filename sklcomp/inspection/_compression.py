@@ -203,11 +203,10 @@ class CompressionDisplay:
         rows = [row for row in SAVED if row in self.before]
         shares = [self.after[row] / self.before[row] for row in rows]
         bars = ax.barh(rows, shares, color="#4393c3")
-        ax.bar_label(
-            bars,
-            [f"{self.after[row]:,.4g} of {self.before[row]:,.4g}" for row in rows],
-            padding=3, fontsize="small",
-        )  # fmt: skip
+        sizes = [
+            f"{_shown(self.after[row])} of {_shown(self.before[row])}" for row in rows
+        ]
+        ax.bar_label(bars, sizes, padding=3, fontsize="small")
         ax.set(xlim=(0, 1.4), xlabel="after / before")
         ax.axvline(1, color="gray", linestyle="--")
         ax.invert_yaxis()
@@ -218,6 +217,10 @@ class CompressionDisplay:
                     fontsize="medium",
                 )
         return self
+
+
+def _shown(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
 
 
 def _draw_widths(ax: Any, widths: dict[str, tuple[int, int]]) -> None:

@@ -1,0 +1,82 @@
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_iris
+from sklearn.decomposition import PCA
+from sklearn.exceptions import NotFittedError
+from sklearn.manifold import trustworthiness
+from sklearn.preprocessing import scale
+from skorch import NeuralNetClassifier
+
+from sklcomp.compression import FeatureEmbeddingDistiller
+from sklcomp.inspection import DistillationDisplay
+
+X, y = load_iris(return_X_y=True)
+X = scale(X)
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+def net(width):
+    module = torch.nn.Sequential(
+        torch.nn.Linear(4, width), torch.nn.Tanh(), torch.nn.Linear(width, 3)
+    )
+    return NeuralNetClassifier(
+        module, criterion=torch.nn.CrossEntropyLoss, max_epochs=3, batch_size=30,
+        train_split=None, verbose=0,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def distiller():
+    return FeatureEmbeddingDistiller(net(3), net(8), random_state=0).fit(X, y)
+
+
+def test_features_are_those_of_the_penultimate_layers(distiller):
+    teacher, student = distiller.embed(X)
+    for module, features in (
+        (distiller.teacher_, teacher), (distiller.module_, student),
+    ):  # fmt: skip
+        with torch.no_grad():
+            expected = torch.tanh(module[0](torch.from_numpy(X.astype(np.float32))))
+        np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_losses_and_points_are_drawn_as_they_are(distiller):
+    display = DistillationDisplay.from_estimator(distiller, X, y)
+    lines = {line.get_label(): line.get_ydata() for line in display.ax_[0].lines}
+    assert lines.keys() == distiller.history_.keys()
+    for name, values in lines.items():
+        np.testing.assert_array_equal(values, distiller.history_[name])
+    for ax, features in zip(display.ax_[1:], distiller.embed(X), strict=True):
+        points = np.asarray(ax.collections[0].get_offsets())
+        np.testing.assert_allclose(points, PCA(2).fit_transform(features), atol=1e-5)
+        np.testing.assert_array_equal(ax.collections[0].get_array(), y)
+    trust = trustworthiness(*distiller.embed(X), n_neighbors=5)
+    assert f"{trust:.3f}" in display.ax_[2].get_title()
+
+
+def test_one_feature_is_a_line(distiller):
+    narrow = FeatureEmbeddingDistiller(net(1), net(8), random_state=0).fit(X, y)
+    display = DistillationDisplay.from_estimator(narrow, X)
+    points = np.asarray(display.ax_[2].collections[0].get_offsets())
+    np.testing.assert_array_equal(points[:, 1], 0)
+    np.testing.assert_allclose(points[:, 0], narrow.embed(X)[1].ravel())
+
+
+def test_draws_into_a_figure(distiller):
+    figure = plt.figure()
+    display = DistillationDisplay.from_estimator(distiller, X, figure=figure)
+    assert display.figure_ is figure
+
+
+def test_not_fitted():
+    with pytest.raises(NotFittedError):
+        DistillationDisplay.from_estimator(
+            FeatureEmbeddingDistiller(net(3), net(8)), X
+        )  # fmt: skip
