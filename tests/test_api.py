@@ -33,6 +33,7 @@ PUBLIC_NAMES = {
     },
     "sklcomp.compression": {
         "CompressionReport",
+        "DataFreeDistiller",
         "EvolutionaryPruner",
         "FeatureEmbeddingDistiller",
     },

@@ -24,6 +24,13 @@ from nets import SlimDense, classifier
 
 # Small constructor arguments by class name, where the defaults are slow.
 INIT_PARAMS = {
+    "DataFreeDistiller": {
+        "student": classifier(SlimDense, module__dtype=torch.float64),
+        "teacher": classifier(module__dtype=torch.float64),
+        "n_iterations": 3,
+        "student_steps": 2,
+        "random_state": 0,
+    },
     # Predictions in float32 depend on the place in a batch, in the seventh digit.
     "EvolutionaryPruner": {
         "estimator": classifier(module__dtype=torch.float64),

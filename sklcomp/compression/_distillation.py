@@ -31,20 +31,28 @@ class Teacher:
         self, module: nn.Module, layer: str | None, is_classes: bool, X: Tensor,
         device: Any,
     ):  # fmt: skip
-        self.module = copy.deepcopy(module).to(device).eval().requires_grad_(False)
+        # A scripted module copies its weights by operations that are recorded.
+        with torch.no_grad():
+            self.module = copy.deepcopy(module).to(device).eval()
+        self.module.requires_grad_(False)
         self.layer, self.device = layer, device
         with torch.no_grad():
             output = self.module(X[:64].to(device))
         self.task = Task.of_outputs(output, is_classes)
 
-    @torch.no_grad()
-    def __call__(self, X: Tensor) -> tuple[Tensor, Tensor]:
+    def answer(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (n, d) and scores (n, k), through which gradients go."""
+        X = X.to(self.device)
         if self.layer is None:
-            scores = self.task.logits(self.module(X.to(self.device)))
+            scores = self.task.logits(self.module(X))
             return scores.new_empty(len(X), 0), scores
         with capturing(self.module, self.layer) as seen:
-            output = self.module(X.to(self.device))
+            output = self.module(X)
         return seen[0], self.task.logits(output)
+
+    @torch.no_grad()
+    def __call__(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        return self.answer(X)
 
     def answer_all(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Features (n, d) and scores (n, k) of many examples."""

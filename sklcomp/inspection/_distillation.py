@@ -10,31 +10,36 @@ from sklearn.utils.validation import check_is_fitted
 
 
 class DistillationDisplay:
-    """How a student learned, and the features of teacher and student side by side.
+    """How a student learned, and from what.
 
-    One panel with the losses of every epoch, and one for each network with its
-    features of some examples, brought to a plane. It is recommended to make a display
-    with :meth:`from_estimator`.
+    One panel with the losses. With data, one more for each network with its features of
+    some examples, brought to a plane; without data, one with the examples that were
+    made, a row for each class. It is recommended to make a display with
+    :meth:`from_estimator`.
 
     Parameters
     ----------
     history : dict of str to ndarray of shape (n_epochs,)
         Name of a loss -> its means.
-    embeddings : dict of str to ndarray of shape (n_samples, 2)
+    embeddings : dict of str to ndarray of shape (n_samples, 2), default=None
         Title of a panel -> points.
     labels : array-like of shape (n_samples,), default=None
         Classes, or numbers, that colour the points.
+    images : dict of object to ndarray of shape (n_images, height, width[, channels]), \
+            default=None
+        Class -> images with values in [0, 1].
 
     Attributes
     ----------
     figure_ : matplotlib.figure.Figure
         The figure.
     ax_ : ndarray of matplotlib.axes.Axes
-        Losses first, then the embeddings.
+        Losses first, then the embeddings or the images.
 
     See Also
     --------
-    sklcomp.compression.FeatureEmbeddingDistiller : The estimator that it is made for.
+    sklcomp.compression.FeatureEmbeddingDistiller : Learns from data.
+    sklcomp.compression.DataFreeDistiller : Learns without.
     CompressionDisplay : What was saved.
 
     Examples
@@ -50,26 +55,28 @@ class DistillationDisplay:
     """
 
     def __init__(
-        self, *, history: dict[str, np.ndarray], embeddings: dict[str, np.ndarray],
-        labels: Any = None,
+        self, *, history: dict[str, np.ndarray],
+        embeddings: dict[str, np.ndarray] | None = None, labels: Any = None,
+        images: dict[Any, np.ndarray] | None = None,
     ) -> None:  # fmt: skip
         self.history = history
         self.embeddings = embeddings
         self.labels = labels
+        self.images = images
 
     @classmethod
     def from_estimator(
-        cls, estimator: Any, X: Any, y: Any = None, *, reducer: Any = None,
-        n_neighbors: int = 5, figure: Any = None,
+        cls, estimator: Any, X: Any = None, y: Any = None, *, reducer: Any = None,
+        n_neighbors: int = 5, n_images: int = 8, figure: Any = None,
     ) -> "DistillationDisplay":  # fmt: skip
         """Draw what a fitted distiller learned.
 
         Parameters
         ----------
-        estimator : FeatureEmbeddingDistiller
-            Fitted.
-        X : array-like of shape (n_samples, ...)
-            Examples, best some that it was not trained on.
+        estimator : FeatureEmbeddingDistiller or DataFreeDistiller
+            Fitted. The latter makes images itself; of vectors only losses are drawn.
+        X : array-like of shape (n_samples, ...), default=None
+            For the former: examples, best some that it was not trained on.
         y : array-like of shape (n_samples,), default=None
             Colours.
         reducer : transformer, default=None
@@ -80,6 +87,9 @@ class DistillationDisplay:
             Neighbours of the :func:`sklearn.manifold.trustworthiness` in the student's
             title: 1 if the neighbours in its features, all of them and not the two
             that are drawn, are neighbours in the teacher's.
+        n_images : int, default=8
+            Generated images of each class, as many as there are among two hundred for
+            each class.
         figure : matplotlib figure, default=None
             Where to draw; None makes a new one.
 
@@ -89,6 +99,9 @@ class DistillationDisplay:
             With ``figure_`` and ``ax_``.
         """
         check_is_fitted(estimator)
+        if hasattr(estimator, "sample"):
+            images = _sorted_images(estimator, n_images)
+            return cls(history=estimator.history_, images=images).plot(figure=figure)
         teacher, student = estimator.embed(X)
         trust = trustworthiness(teacher, student, n_neighbors=n_neighbors)
         reducer = PCA(2) if reducer is None else reducer
@@ -118,31 +131,72 @@ class DistillationDisplay:
         """
         import matplotlib.pyplot as plt
 
-        n = 1 + len(self.embeddings)
+        embeddings = self.embeddings or {}
+        n = 1 + len(embeddings) + bool(self.images)
         if figure is None:
             figure = plt.figure(figsize=(4 * n, 3.6), layout="constrained")
         self.figure_ = figure
         self.ax_ = np.atleast_1d(figure.subplots(1, n))
+        self._draw_losses(self.ax_[0])
+        for ax, (title, points) in zip(self.ax_[1:], embeddings.items(), strict=False):
+            self._draw_points(ax, points)
+            ax.set(title=title, xticks=[], yticks=[])
+        if self.images:
+            _draw_images(self.ax_[-1], self.images)
+        return self
+
+    def _draw_losses(self, ax: Any) -> None:
         for name, values in self.history.items():
-            epochs = np.arange(1, len(values) + 1)
-            self.ax_[0].plot(epochs, values, marker=".", label=name)
-        self.ax_[0].set(title="losses", xlabel="epoch", yscale="log")
-        self.ax_[0].legend()
-        n_points = max(map(len, self.embeddings.values()), default=0)
-        labels = np.zeros(n_points) if self.labels is None else self.labels
+            if values.ndim == 1:
+                steps = np.arange(1, len(values) + 1)
+                ax.plot(
+                    steps, values, marker="." if len(values) < 50 else "", label=name
+                )
+        lowest = min(np.min(v) for v in self.history.values())
+        scale = "log" if lowest > 0 else "symlog"
+        ax.set(title="losses", xlabel="epoch", yscale=scale)
+        ax.legend()
+
+    def _draw_points(self, ax: Any, points: np.ndarray) -> None:
+        labels = np.zeros(len(points)) if self.labels is None else self.labels
         classes, colors = np.unique(labels, return_inverse=True)
         are_few = self.labels is not None and len(classes) <= 10
-        for ax, (title, points) in zip(
-            self.ax_[1:], self.embeddings.items(), strict=True
-        ):
-            dots = ax.scatter(
-                *points.T, c=colors, s=8, cmap="tab10" if are_few else "viridis"
-            )
-            ax.set(title=title, xticks=[], yticks=[])
-        if are_few and self.embeddings:
+        dots = ax.scatter(
+            *points.T, c=colors, s=8, cmap="tab10" if are_few else "viridis"
+        )
+        if are_few and not self.figure_.legends:
             handles, _ = dots.legend_elements(num=None)
-            figure.legend(handles, list(classes), loc="outside right center")
-        return self
+            self.figure_.legend(handles, list(classes), loc="outside right center")
+
+
+def _sorted_images(estimator: Any, n_images: int) -> dict[Any, np.ndarray] | None:
+    """Class -> examples that the estimator makes, in [0, 1]; None of vectors."""
+    classes = estimator.classes_
+    X, y = estimator.sample(200 * len(classes), random_state=0)
+    if X.ndim != 4 or X.shape[1] not in (1, 3):
+        return None
+    low, high = X.min(axis=(0, 2, 3)), X.max(axis=(0, 2, 3))
+    if estimator.input_range is not None:
+        low, high = (np.asarray(side, float) for side in estimator.input_range)
+    shown = (np.moveaxis(X, 1, -1) - low) / (high - low)
+    shown = shown[..., 0] if X.shape[1] == 1 else shown
+    return {label: shown[y == label][:n_images] for label in classes}
+
+
+def _draw_images(ax: Any, images: dict[Any, np.ndarray]) -> None:
+    """A row for each class, as one picture; what is missing stays white."""
+    rows = [row for row in images.values() if len(row)]
+    n_columns = max(map(len, images.values()))
+    height, width, *channels = rows[0].shape[1:]
+    step, across = height + 1, width + 1
+    picture = np.ones((len(images) * step, n_columns * across, *channels))
+    for i, row in enumerate(images.values()):
+        for j, image in enumerate(row):
+            top, left = i * step, j * across
+            picture[top : top + height, left : left + width] = image
+    ax.imshow(picture, cmap="gray", vmin=0, vmax=1)
+    ax.set(title="generated", xticks=[])
+    ax.set_yticks(step * np.arange(len(images)) + height / 2, list(images))
 
 
 def _reduced(reducer: Any, features: np.ndarray) -> np.ndarray:

@@ -29,9 +29,10 @@ from sklcomp.nn._data_free_losses import (
 )
 from sklcomp.nn._elimination import elimination_order, keep_fraction
 from sklcomp.nn._folding import fold_batchnorm
-from sklcomp.nn._generators import DAFLGenerator, DenseGenerator, structured_noise
+from sklcomp.nn._generators import DAFLGenerator, DenseGenerator
 from sklcomp.nn._graph import ChannelGraph
 from sklcomp.nn._losses import LocalityPreservingLoss, kd_loss
+from sklcomp.nn._noise import structured_noise
 
 __all__ = [
     "BatchNormStatistics",

@@ -181,3 +181,54 @@ def _swap_channels(weight: Tensor, groups: int | None) -> Tensor:
     if groups is None:
         return weight
     return weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+
+
+class _Normalized(nn.Sequential):
+    """A layer with a batch norm behind it, which is to be absorbed again."""
+
+
+def insert_batch_norms(module: nn.Module, example_input: Any) -> nn.Module:
+    """A copy with a new batch norm behind every layer that can absorb it again.
+
+    Layers without a bias, that run several times or not at all, or are followed by a
+    batch norm already, keep as they are, and so does the last one that runs. It is a
+    help in training: :func:`absorb_batch_norms` gives back a network like the original.
+    """
+    module = copy.deepcopy(module)
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    with _watching(module) as (made, read):
+        _run(module, example_input)
+    for part, mode in modes.items():
+        part.training = mode
+    n_reads = Counter(part for part, _ in read)
+    followed = {id(x) for part, x in read if isinstance(part, BatchNorm)}
+    chosen = {
+        layer: output
+        for layer, output in list(made.values())[:-1]
+        if n_reads[layer] == 1
+        and id(output) not in followed
+        and getattr(layer, "bias", None) is not None
+        and layer._parameters.get("weight") is not None
+        and output.ndim == layer.weight.ndim
+    }
+    norms = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
+    for part in list(module.modules()):
+        for name, child in part._modules.items():
+            if child in chosen:
+                output = chosen[child]
+                norm = norms[output.ndim](output.shape[1]).to(output)
+                part._modules[name] = _Normalized(child, norm)
+    return module
+
+
+def absorb_batch_norms(module: nn.Module) -> nn.Module:
+    """A copy in which what :func:`insert_batch_norms` put in is part of the layers."""
+    module = copy.deepcopy(module)
+    for part in list(module.modules()):
+        for name, child in part._modules.items():
+            if isinstance(child, _Normalized):
+                layer, norm = child
+                _absorb(layer, norm)
+                part._modules[name] = layer
+    return module

@@ -1,9 +1,8 @@
-"""Images that nobody has taken: networks that make them, and noise with shapes."""
+"""Networks that make examples, and what is done with these."""
 
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -306,88 +305,6 @@ def moment_penalty(images: Tensor, mean: Values = 0.0, std: Values = 1.0) -> Ten
     is_per_channel = max(shift.numel(), scale.numel()) > 1
     rows = x.transpose(0, 1).flatten(1) if is_per_channel else x.flatten()
     return (rows.mean(-1).square() + (rows.std(-1, correction=0) - 1).square()).mean()
-
-
-def structured_noise(
-    n: int,
-    image_shape: Sequence[int],
-    input_range: tuple[Values, Values] | None,
-    generator: torch.Generator,
-) -> Tensor:
-    """Random blobs: smooth noise, cut at a threshold.
-
-    Every image is a grid of normal noise, of a random coarseness, brought to its full
-    size by bicubic interpolation and then to two levels, with a random threshold and a
-    random softness of the edges. Labelled by a teacher they are a strong rival of
-    images that a network has made.
-
-    Parameters
-    ----------
-    n : int
-        Number of images.
-    image_shape : tuple of int
-        Channels, height and width. With one entry, a number of features, between which
-        nothing is smooth, the noise is normal, and clipped to the range.
-    input_range : tuple of two values or None
-        Least and greatest value, each a number or one for each channel. None stands for
-        (-2, 2) in images, and for no limits in vectors.
-    generator : torch.Generator
-        Source of the noise. Its device is that of the result.
-
-    Returns
-    -------
-    images : Tensor of shape (n, *image_shape)
-        Within the range.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sklcomp.nn import structured_noise
-    >>> generator = torch.Generator().manual_seed(0)
-    >>> images = structured_noise(3, (1, 28, 28), (0, 1), generator)
-    >>> images.shape, bool(((images >= 0) & (images <= 1)).all())
-    (torch.Size([3, 1, 28, 28]), True)
-    """
-    n_channels, *size = image_shape
-    device = generator.device
-    if not size and input_range is None:
-        return torch.randn(n, n_channels, generator=generator, device=device)
-    low, high = (
-        _spread(values, (n_channels, *[1] * len(size)), "input_range").to(device)
-        for values in input_range or (-2.0, 2.0)
-    )
-    if not size:
-        noise = torch.randn(n, n_channels, generator=generator, device=device)
-        # Four standard deviations fill the range.
-        level = (noise / 4 + 0.5).clamp_(0, 1)
-    else:
-        level = _draw_blobs(n, n_channels, size, generator)
-    return torch.lerp(low, high, level)
-
-
-# Cells along the side of an image.
-_COARSENESS = (2, 3, 4, 6, 8, 12)
-
-
-def _draw_blobs(
-    n: int, n_channels: int, size: Sequence[int], generator: torch.Generator
-) -> Tensor:
-    """Images (n, n_channels, *size) with values in [0, 1]."""
-    draw: dict[str, Any] = {"generator": generator, "device": generator.device}
-    grids = [k for k in _COARSENESS if 2 * k <= max(size)] or [1]
-    choice = torch.randint(len(grids), (n,), **draw)
-    smooth = torch.empty(n, n_channels, *size, device=generator.device)
-    for index, k in enumerate(grids):
-        rows = (choice == index).nonzero().flatten()
-        if len(rows):
-            cells = [min(k, side) for side in size]
-            coarse = torch.randn(len(rows), n_channels, *cells, **draw)
-            smooth[rows] = F.interpolate(coarse, size, mode="bicubic")
-    threshold, softness = torch.rand(2, n, 1, 1, 1, **draw)
-    threshold = 2 * threshold - 1
-    # Edges from sharp to as wide as the blobs.
-    softness = 0.03 * 20**softness
-    return torch.sigmoid_((smooth - threshold) / softness)
 
 
 def random_affine(

@@ -9,7 +9,7 @@ from sklearn.manifold import trustworthiness
 from sklearn.preprocessing import scale
 from skorch import NeuralNetClassifier
 
-from sklcomp.compression import FeatureEmbeddingDistiller
+from sklcomp.compression import DataFreeDistiller, FeatureEmbeddingDistiller
 from sklcomp.inspection import DistillationDisplay
 
 X, y = load_iris(return_X_y=True)
@@ -80,3 +80,39 @@ def test_not_fitted():
         DistillationDisplay.from_estimator(
             FeatureEmbeddingDistiller(net(3), net(8)), X
         )  # fmt: skip
+
+
+def digit_net(width):
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(1, width, 3), torch.nn.Flatten(), torch.nn.Linear(36 * width, 3)
+    )
+
+
+def test_generated_images_stand_in_the_row_of_their_class():
+    torch.manual_seed(0)
+    distiller = DataFreeDistiller(
+        NeuralNetClassifier(digit_net(2), criterion=torch.nn.CrossEntropyLoss),
+        digit_net(4), input_shape=(1, 8, 8), input_range=(0, 2), input_mean=1.0,
+        input_std=0.5, classes=["a", "b", "c"], n_iterations=2, student_steps=1,
+        random_state=0,
+    ).fit()  # fmt: skip
+    display = DistillationDisplay.from_estimator(distiller, n_images=5)
+    losses, pictures = display.ax_
+    labels = {line.get_label() for line in losses.lines}
+    assert labels == distiller.history_.keys() - {"classes"}
+    assert [text.get_text() for text in pictures.get_yticklabels()] == ["a", "b", "c"]
+    X, y = distiller.sample(600, random_state=0)
+    drawn = pictures.images[0].get_array()
+    for row, label in enumerate("abc"):
+        for column, image in enumerate(X[y == label][:5, 0]):
+            part = drawn[9 * row : 9 * row + 8, 9 * column : 9 * column + 8]
+            np.testing.assert_allclose(part, image / 2, rtol=1e-6)
+
+
+def test_of_vectors_only_losses_are_drawn():
+    torch.manual_seed(0)
+    distiller = DataFreeDistiller(
+        net(3), net(5).initialize().module_, input_shape=(4,), n_iterations=2,
+        random_state=0,
+    ).fit()  # fmt: skip
+    assert len(DistillationDisplay.from_estimator(distiller).ax_) == 1

@@ -7,7 +7,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrizations
 
-from sklcomp.nn import CifarResNet, LeNet5, SmallVGG, fold_batchnorm
+from sklcomp.nn import CifarResNet, LeNet, LeNet5, SmallVGG, fold_batchnorm
+from sklcomp.nn._folding import absorb_batch_norms, insert_batch_norms
 
 
 def experienced(net, x):
@@ -228,3 +229,24 @@ def test_example_may_be_arguments():
         folded = fold_batchnorm(net, example)
         assert count_norms(folded) == 0
         torch.testing.assert_close(folded(x, 3.0), net(x, 3.0), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("module", [LeNet(), LeNet5(), SmallVGG(4), CifarResNet(1, 4)])
+def test_inserted_norms_can_be_absorbed(module):
+    shape = {LeNet: (1, 28, 28), LeNet5: (1, 32, 32)}.get(type(module), (3, 32, 32))
+    X = torch.randn(40, *shape)
+    normed = insert_batch_norms(module, X[:2])
+    with_bias = [
+        part
+        for part in module.modules()
+        if isinstance(part, (nn.Conv2d, nn.Linear)) and part.bias is not None
+    ]
+    # All that have a bias, but the last.
+    n_inserted = count_norms(normed) - count_norms(module)
+    assert n_inserted == len(with_bias) - 1
+    normed.train()(X)
+    absorbed = absorb_batch_norms(normed.eval())
+    with torch.no_grad():
+        torch.testing.assert_close(absorbed(X), normed(X), rtol=1e-3, atol=1e-4)
+        assert not torch.allclose(absorbed(X), module.eval()(X))
+    assert absorbed.state_dict().keys() == module.state_dict().keys()

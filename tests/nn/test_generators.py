@@ -12,6 +12,7 @@ from sklcomp.nn import (
     structured_noise,
 )
 from sklcomp.nn._generators import moment_penalty, random_affine
+from sklcomp.nn._noise import _distance_to_curve
 
 
 def seeded(seed=0):
@@ -308,3 +309,41 @@ def test_changes_are_as_large_as_they_say(strength, size):
         extreme = np.abs(values).max() / (strength * limit)
         assert 0.97 < extreme < 1 + 1e-6, name
         assert abs(values.mean()) < 0.1 * strength * limit, name
+
+
+@pytest.mark.parametrize("kind", ["lines", "strokes"])
+@pytest.mark.parametrize("size", [(32, 32), (8, 8), (20, 33), (1, 1)])
+def test_ink_is_on_a_ground_of_the_least_value(kind, size):
+    images = structured_noise(300, (1, *size), (-1, 3), seeded(), (kind,))
+    assert images.min() >= -1
+    assert images.max() <= 3
+    if min(size) > 8:
+        # Most of a picture is ground, and every picture has some ink.
+        assert (images.flatten(1).median(1).values < -0.9).double().mean() > 0.8
+        assert (images.flatten(1).amax(1) > 1).double().mean() > 0.8
+
+
+def test_kinds_share_the_images():
+    kinds = ("strokes", "blobs")
+    both = structured_noise(7, (1, 9, 9), (0, 1), seeded(), kinds)
+    strokes = structured_noise(4, (1, 9, 9), (0, 1), seeded(), kinds[:1])
+    torch.testing.assert_close(both[:4], strokes)
+    for wrong in ((), ("blobs", "dots")):
+        with pytest.raises(ValueError, match="choose some of blobs, lines, strokes"):
+            structured_noise(2, (1, 9, 9), (0, 1), seeded(), wrong)
+
+
+def test_strokes_are_curves_of_even_width():
+    """Ink near the curve is full, and none is where the curve is far."""
+    distance = _distance_to_curve(50, (32, 32), seeded())
+    # A curve is as long as it is dense: no pixel on it is far from a point.
+    steps = [(distance - distance.roll(1, axis)).abs()[:, 1:, 1:] for axis in (1, 2)]
+    # Distances to a set change by no more than the way that one goes.
+    assert all((step <= 1 + 1e-4).all() for step in steps)
+    assert (distance.flatten(1).amin(1) < 1).all()
+
+
+def test_colours_are_random():
+    images = structured_noise(60, (3, 16, 16), (0, 1), seeded(), ("lines",))
+    corners = images[:, :, 0, 0]
+    assert corners.std(0).min() > 0.2

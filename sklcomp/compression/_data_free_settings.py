@@ -1,0 +1,145 @@
+"""The values of a training without data: of a preset, and what fits the networks."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sklcomp.compression._presets import SYNTHESIS
+from sklcomp.compression._synthesis import Inputs
+from sklcomp.nn import BatchNormStatistics
+from sklcomp.nn._features import PENULTIMATE, capturing, check_layer
+from sklcomp.nn._running import evaluating, has_batch_norm
+
+
+def resolve_settings(
+    params: dict[str, Any], teacher: nn.Module, inputs: Inputs, n_classes: int
+) -> dict[str, Any]:
+    """Values of the preset, and in their place those that are given."""
+    preset = params["preset"]
+    if preset == "auto":
+        preset = "fast-bn" if has_batch_norm(teacher) else "fast"
+    settings = {"preset": preset} | SYNTHESIS[preset]
+    if inputs.limits is None or params["generator"] is not None:
+        settings["head"] = "batchnorm"
+    if params["conditional"] is False and preset.startswith("fast"):
+        # Without classes to make, something else must ask for all of them.
+        settings["entropy_weight"] = 5.0
+    given = {name: params[name] for name in settings if params.get(name) is not None}
+    settings |= given | {"preset": preset}
+    if params["synthesis"] == "structured_noise":
+        settings["noise_share"] = 1.0
+    if settings["bn_weight"] and not BatchNormStatistics(teacher).n_layers:
+        warnings.warn(
+            f"bn_weight={settings['bn_weight']} compares with the statistics of batch "
+            f"norms, and the {type(teacher).__name__} has none: it is left out.",
+            stacklevel=4,
+        )
+        settings["bn_weight"] = 0.0
+    least = 4 * n_classes
+    if settings["entropy_weight"] and settings["generator_batch_size"] < least:
+        warnings.warn(
+            f"generator_batch_size={settings['generator_batch_size']} is too small to "
+            f"hold all of {n_classes} classes, which entropy_weight asks for; choose "
+            f"{least} or more.",
+            stacklevel=4,
+        )
+    if settings["head"] == "range" and not inputs.has_possible_moments:
+        warnings.warn(
+            f"values between {inputs.limits[0]} and {inputs.limits[1]} cannot have "  # type: ignore[index]
+            f"input_mean={inputs.mean} and input_std={inputs.std}, so these are left "
+            "out; give those of the teacher's training data.",
+            stacklevel=4,
+        )
+    return settings
+
+
+def check_inputs(params: dict[str, Any], X: np.ndarray | None) -> Inputs:
+    """Shape and range of an example, as far as they are told."""
+    shape = params["input_shape"]
+    if shape is None:
+        if X is None:
+            msg = (
+                "input_shape=None: without X, give the shape of one example, "
+                "(channels, height, width) or (n_features,)."
+            )
+            raise ValueError(msg)
+        shape = X.shape[1:]
+    shape = tuple(int(side) for side in shape)
+    if len(shape) not in (1, 3) or min(shape) < 1:
+        msg = f"input_shape={shape}: give (channels, height, width) or (n_features,)."
+        raise ValueError(msg)
+    if X is not None and X[0].size != np.prod(shape):
+        msg = (
+            f"input_shape={shape} has {np.prod(shape)} values, the rows of X have "
+            f"{X[0].size}: give the shape of one row."
+        )
+        raise ValueError(msg)
+    limits = params["input_range"]
+    if limits is not None:
+        if (
+            len(limits) != 2
+            or not (np.asarray(limits[0]) < np.asarray(limits[1])).all()
+        ):
+            msg = f"input_range={limits}: give two values, the smaller one first."
+            raise ValueError(msg)
+        limits = tuple(np.asarray(side, float).tolist() for side in limits)
+    mean, std = (
+        np.asarray(params[name], float).tolist() for name in ("input_mean", "input_std")
+    )
+    return Inputs(shape, limits, mean, std)
+
+
+def find_layer(module: nn.Module, layer: str, X: Tensor) -> str | None:
+    """The layer whose output is the features; None if a module shows none."""
+    if layer != PENULTIMATE:
+        check_layer(module, layer, "feature_layer")
+        return layer
+    with evaluating(module), capturing(module, layer) as seen:
+        module(X)
+    return layer if seen else None
+
+
+def drop_features(settings: dict[str, Any], what: str, names: tuple[str, ...]) -> None:
+    """Without features, losses of them are left out."""
+    lost = [name for name in names if settings[name]]
+    if lost:
+        warnings.warn(
+            f"the {what} shows no features, having no Linear that can be seen: "
+            f"{' and '.join(lost)} are left out.",
+            stacklevel=4,
+        )
+    settings |= dict.fromkeys(names, 0.0)
+
+
+def check_gradients(module: nn.Module, X: Tensor) -> None:
+    """Raise ValueError if no gradients reach the input of a teacher."""
+    X = X.clone().requires_grad_()
+    with torch.enable_grad():
+        output = module(X)
+        gradient = None
+        if output.requires_grad:
+            (gradient,) = torch.autograd.grad(output.sum(), X, allow_unused=True)
+    if gradient is None:
+        msg = (
+            f"no gradients come through the teacher {type(module).__name__}, by which "
+            'a generator could learn; choose synthesis="structured_noise".'
+        )
+        raise ValueError(msg)
+
+
+def warn_of_collapse(counts: np.ndarray, classes: np.ndarray) -> None:
+    """Warn if late batches hold hardly any examples of a class."""
+    n_iter, n_classes = counts.shape
+    late = counts[-max(10, n_iter // 4) :].sum(axis=0)
+    rare = late < late.sum() / (5 * n_classes)
+    if n_iter >= 10 and rare.any():
+        shown = ", ".join(map(str, classes[rare][:10]))
+        warnings.warn(
+            f"the teacher sees hardly any of the classes {shown} in the generated "
+            "examples, so the student will not know them; raise entropy_weight or "
+            "n_iterations, or lower generator_lr.",
+            stacklevel=4,
+        )

@@ -1,0 +1,179 @@
+"""A student trained on examples that are made while it learns."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from sklcomp.compression._distillation import Teacher
+from sklcomp.compression._synthesis import GeneratorSource, NoiseSource, ReplayBank
+from sklcomp.compression._training import Task
+from sklcomp.nn import feature_loss, kd_loss
+from sklcomp.nn._features import PENULTIMATE, capturing
+from sklcomp.nn._folding import absorb_batch_norms, insert_batch_norms
+from sklcomp.nn._generators import random_affine
+
+# Steps in which the learning rate rises, and the share of it that is left at the end.
+N_WARM_UP, LEAST_RATE = 50, 0.01
+
+
+class DataFreeTraining:
+    """Steps of a source of examples, and of a student that learns from them.
+
+    Parameters
+    ----------
+    student : nn.Module
+        Trained in place; a copy with batch norms is trained in its stead if the
+        settings say so.
+    task : Task
+        What the student's outputs mean.
+    teacher : Teacher
+        Who labels the examples.
+    source : GeneratorSource or NoiseSource
+        Who makes them.
+    noise : NoiseSource or None
+        From where a share of every batch comes.
+    settings : dict
+        Values of the preset and of the user.
+    rng : torch.Generator
+        Source of randomness.
+    """
+
+    def __init__(
+        self, student: nn.Module, task: Task, teacher: Teacher,
+        source: GeneratorSource | NoiseSource, noise: NoiseSource | None,
+        settings: dict[str, Any], rng: torch.Generator,
+    ):  # fmt: skip
+        self.task, self.teacher = task, teacher
+        self.source, self.noise = source, noise
+        self.settings, self.rng = settings, rng
+        self.bank = ReplayBank(settings["replay_size"], rng)
+        self.student = student
+        if settings["student_batchnorm"]:
+            example = source.sample(2)
+            self.student = insert_batch_norms(student, example)
+        self.student.train()
+        self.average = None
+        if settings["averaging"]:
+            self.average = AveragedModel(self.student, use_buffers=True)
+        self.optimizer = OPTIMIZERS[settings["student_optimizer"]](
+            self.student.parameters(), settings["student_lr"]
+        )
+        self.n_iter = 0
+        self.n_steps = settings["n_iterations"] * settings["student_steps"]
+
+    def step(self) -> tuple[dict[str, float], Tensor]:
+        """One of the source and some of the student.
+
+        Returns
+        -------
+        losses : dict of str to float
+            Of the source, and means of the student's.
+        classes : Tensor of int64 of shape (batch,)
+            What the teacher sees in the new examples.
+        """
+        images, losses = self.source.step(self.student)
+        self.bank.add(images)
+        with torch.no_grad():
+            classes = self.teacher.answer(images)[1].argmax(1)
+        n = self.settings["student_steps"]
+        for k in range(n):
+            if not all(map(math.isfinite, losses.values())):
+                break
+            for name, value in self._learn(self.n_iter * n + k).items():
+                losses[name] = losses.get(name, 0.0) + value / n
+        self.n_iter += 1
+        return losses, classes
+
+    def _learn(self, step: int) -> dict[str, float]:
+        """One step of the student."""
+        settings = self.settings
+        n_noise = 0
+        if self.noise is not None:
+            n_noise = round(settings["noise_share"] * settings["batch_size"])
+        images = self.bank.draw(settings["batch_size"] - n_noise)
+        if n_noise and self.noise is not None:
+            images = torch.cat([images, self.noise.draw(n_noise)])
+        if settings["augmentation"] and images.ndim == 4:
+            images = random_affine(images, settings["augmentation"], self.rng)
+        features, scores = self.teacher(images)
+        if settings["feature_weight"]:
+            with capturing(self.student, PENULTIMATE) as seen:
+                output = self.student(images)
+        else:
+            output = self.student(images)
+        terms = {"kd": kd_loss(self.task.logits(output), scores,
+                               settings["temperature"])}  # fmt: skip
+        loss = terms["kd"]
+        if settings["feature_weight"]:
+            terms["feature"] = feature_loss(seen[0], features)
+            loss = loss + settings["feature_weight"] * terms["feature"]
+        values = {name: float(term.detach()) for name, term in terms.items()}
+        if not all(map(math.isfinite, values.values())):
+            return values
+        share = SCHEDULES[settings["schedule"]](step, self.n_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = share * settings["student_lr"]
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        if self.average is not None:
+            # The first weights are not worth remembering.
+            decay = min(settings["averaging"], (1 + step) / (10 + step))
+            self.average.multi_avg_fn = get_ema_multi_avg_fn(decay)
+            self.average.update_parameters(self.student)
+        return values
+
+    def finish(self) -> nn.Module:
+        """The student that was learned, without what only the training needed."""
+        module: Any = self.student if self.average is None else self.average.module
+        return absorb_batch_norms(module).eval()
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next steps depend on."""
+        return {
+            "n_iter": self.n_iter,
+            "student": self.student.state_dict(),
+            "average": {} if self.average is None else self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "torch_generator": torch.get_rng_state(),
+            "generator_state": self.rng.get_state(),
+            **self.source.state(),
+            **self.bank.state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up an earlier state."""
+        self.n_iter = state["n_iter"]
+        self.student.load_state_dict(state["student"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.source.restore(state)
+        self.bank.restore(state)
+        torch.set_rng_state(state["torch_generator"])
+        self.rng.set_state(state["generator_state"])
+
+
+def _adam(parameters: Any, lr: float) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, lr)
+
+
+def _sgd(parameters: Any, lr: float) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr, momentum=0.9, weight_decay=5e-4)
+
+
+def _cosine(step: int, n_steps: int) -> float:
+    warm_up = min((step + 1) / min(N_WARM_UP, n_steps), 1.0)
+    cosine = (1 + math.cos(math.pi * step / n_steps)) / 2
+    return warm_up * (LEAST_RATE + (1 - LEAST_RATE) * cosine)
+
+
+def _steps(step: int, n_steps: int) -> float:
+    return 0.1 ** ((step >= 0.4 * n_steps) + (step >= 0.8 * n_steps))
+
+
+OPTIMIZERS = {"adam": _adam, "sgd": _sgd}
+SCHEDULES = {"constant": lambda step, n_steps: 1.0, "cosine": _cosine, "steps": _steps}
