@@ -3,8 +3,8 @@
 Prints the quality of linear interpolation and of the DCT norm, and draws the picture
 into examples/output/quickstart.png. Then learns attributes of handwritten digits: all
 at once, and one more that arrives later with few annotations. At last a network that
-was trained on such digits is pruned to a tenth of its parameters, and teaches a smaller
-one that sees few labels.
+was trained on such digits is pruned to a tenth of its parameters, and teaches smaller
+ones: one that sees few labels, and one that sees no data at all.
 """
 
 import warnings
@@ -28,7 +28,11 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 import sklcomp
-from sklcomp.compression import EvolutionaryPruner, FeatureEmbeddingDistiller
+from sklcomp.compression import (
+    DataFreeDistiller,
+    EvolutionaryPruner,
+    FeatureEmbeddingDistiller,
+)
 from sklcomp.datasets import (
     load_digit_attributes,
     make_masked_images,
@@ -192,6 +196,17 @@ def teach_network(teacher, X, y):
         yield method, distiller.score(X[1300:], y[1300:])
 
 
+def teach_without_data(teacher, X, y):
+    """Test accuracy of a student that has seen no digit."""
+    # A table of pixels: mean and deviation of each are all that is told.
+    mean, std = X[:1300].mean(axis=0), X[:1300].std(axis=0) + 0.01
+    distiller = DataFreeDistiller(
+        make_net(1, module__width=6), FrozenEstimator(teacher), input_shape=(64,),
+        input_mean=mean, input_std=std, random_state=0,
+    ).fit()  # fmt: skip
+    return distiller.score(X[1300:], y[1300:])
+
+
 def main():
     """Hide, recover, compare, draw; then learn labels, and make networks small."""
     print("Compiling the kernels (seconds, the first time only) ...")
@@ -240,6 +255,8 @@ def main():
     print("\nA network of a sixteenth of its parameters, taught with 130 labels\n")
     for method, accuracy in teach_network(net, X, y):
         print(f"{method:46}{accuracy:6.3f}")
+    accuracy = teach_without_data(net, X, y)
+    print(f"{'DataFreeDistiller, with no data at all':46}{accuracy:6.3f}")
 
 
 if __name__ == "__main__":

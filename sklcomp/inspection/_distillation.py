@@ -154,7 +154,8 @@ class DistillationDisplay:
                 )
         lowest = min(np.min(v) for v in self.history.values())
         scale = "log" if lowest > 0 else "symlog"
-        ax.set(title="losses", xlabel="epoch", yscale=scale)
+        step = "epoch" if self.embeddings else "iteration"
+        ax.set(title="losses", xlabel=step, yscale=scale)
         ax.legend()
 
     def _draw_points(self, ax: Any, points: np.ndarray) -> None:
@@ -184,12 +185,12 @@ def _sorted_images(estimator: Any, n_images: int) -> dict[Any, np.ndarray] | Non
 
 
 def _draw_images(ax: Any, images: dict[Any, np.ndarray]) -> None:
-    """A row for each class, as one picture; what is missing stays white."""
+    """A row for each class, as one picture; what is missing stays grey."""
     rows = [row for row in images.values() if len(row)]
     n_columns = max(map(len, images.values()))
     height, width, *channels = rows[0].shape[1:]
     step, across = height + 1, width + 1
-    picture = np.ones((len(images) * step, n_columns * across, *channels))
+    picture = np.full((len(images) * step, n_columns * across, *channels), 0.6)
     for i, row in enumerate(images.values()):
         for j, image in enumerate(row):
             top, left = i * step, j * across
