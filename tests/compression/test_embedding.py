@@ -477,7 +477,7 @@ def test_late_infinite_loss_keeps_the_best_epoch(digits, trained):
     with pytest.warns(ConvergenceWarning, match="the task loss became inf in epoch 4"):
         fitted = distiller(trained, student=Exploding(**settings)).fit(X, y)
     best = 1 + int(
-        np.argmin(fitted.history_["task"] + 0.1 * fitted.history_["embedding"])
+        np.argmin(fitted.history_["task"] + 0.03 * fitted.history_["embedding"])
     )
     net = student(max_epochs=best)
     want = distiller(trained, student=net).fit(X, y)
