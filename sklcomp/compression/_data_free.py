@@ -2,7 +2,6 @@
 
 import math
 import warnings
-from collections import defaultdict
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,12 @@ from sklcomp.compression._data_free_training import DataFreeTraining
 from sklcomp.compression._distillation import Teacher
 from sklcomp.compression._presets import SYNTHESIS
 from sklcomp.compression._report import CompressionReport, describe
-from sklcomp.compression._synthesis import GeneratorSource, Inputs, NoiseSource
+from sklcomp.compression._synthesis import (
+    GeneratorSource,
+    Inputs,
+    NoiseSource,
+    draw_judges,
+)
 from sklcomp.compression._training import (
     Task,
     check_device,
@@ -51,9 +55,8 @@ from sklcomp.utils._sklearn import (
     with_callbacks,
 )
 
-# Examples that a teacher is tried on, checkpoints of a fit, generators of a score and
-# their steps.
-N_PROBES, N_CHECKPOINTS, N_JUDGES, N_JUDGE_STEPS = 64, 20, 3, 60
+# Examples that a teacher is tried on, and checkpoints of a fit.
+N_PROBES, N_CHECKPOINTS = 64, 20
 
 
 class DataFreeDistiller(Compressor):
@@ -82,11 +85,10 @@ class DataFreeDistiller(Compressor):
         A trained module, or a fitted net in ``sklearn.frozen.FrozenEstimator``, is used
         as it is, and the data given to ``fit`` are not looked at. An unfitted net is
         first trained on them. Gradients go through it, and it never changes.
-    preset : {"auto", "fast", "fast-bn", "paper-mnist", "paper-cifar10", \
-            "paper-cifar100"}, default="auto"
+    preset : str, default="auto"
         Values of everything below that is None. "auto" is "fast-bn" if the teacher has
-        batch norms, else "fast"; the others are the published settings, made for hours
-        of a GPU.
+        batch norms, else "fast"; "paper-mnist", "paper-cifar10" and "paper-cifar100"
+        are the published settings, made for hours of a GPU.
     input_shape : tuple of int, default=None
         (channels, height, width), or (n_features,), of one example. None takes it from
         X.
@@ -191,10 +193,10 @@ class DataFreeDistiller(Compressor):
         The generator, as it was in the end.
     params_ : dict
         All values used, those of the preset and yours.
-    history_ : dict of str to ndarray of shape (n_iter_,)
+    history_ : dict of str to ndarray of shape (n_iterations,)
         Losses of the generator by name, those of the student ("kd", "feature"), and
-        "classes" of shape (n_iter_, n_classes): how many new examples the teacher put
-        into each class.
+        "classes" of shape (n_iterations, n_classes): how many new examples the teacher
+        put into each class.
     report_ : CompressionReport
         Sizes and speed of the teacher (before) and the student (after).
     classes_ : ndarray of shape (n_classes,)
@@ -537,39 +539,30 @@ class DataFreeDistiller(Compressor):
         inputs: Inputs,
     ) -> dict[str, list]:  # fmt: skip
         """All iterations that are left, with what was recorded."""
-        history: dict[str, list] = defaultdict(list)
         key, every = "", max(1, self.params_["n_iterations"] // N_CHECKPOINTS)
         if self.checkpoint is not None:
-            weights = [
-                [part.numpy(force=True) for part in module.state_dict().values()]
-                for module in (training.student, training.teacher.module)
-            ]
-            key = joblib.hash([weights, seed, inputs, self.synthesis, self.params_])
+            key = joblib.hash([
+                training.weights(), seed, inputs, self.synthesis, self.params_
+            ])  # fmt: skip
             state = load_training(self.checkpoint, key) if self.warm_start else None
             if state is not None:
                 training.restore(state)
-                history |= state["history"]
         while training.n_iter < self.params_["n_iterations"]:
             try:
-                losses, classes = training.step()
+                losses = training.step()
             except (MemoryError, torch.OutOfMemoryError) as error:
                 msg = "out of memory; choose a smaller batch_size, generator_batch_size"
                 raise MemoryError(f"{msg} or replay_size.") from error
             if self._has_failed(losses, training.n_iter):
                 break
-            for name, value in losses.items():
-                history[name].append(value)
-            counts = torch.bincount(classes, minlength=len(self.classes_))
-            history["classes"].append(counts.tolist())
             if self.checkpoint is not None and not training.n_iter % every:
-                state = training.state() | {"history": dict(history)}
-                save_training(self.checkpoint, state, key)
+                save_training(self.checkpoint, training.state(), key)
             if self.verbose and not training.n_iter % int(self.verbose):
                 shown = ", ".join(f"{k} {v:.4g}" for k, v in losses.items())
                 print(f"iteration {training.n_iter}: {shown}")  # noqa: T201
             if reporter(training.n_iter):
                 break
-        return history
+        return training.history
 
     def _has_failed(self, losses: dict[str, float], n_iter: int) -> bool:
         """Whether a loss is not finite; the weights are those before it then."""
@@ -621,7 +614,7 @@ class DataFreeDistiller(Compressor):
 
         Returns
         -------
-        X : ndarray of float32, shape (n, *input_shape)
+        X : ndarray of float32, shape (n, ...)
             Examples of the generator as it was in the end, or structured noise.
         y : ndarray of shape (n,)
             What the teacher takes them for.
@@ -670,24 +663,10 @@ class DataFreeDistiller(Compressor):
             Minus the divergence at temperature 4; at most 0.
         """
         check_is_fitted(self)
-        settings = SYNTHESIS["fast"] | {
-            "conditional": False, "onehot_weight": 1.0, "entropy_weight": 5.0,
-            "activation_weight": 0.1 if self._teacher.layer else 0.0,
-            "adversarial_weight": 0.0, "reinit_every": 0,
-            "head": "batchnorm" if self._inputs.limits is None else "range",
-        }  # fmt: skip
         seed = _as_seed(random_state)
-        images = []
         with torch_session(seed, self.n_threads):
             rng = torch.Generator(self.device).manual_seed(seed)
-            for _ in range(N_JUDGES):
-                judge = GeneratorSource(
-                    self._teacher, self._inputs, len(self.classes_), settings, rng
-                )
-                for _ in range(N_JUDGE_STEPS):
-                    judge.step(self.module_)
-                images.append(judge.sample(-(-n // N_JUDGES)))
-            X = torch.cat(images)
+            X = draw_judges(self._teacher, self._inputs, len(self.classes_), n, rng)
             student = self._task.logits(self.estimator_.forward(X.cpu()))
             scores = self._teacher.answer_all(X)[1]
         return -float(kd_loss(student.cpu(), scores.cpu(), 4.0))

@@ -1,10 +1,12 @@
 """A student trained on examples that are made while it learns."""
 
 import math
+from collections import defaultdict
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sklcomp.compression._distillation import Teacher
@@ -62,22 +64,20 @@ class DataFreeTraining:
             self.student.parameters(), settings["student_lr"]
         )
         self.n_iter = 0
+        self.history: dict[str, list] = defaultdict(list)
         self.n_steps = settings["n_iterations"] * settings["student_steps"]
 
-    def step(self) -> tuple[dict[str, float], Tensor]:
+    def step(self) -> dict[str, float]:
         """One of the source and some of the student.
 
         Returns
         -------
         losses : dict of str to float
-            Of the source, and means of the student's.
-        classes : Tensor of int64 of shape (batch,)
-            What the teacher sees in the new examples.
+            Of the source, and means of the student's. They go into the history if all
+            are finite; else the weights are those before the loss.
         """
         images, losses = self.source.step(self.student)
         self.bank.add(images)
-        with torch.no_grad():
-            classes = self.teacher.answer(images)[1].argmax(1)
         n = self.settings["student_steps"]
         for k in range(n):
             if not all(map(math.isfinite, losses.values())):
@@ -85,7 +85,13 @@ class DataFreeTraining:
             for name, value in self._learn(self.n_iter * n + k).items():
                 losses[name] = losses.get(name, 0.0) + value / n
         self.n_iter += 1
-        return losses, classes
+        if all(map(math.isfinite, losses.values())):
+            for name, value in losses.items():
+                self.history[name].append(value)
+            scores = self.teacher(images)[1]
+            counts = torch.bincount(scores.argmax(1), minlength=scores.shape[1])
+            self.history["classes"].append(counts.tolist())
+        return losses
 
     def _learn(self, step: int) -> dict[str, float]:
         """One step of the student."""
@@ -131,10 +137,18 @@ class DataFreeTraining:
         module: Any = self.student if self.average is None else self.average.module
         return absorb_batch_norms(module).eval()
 
+    def weights(self) -> list[list[np.ndarray]]:
+        """Those of the student and of the teacher, by which fits are told apart."""
+        return [
+            [part.numpy(force=True) for part in module.state_dict().values()]
+            for module in (self.student, self.teacher.module)
+        ]
+
     def state(self) -> dict[str, Any]:
         """Everything that the next steps depend on."""
         return {
             "n_iter": self.n_iter,
+            "history": dict(self.history),
             "student": self.student.state_dict(),
             "average": {} if self.average is None else self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -147,6 +161,7 @@ class DataFreeTraining:
     def restore(self, state: dict[str, Any]) -> None:
         """Take up an earlier state."""
         self.n_iter = state["n_iter"]
+        self.history |= state["history"]
         self.student.load_state_dict(state["student"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sklcomp.compression._distillation import Teacher
+from sklcomp.compression._presets import SYNTHESIS
 from sklcomp.nn import (
     BatchNormStatistics,
     DAFLGenerator,
@@ -27,6 +28,8 @@ from sklcomp.nn._generators import moment_penalty
 Values = Any  # a number, or one for each channel
 # Shapes that are kept where no number of examples is given.
 N_KEPT = 20_000
+# Generators that judge a student, and steps of each.
+N_JUDGES, N_JUDGE_STEPS = 3, 60
 
 
 @dataclass(frozen=True)
@@ -324,3 +327,21 @@ class ReplayBank:
         if self.size:
             self.images = kept.new_empty(self.size, *kept.shape[1:])
             self.images[: len(kept)] = kept
+
+
+def draw_judges(
+    teacher: Teacher, inputs: Inputs, n_classes: int, n: int, rng: torch.Generator
+) -> Tensor:
+    """Examples of new generators that learned the published losses, a third each."""
+    settings = SYNTHESIS["fast"] | {
+        "conditional": False, "onehot_weight": 1.0, "entropy_weight": 5.0,
+        "activation_weight": 0.1 if teacher.layer else 0.0, "adversarial_weight": 0.0,
+        "reinit_every": 0, "head": "batchnorm" if inputs.limits is None else "range",
+    }  # fmt: skip
+    images = []
+    for _ in range(N_JUDGES):
+        judge = GeneratorSource(teacher, inputs, n_classes, settings, rng)
+        for _ in range(N_JUDGE_STEPS):
+            judge.step(teacher.module)
+        images.append(judge.sample(-(-n // N_JUDGES)))
+    return torch.cat(images)

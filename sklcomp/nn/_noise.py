@@ -53,7 +53,7 @@ def structured_noise(
 
     Returns
     -------
-    images : Tensor of shape (n, *image_shape)
+    images : Tensor of shape (n, ...)
         Within the range.
 
     Raises

@@ -19,8 +19,9 @@ from torch import nn
 
 from sklcomp.compression import DataFreeDistiller
 from sklcomp.compression._data_free_training import SCHEDULES
+from sklcomp.compression._distillation import Teacher
 from sklcomp.compression._presets import SYNTHESIS
-from sklcomp.compression._synthesis import Inputs, ReplayBank
+from sklcomp.compression._synthesis import Inputs, NoiseSource, ReplayBank
 from sklcomp.nn import count_parameters
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -533,6 +534,28 @@ def test_bank_keeps_the_latest():
     latest.add(torch.zeros(2, 1))
     latest.add(torch.ones(3, 1))
     np.testing.assert_array_equal(latest.draw(9), np.ones((3, 1)))
+
+
+def test_noise_is_kept_of_all_classes_alike(plain):
+    rng = torch.Generator().manual_seed(0)
+    inputs = Inputs((64,), (0.0, 1.0), 0.3, 0.4)
+    teacher = Teacher(plain, None, True, inputs.noise(64, rng), "cpu")
+    settings = {"noise_kinds": ("blobs",), "replay_size": 500, "batch_size": 20}
+    source = NoiseSource(teacher, inputs, 10, settings, rng)
+    found = torch.bincount(teacher(source.images)[1].argmax(1), minlength=10)
+    seen = teacher(inputs.noise(20_000, rng))[1].argmax(1).unique()
+    assert set(found[seen].tolist()) <= {0, 50}
+    assert found.sum() >= 50 * (len(seen) - 2)
+    assert len(source.step(plain)[0]) == 20
+
+
+def test_ink_is_dark_on_bright_paper():
+    rng = torch.Generator().manual_seed(0)
+    for mean, is_dark in ((0.9, True), (0.1, False)):
+        noise = Inputs((1, 32, 32), (0.0, 1.0), mean).noise(50, rng, ("strokes",))
+        assert (noise.median() > 0.9) == is_dark
+        assert noise.min() >= 0
+        assert noise.max() <= 1
 
 
 def test_schedules():
