@@ -49,6 +49,7 @@ def train(net, X, y, *, epochs, seed, lr=0.05, batch_size=128, flip=False):
             batch = X[rows]
             if flip:
                 mirrored = torch.rand(len(rows), generator=generator) < 0.5
+                mirrored = mirrored.to(batch.device)
                 batch = torch.where(
                     mirrored[:, None, None, None], batch.flip(-1), batch
                 )
