@@ -76,7 +76,7 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
             else self._count_outputs(module, X, self._source_name)
         )
         encoder = LabelEncoder().fit(y)
-        encoder.classes_ = _all_classes(encoder.classes_, n_outputs)
+        encoder.classes_ = all_classes(encoder.classes_, n_outputs)
         self.classes_ = encoder.classes_
         if len(self.classes_) < 2:
             msg = (
@@ -239,7 +239,7 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         return tags
 
 
-def _all_classes(seen: np.ndarray, n_outputs: int | None) -> np.ndarray:
+def all_classes(seen: np.ndarray, n_outputs: int | None) -> np.ndarray:
     """Classes that the outputs of a network stand for, also those that y lacks.
 
     As in skorch, output k is the class k, unless y has as many classes as there are

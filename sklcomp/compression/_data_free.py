@@ -18,7 +18,7 @@ from skorch import NeuralNet
 from skorch.callbacks import InputShapeSetter
 from torch import nn
 
-from sklcomp.compression._base import Compressor
+from sklcomp.compression._base import Compressor, all_classes
 from sklcomp.compression._checkpoint import check_folder, load_training, save_training
 from sklcomp.compression._data_free_settings import (
     check_gradients,
@@ -94,15 +94,16 @@ class DataFreeDistiller(Compressor):
         X.
     input_range : tuple of two values, default=None
         Least and greatest value of an example, in the units that the teacher sees; each
-        a number or one for each channel. Without it the generator standardises its
-        output.
+        a number or one for each channel. Noise stays within it, and so does what a
+        generator with the head "range" makes.
     input_mean : float or sequence of float, default=0.0
-        Mean of the values, likewise. Of vectors, one for each feature is worth much.
+        Mean of the values, likewise. Of vectors, one for each feature is worth much. A
+        generator with the head "batchnorm" gives its batches this mean.
     input_std : float or sequence of float, default=1.0
         Standard deviation of the values, likewise.
     classes : array-like of shape (n_classes,), default=None
-        What the outputs of a trained teacher stand for. None takes its own, or those of
-        y, or numbers from 0.
+        What the outputs of a trained teacher stand for. None takes its own, those of y
+        if it knows others, or numbers from 0.
     feature_layer : str, default="penultimate"
         Name of a part of the teacher's module whose output is the features, or
         "penultimate": the input of the Linear that runs last.
@@ -111,7 +112,7 @@ class DataFreeDistiller(Compressor):
         whether they are positive and add up to one.
     generator : nn.Module, default=None
         A generator of your own: takes noise (n, ``latent_dim``), and int64 labels (n,)
-        if ``conditional``, and gives examples.
+        if ``conditional=True``, and gives examples.
     synthesis : {"generator", "structured_noise"}, default="generator"
         "structured_noise" draws random shapes instead, see
         :func:`sklcomp.nn.structured_noise`: a control that any generator has to beat,
@@ -119,7 +120,8 @@ class DataFreeDistiller(Compressor):
     conditional : bool, default=None
         Whether the generator is told the class that it has to make.
     head : {"range", "batchnorm"}, default=None
-        Last layer of the generator; "batchnorm" if there is no ``input_range``.
+        Last layer of the generator. "batchnorm" if there is no ``input_range``, "range"
+        if mean and deviation are none that values within it can have.
     generator_width : int, default=None
         Channels of the generator.
     latent_dim : int, default=None
@@ -169,7 +171,7 @@ class DataFreeDistiller(Compressor):
     device : str, default="cpu"
         Where everything is computed.
     checkpoint : str or path, default=None
-        Folder in which the state of the training is kept, twenty times in a fit.
+        Folder in which the state of the training is kept, up to twenty times in a fit.
     warm_start : bool, default=False
         Go on from the checkpoint, if there is one of the same fit.
     n_threads : int, default=1
@@ -222,9 +224,9 @@ class DataFreeDistiller(Compressor):
     search X and y serve for scoring alone.
 
     The losses have the forms of the authors' code, to which the published weights
-    belong. The presets "fast" and "fast-bn" are ours: a generator for known ranges,
-    several student steps from a bank of examples, augmentation that the teacher labels
-    anew, a moving average, and batch norms that vanish in the end.
+    belong. The presets "fast" and "fast-bn" are ours: structured noise beside the
+    generator, several student steps from a bank of examples, augmentation that the
+    teacher labels anew, a moving average, and batch norms that vanish in the end.
 
     References
     ----------
@@ -458,11 +460,9 @@ class DataFreeDistiller(Compressor):
                 )
                 raise ValueError(msg)
             return self._check_fit_data(X, y)
-        if X is None:
-            return None, None
-        if y is None:
-            return validate_data(self, X, dtype=np.float32, allow_nd=True), None
-        return self._check_fit_data(X, y)
+        if X is not None:
+            X = validate_data(self, X, dtype=np.float32, allow_nd=True)
+        return X, y
 
     def _prepare(
         self, inputs: Inputs, rng: torch.Generator, y: Any
@@ -470,8 +470,18 @@ class DataFreeDistiller(Compressor):
         """The teacher as a judge, and all values used."""
         probes = inputs.noise(N_PROBES, rng)
         n_outputs = self._count_outputs(self.teacher_, probes.cpu().numpy(), "teacher")
-        if y is None or self.classes is not None:
-            self.classes_ = self._name_classes(n_outputs)
+        if n_outputs < 2:
+            msg = "the teacher has 1 output; give one with an output for each class."
+            raise ValueError(msg)
+        if self._ready_module() is not None:
+            self.classes_ = self._name_classes(n_outputs, y)
+        elif self.classes is not None or n_outputs != len(self.classes_):
+            msg = (
+                f"the teacher that was trained on y has {n_outputs} outputs for "
+                f"{len(self.classes_)} classes of y; these name them, so give its "
+                "module as many, and classes=None."
+            )
+            raise ValueError(msg)
         settings = resolve_settings(
             self.get_params(deep=False), self.teacher_, inputs, n_outputs
         )
@@ -486,20 +496,23 @@ class DataFreeDistiller(Compressor):
             check_gradients(teacher.module, probes)
         return teacher, settings
 
-    def _name_classes(self, n_outputs: int) -> np.ndarray:
+    def _name_classes(self, n_outputs: int, y: Any) -> np.ndarray:
         """What the outputs of a trained teacher stand for."""
-        classes = self.classes
-        if classes is None and isinstance(self.teacher, FrozenEstimator):
-            classes = getattr(self.teacher.estimator, "classes_", None)
-        if classes is None:
-            return np.arange(n_outputs)
-        if len(classes) != n_outputs:
-            msg = (
-                f"classes has {len(classes)} entries, the teacher {n_outputs} outputs: "
-                "name each output."
-            )
-            raise ValueError(msg)
-        return np.asarray(classes)
+        if self.classes is not None:
+            if len(self.classes) != n_outputs:
+                msg = (
+                    f"classes has {len(self.classes)} entries, the teacher {n_outputs} "
+                    "outputs: name each output."
+                )
+                raise ValueError(msg)
+            return np.asarray(self.classes)
+        own = None
+        if isinstance(self.teacher, FrozenEstimator):
+            own = getattr(self.teacher.estimator, "classes_", None)
+        seen = None if y is None else np.unique(y)
+        if own is not None and (seen is None or np.isin(seen, own).all()):
+            return all_classes(np.asarray(own), n_outputs)
+        return np.arange(n_outputs) if seen is None else all_classes(seen, n_outputs)
 
     def _begin(
         self, teacher: Teacher, inputs: Inputs, settings: dict[str, Any],
@@ -529,20 +542,30 @@ class DataFreeDistiller(Compressor):
             source = GeneratorSource(
                 teacher, inputs, n_outputs, settings, rng, self.generator
             )
+            self._check_shape(source.sample(2), inputs)
         self.params_ = settings
         return net, DataFreeTraining(
             student, Task.of_net(net, True), teacher, source, noise, settings, rng
         )
+
+    def _check_shape(self, examples: torch.Tensor, inputs: Inputs) -> None:
+        if self.generator is not None and examples[0].shape != inputs.shape:
+            msg = (
+                f"the generator makes examples of shape {tuple(examples[0].shape)}; "
+                f"input_shape={inputs.shape}: make one fit the other."
+            )
+            raise ValueError(msg)
 
     def _train(
         self, training: DataFreeTraining, reporter: IterationReporter, seed: int,
         inputs: Inputs,
     ) -> dict[str, list]:  # fmt: skip
         """All iterations that are left, with what was recorded."""
-        key, every = "", max(1, self.params_["n_iterations"] // N_CHECKPOINTS)
+        key, every = "", -(-self.params_["n_iterations"] // N_CHECKPOINTS)
         if self.checkpoint is not None:
             key = joblib.hash([
-                training.weights(), seed, inputs, self.synthesis, self.params_
+                training.weights(), repr(training.student), seed, inputs, self.params_,
+                self.synthesis, self.feature_layer, self.from_logits, self.device,
             ])  # fmt: skip
             state = load_training(self.checkpoint, key) if self.warm_start else None
             if state is not None:
@@ -573,7 +596,7 @@ class DataFreeDistiller(Compressor):
                 if n_iter == 1:
                     raise ValueError(f"{what}; {cure}")
                 warnings.warn(
-                    f"{what}; the weights before it are kept: {cure}",
+                    f"{what}; the last good weights are kept: {cure}",
                     ConvergenceWarning,
                     stacklevel=4,
                 )
@@ -591,6 +614,8 @@ class DataFreeDistiller(Compressor):
         self.n_iter_ = len(history["classes"])
         self.history_ = {name: np.array(values) for name, values in history.items()}
         self.generator_ = getattr(training.source, "generator", None)
+        # Thousands of shapes, which are not needed any more.
+        vars(training.source).pop("images", None)
         self._source, self._inputs = training.source, inputs
         self._task, self._teacher = training.task, training.teacher
         if self.generator_ is not None:
@@ -620,8 +645,13 @@ class DataFreeDistiller(Compressor):
             What the teacher takes them for.
         """
         check_is_fitted(self)
-        self._source.rng.manual_seed(_as_seed(random_state))
-        X = self._source.sample(n)
+        if n < 1:
+            msg = f"n={n}: ask for at least one example."
+            raise ValueError(msg)
+        seed = _as_seed(random_state)
+        self._source.rng.manual_seed(seed)
+        with torch_session(seed, self.n_threads):
+            X = self._source.sample(n)
         return X.cpu().numpy(), self.classes_[self._teacher(X)[1].argmax(1).cpu()]
 
     def agreement_score(self, X):
@@ -666,6 +696,7 @@ class DataFreeDistiller(Compressor):
         seed = _as_seed(random_state)
         with torch_session(seed, self.n_threads):
             rng = torch.Generator(self.device).manual_seed(seed)
+            check_gradients(self._teacher.module, self._inputs.noise(2, rng))
             X = draw_judges(self._teacher, self._inputs, len(self.classes_), n, rng)
             student = self._task.logits(self.estimator_.forward(X.cpu()))
             scores = self._teacher.answer_all(X)[1]

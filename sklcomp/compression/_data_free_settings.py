@@ -9,29 +9,35 @@ from torch import Tensor, nn
 
 from sklcomp.compression._presets import SYNTHESIS
 from sklcomp.compression._synthesis import Inputs
+from sklcomp.compression._training import first_output
 from sklcomp.nn import BatchNormStatistics
 from sklcomp.nn._features import PENULTIMATE, capturing, check_layer
-from sklcomp.nn._running import evaluating, has_batch_norm
+from sklcomp.nn._running import evaluating
 
 
 def resolve_settings(
     params: dict[str, Any], teacher: nn.Module, inputs: Inputs, n_classes: int
 ) -> dict[str, Any]:
     """Values of the preset, and in their place those that are given."""
-    preset = params["preset"]
+    preset, has_own = params["preset"], params["generator"] is not None
+    n_norms = BatchNormStatistics(teacher).n_layers
     if preset == "auto":
-        preset = "fast-bn" if has_batch_norm(teacher) else "fast"
+        preset = "fast-bn" if n_norms else "fast"
     settings = {"preset": preset} | SYNTHESIS[preset]
-    if inputs.limits is None or params["generator"] is not None:
+    if inputs.limits is None or has_own:
         settings["head"] = "batchnorm"
-    if params["conditional"] is False and preset.startswith("fast"):
+    elif not inputs.has_possible_moments:
+        settings["head"] = "range"
+    if has_own:
+        settings["conditional"] = False
+    if (has_own or params["conditional"] is False) and preset.startswith("fast"):
         # Without classes to make, something else must ask for all of them.
         settings["entropy_weight"] = 5.0
     given = {name: params[name] for name in settings if params.get(name) is not None}
     settings |= given | {"preset": preset}
     if params["synthesis"] == "structured_noise":
         settings["noise_share"] = 1.0
-    if settings["bn_weight"] and not BatchNormStatistics(teacher).n_layers:
+    if settings["bn_weight"] and not n_norms:
         warnings.warn(
             f"bn_weight={settings['bn_weight']} compares with the statistics of batch "
             f"norms, and the {type(teacher).__name__} has none: it is left out.",
@@ -46,11 +52,11 @@ def resolve_settings(
             f"{least} or more.",
             stacklevel=4,
         )
-    if settings["head"] == "range" and not inputs.has_possible_moments:
+    if inputs.limits is not None and not inputs.has_possible_moments:
         warnings.warn(
-            f"values between {inputs.limits[0]} and {inputs.limits[1]} cannot have "  # type: ignore[index]
-            f"input_mean={inputs.mean} and input_std={inputs.std}, so these are left "
-            "out; give those of the teacher's training data.",
+            f"values between {inputs.limits[0]} and {inputs.limits[1]} cannot have "
+            f"input_mean={inputs.mean} and input_std={inputs.std}; give those of the "
+            "teacher's training data.",
             stacklevel=4,
         )
     return settings
@@ -79,17 +85,30 @@ def check_inputs(params: dict[str, Any], X: np.ndarray | None) -> Inputs:
         raise ValueError(msg)
     limits = params["input_range"]
     if limits is not None:
-        if (
-            len(limits) != 2
-            or not (np.asarray(limits[0]) < np.asarray(limits[1])).all()
-        ):
+        if len(limits) != 2 or not np.less(*limits).all():
             msg = f"input_range={limits}: give two values, the smaller one first."
             raise ValueError(msg)
-        limits = tuple(np.asarray(side, float).tolist() for side in limits)
+        low, high = np.broadcast_arrays(*limits)
+        limits = (
+            _numbers(low, "input_range", shape),
+            _numbers(high, "input_range", shape),
+        )
     mean, std = (
-        np.asarray(params[name], float).tolist() for name in ("input_mean", "input_std")
+        _numbers(params[name], name, shape) for name in ("input_mean", "input_std")
     )
+    if np.min(std) <= 0:
+        msg = f"input_std={std}: all must be positive; add a little to those of zero."
+        raise ValueError(msg)
     return Inputs(shape, limits, mean, std)
+
+
+def _numbers(values: Any, name: str, shape: tuple[int, ...]) -> Any:
+    """A number, or a list of one for each channel."""
+    values = np.asarray(values, float)
+    if values.shape not in ((), (1,), shape[:1]):
+        msg = f"{name} has {values.size} values: give one, or {shape[0]}."
+        raise ValueError(msg)
+    return float(values.item()) if values.size == 1 else values.tolist()
 
 
 def find_layer(module: nn.Module, layer: str, X: Tensor) -> str | None:
@@ -118,7 +137,7 @@ def check_gradients(module: nn.Module, X: Tensor) -> None:
     """Raise ValueError if no gradients reach the input of a teacher."""
     X = X.clone().requires_grad_()
     with torch.enable_grad():
-        output = module(X)
+        output = first_output(module(X))
         gradient = None
         if output.requires_grad:
             (gradient,) = torch.autograd.grad(output.sum(), X, allow_unused=True)

@@ -1,12 +1,13 @@
 """A student trained on examples that are made while it learns."""
 
+import copy
 import math
 from collections import defaultdict
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sklcomp.compression._distillation import Teacher
@@ -65,6 +66,7 @@ class DataFreeTraining:
         )
         self.n_iter = 0
         self.history: dict[str, list] = defaultdict(list)
+        self._good = self._copy_weights()
         self.n_steps = settings["n_iterations"] * settings["student_steps"]
 
     def step(self) -> dict[str, float]:
@@ -74,10 +76,12 @@ class DataFreeTraining:
         -------
         losses : dict of str to float
             Of the source, and means of the student's. They go into the history if all
-            are finite; else the weights are those before the loss.
+            are finite; else the student gets the last weights that gave such losses.
         """
+        before = self._copy_weights()
         images, losses = self.source.step(self.student)
-        self.bank.add(images)
+        if self.settings["noise_share"] < 1 or not self.bank.n_seen:
+            self.bank.add(images)
         n = self.settings["student_steps"]
         for k in range(n):
             if not all(map(math.isfinite, losses.values())):
@@ -88,10 +92,20 @@ class DataFreeTraining:
         if all(map(math.isfinite, losses.values())):
             for name, value in losses.items():
                 self.history[name].append(value)
-            scores = self.teacher(images)[1]
+            scores = self.source.scores
             counts = torch.bincount(scores.argmax(1), minlength=scores.shape[1])
             self.history["classes"].append(counts.tolist())
+            self._good = before
+        else:
+            for net, weights in zip(self._nets(), self._good, strict=True):
+                net.load_state_dict(weights)
         return losses
+
+    def _copy_weights(self) -> list[dict[str, Tensor]]:
+        return [copy.deepcopy(net.state_dict()) for net in self._nets()]
+
+    def _nets(self) -> list[nn.Module]:
+        return [net for net in (self.student, self.average) if net is not None]
 
     def _learn(self, step: int) -> dict[str, float]:
         """One step of the student."""
@@ -138,10 +152,13 @@ class DataFreeTraining:
         return absorb_batch_norms(module).eval()
 
     def weights(self) -> list[list[np.ndarray]]:
-        """Those of the student and of the teacher, by which fits are told apart."""
+        """Those that all begins with, by which fits are told apart."""
+        modules = [self.student, self.teacher.module]
+        if isinstance(self.source, GeneratorSource):
+            modules.append(self.source.generator)
         return [
             [part.numpy(force=True) for part in module.state_dict().values()]
-            for module in (self.student, self.teacher.module)
+            for module in modules
         ]
 
     def state(self) -> dict[str, Any]:

@@ -92,7 +92,8 @@ class CompressionReport:
 
 def describe(module: nn.Module, example: Tensor) -> dict[str, float]:
     """Sizes of one side of a report; example holds one example."""
-    example = example.to(next(module.parameters()).device)
+    device = next((p.device for p in module.parameters()), example.device)
+    example = example.to(device)
     file = io.BytesIO()
     torch.save(module.state_dict(), file)
     return {

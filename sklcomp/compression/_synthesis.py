@@ -103,7 +103,7 @@ class NoiseSource:
         self, teacher: Teacher, inputs: Inputs, n_classes: int,
         settings: dict[str, Any], rng: torch.Generator,
     ):  # fmt: skip
-        self.inputs, self.rng = inputs, rng
+        self.teacher, self.inputs, self.rng = teacher, inputs, rng
         self.kinds, self.n = settings["noise_kinds"], settings["batch_size"]
         size = settings["replay_size"] or N_KEPT
         pool = inputs.noise(2 * size, rng, self.kinds)
@@ -114,7 +114,7 @@ class NoiseSource:
             if len(found):
                 order = torch.randperm(len(found), generator=rng, device=rng.device)
                 # Of a rare class all are there, and some more than once.
-                places = torch.arange(size // n_classes, device=rng.device)
+                places = torch.arange(max(1, size // n_classes), device=rng.device)
                 rows.append(found[order[places % len(found)]])
         self.images = pool[torch.cat(rows)]
 
@@ -127,7 +127,9 @@ class NoiseSource:
 
     def step(self, student: nn.Module) -> tuple[Tensor, dict[str, float]]:
         """A batch, and no losses."""
-        return self.draw(self.n), {}
+        images = self.draw(self.n)
+        self.scores = self.teacher(images)[1]
+        return images, {}
 
     def sample(self, n: int) -> Tensor:
         """New examples (n, ...), of all classes as they come."""
@@ -212,11 +214,14 @@ class GeneratorSource:
         self.n_steps += 1
         images, labels = self._draw(self.settings["generator_batch_size"])
         losses = self._losses(images, labels, student)
-        total = sum(self.weights[name] * loss for name, loss in losses.items())
+        total = images.new_zeros(())
+        for name, loss in losses.items():
+            total = total + self.weights[name] * loss
         values = {name: float(loss.detach()) for name, loss in losses.items()}
-        if torch.isfinite(total):
+        if torch.isfinite(total) and total.requires_grad:
             # The gradients of the student are not wanted, so not computed.
-            total.backward(inputs=list(self.generator.parameters()))
+            parameters = self.generator.parameters()
+            total.backward(inputs=[p for p in parameters if p.requires_grad])
             self.optimizer.step()
             self.optimizer.zero_grad()
         return images.detach(), values
@@ -224,8 +229,11 @@ class GeneratorSource:
     def sample(self, n: int) -> Tensor:
         """Examples (n, ...) of the generator as it is now."""
         size = self.settings["generator_batch_size"]
+        before = copy.deepcopy(self.generator.state_dict())
         with torch.no_grad():
             batches = [self._draw(size)[0] for _ in range(-(-n // size))]
+        # A generator of the user's may remember what passes through its norms.
+        self.generator.load_state_dict(before)
         return torch.cat(batches)[:n]
 
     def _draw(self, n: int) -> tuple[Tensor, Tensor | None]:
@@ -245,6 +253,7 @@ class GeneratorSource:
         losses = {}
         with watch or nullcontext():
             features, logits = self.teacher.answer(images)
+            self.scores = logits.detach()
             if watch is not None:
                 losses["bn"] = watch.loss()
         if "onehot" in on:
@@ -304,10 +313,10 @@ class ReplayBank:
         self.n_seen += len(images)
 
     def draw(self, n: int) -> Tensor:
-        """A batch of n; the latest one as it is if nothing older is kept."""
+        """A batch of n, or of as many as the latest one has if only that is kept."""
         assert self.images is not None
         if not self.size:
-            return self.images
+            return self.images[:n]
         n_kept = min(self.n_seen, self.size)
         rows = torch.randint(
             n_kept, (n,), generator=self.rng, device=self.rng.device

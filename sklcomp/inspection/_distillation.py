@@ -152,7 +152,7 @@ class DistillationDisplay:
                 ax.plot(
                     steps, values, marker="." if len(values) < 50 else "", label=name
                 )
-        lowest = min(np.min(v) for v in self.history.values())
+        lowest = min(np.min(v) for v in self.history.values() if v.ndim == 1)
         scale = "log" if lowest > 0 else "symlog"
         step = "epoch" if self.embeddings else "iteration"
         ax.set(title="losses", xlabel=step, yscale=scale)

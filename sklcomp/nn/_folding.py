@@ -184,7 +184,19 @@ def _swap_channels(weight: Tensor, groups: int | None) -> Tensor:
 
 
 class _Normalized(nn.Sequential):
-    """A layer with a batch norm behind it, which is to be absorbed again."""
+    """A layer with a batch norm behind it, which is to be absorbed again.
+
+    It has the attributes of the layer, of which a forward may read some.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            layer = self.__dict__.get("_modules", {}).get("0")
+            if layer is None:
+                raise
+            return getattr(layer, name)
 
 
 def insert_batch_norms(module: nn.Module, example_input: Any) -> nn.Module:

@@ -116,6 +116,7 @@ def test_one_joint_step_is_what_the_paper_says(plain):
     rng.manual_seed(int(np.random.RandomState(0).randint(2**31 - 1)))
     for _ in range(2):
         Inputs((64,)).noise(64, rng)  # what the two nets are tried on
+    torch.randn(32, 5, generator=rng)  # and how the shape of examples is seen
     optimizers = [
         torch.optim.Adam(generator.parameters(), 0.02),
         torch.optim.Adam(module.parameters(), 0.01),
@@ -179,12 +180,11 @@ def test_presets_run(trained, preset):
         trained, preset=preset, generator_width=4, batch_size=40,
         generator_batch_size=40, latent_dim=8,
     ).fit()  # fmt: skip
-    settings = SYNTHESIS[preset]
-    assert fitted.params_["onehot_weight"] == settings["onehot_weight"]
+    given = {"batch_size", "generator_batch_size", "generator_width", "latent_dim",
+             "n_iterations", "student_steps"}  # fmt: skip
+    left = SYNTHESIS[preset].keys() - given
+    assert {fitted.params_[name] == SYNTHESIS[preset][name] for name in left} == {True}
     assert np.isfinite(fitted.history_["kd"]).all()
-    np.testing.assert_array_equal(
-        np.sign(fitted.params_["averaging"]), np.sign(settings["averaging"])
-    )
 
 
 def test_what_comes_out_is_a_plain_net(digits, trained):
@@ -201,7 +201,7 @@ def test_what_comes_out_is_a_plain_net(digits, trained):
     assert [type(part) for part in fitted.module_.modules()] == [
         type(part) for part in fresh.modules()
     ]
-    for module in (net.module_, trained.module_):
+    for module in (net.module_, fitted._teacher.module):
         for part in module.modules():
             assert not part._forward_hooks
             assert not part._forward_pre_hooks
@@ -336,8 +336,20 @@ class Stop:
             raise KeyboardInterrupt
 
 
+def counted(function, calls):
+    """The function, with a note of every call."""
+
+    def call(*args):
+        calls.append(None)
+        return function(*args)
+
+    return call
+
+
 @pytest.mark.parametrize("preset", ["fast", "paper-mnist"])
-def test_stopped_and_resumed_is_uninterrupted(digits, trained, tmp_path, preset):
+def test_stopped_and_resumed_is_uninterrupted(
+    digits, trained, tmp_path, preset, monkeypatch
+):
     X, _ = digits
     settings = {
         "preset": preset, "n_iterations": 7, "reinit_every": 3, "replay_size": 200,
@@ -350,7 +362,10 @@ def test_stopped_and_resumed_is_uninterrupted(digits, trained, tmp_path, preset)
         stopped.fit()
     assert not hasattr(stopped, "estimator_")
     assert [path.name for path in tmp_path.iterdir()] == ["training.pt"]
+    steps = []
+    monkeypatch.setattr(ReplayBank, "add", counted(ReplayBank.add, steps))
     rest = distiller(trained, **settings, **kept).fit()
+    assert 0 < len(steps) < 7
     np.testing.assert_array_equal(rest.predict_proba(X), whole.predict_proba(X))
     for name, values in whole.history_.items():
         np.testing.assert_array_equal(rest.history_[name], values)
@@ -449,6 +464,8 @@ def test_infinite_losses(digits, trained):
         ({"input_shape": (8, 8)}, r"input_shape=\(8, 8\): give \(channels"),
         ({"input_shape": (1, 7, 8)}, "teacher Residual cannot take X of shape"),
         ({"input_range": (1, 0)}, r"input_range=\(1, 0\): give two values, the sm"),
+        ({"input_mean": [0.1, 0.2]}, "input_mean has 2 values: give one, or 1"),
+        ({"input_std": [0.0]}, "input_std=0.0: all must be positive; add a little"),
         ({"feature_layer": "stm"}, "feature_layer='stm' is no layer of Residual"),
         ({"student": student(module__n_classes=9)}, "student has 9 outputs, the"),
         ({"temperature": 0.0}, "'temperature' parameter"),
@@ -534,6 +551,7 @@ def test_bank_keeps_the_latest():
     latest.add(torch.zeros(2, 1))
     latest.add(torch.ones(3, 1))
     np.testing.assert_array_equal(latest.draw(9), np.ones((3, 1)))
+    assert len(latest.draw(2)) == 2
 
 
 def test_noise_is_kept_of_all_classes_alike(plain):
@@ -568,10 +586,119 @@ def test_schedules():
     np.testing.assert_allclose(steps, [1] * 4 + [0.1] * 4 + [0.01] * 2)
 
 
-def test_fitting_often_leaves_nothing_behind(trained):
-    model = distiller(trained, n_iterations=1)
-    for _ in range(8):
-        model.fit()
-    for part in trained.module_.modules():
-        assert not part._forward_hooks
-        assert not part._forward_pre_hooks
+def test_late_ruin_keeps_the_last_good_weights(digits, trained):
+    X, _ = digits
+    with pytest.warns(ConvergenceWarning, match="the last good weights are kept"):
+        fitted = distiller(
+            trained, preset="paper-cifar10", student_lr=100.0, student_steps=5,
+            n_iterations=30, generator_batch_size=40, batch_size=40, generator_width=4,
+        ).fit()  # fmt: skip
+    assert np.isfinite(fitted.predict_proba(X)).all()
+
+
+def test_another_fit_is_not_resumed(trained, tmp_path):
+    kept = {"checkpoint": tmp_path, "warm_start": True}
+    distiller(trained, **kept).fit()
+    for change in ({"from_logits": False}, {"feature_layer": "drop"}):
+        found = distiller(trained, feature_weight=0.5, **change, **kept).fit()
+        fresh = distiller(trained, feature_weight=0.5, **change).fit()
+        np.testing.assert_array_equal(found.history_["kd"], fresh.history_["kd"])
+
+
+class Answering(nn.Module):
+    """No weights of its own, and features beside the scores."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.ask = [net.module_.eval()]
+
+    def forward(self, x):
+        scores = self.ask[0](x)
+        return scores, x.flatten(1)
+
+
+class Reading(nn.Module):
+    """The forward reads an attribute of a layer."""
+
+    def __init__(self, n_classes=10):
+        super().__init__()
+        self.hidden = nn.Linear(64, 6)
+        self.output = nn.Linear(6, n_classes)
+
+    def forward(self, x):
+        return self.output(self.hidden(x.reshape(-1, self.hidden.in_features)).relu())
+
+
+def test_nets_that_are_written_otherwise(digits, trained):
+    X, y = digits
+    with pytest.warns(UserWarning, match="hardly any|shows no features"):
+        fitted = distiller(
+            Answering(trained), student=classifier(Reading), activation_weight=0.1,
+            n_iterations=10,
+        ).fit()  # fmt: skip
+    assert fitted.report_.before["parameters"] == 0
+    assert type(fitted.module_.hidden) is nn.Linear
+    assert fitted.agreement_score(X) == (fitted.predict(X) == trained.predict(X)).mean()
+
+
+def test_some_classes_of_y_are_enough(digits):
+    X, y = digits
+    names = np.array([f"class {k}" for k in range(10)])[y]
+    torch.manual_seed(0)
+    net = classifier(Residual, max_epochs=1).fit(X, y)
+    net.classes = np.unique(names)
+    rows = y != 3
+    fitted = distiller(net).fit(X[rows], names[rows])
+    assert fitted.classes_.tolist() == np.unique(names).tolist()
+    with pytest.raises(ValueError, match=r"y has 2 classes, .* has 10 outputs"):
+        distiller(net.module_).fit(X, np.where(y > 4, "large", "small"))
+
+
+def test_own_generators(plain):
+    flat = {"input_shape": (64,), "student": student(SlimDense)}
+    own = nn.Sequential(nn.Linear(64, 64), nn.BatchNorm1d(64))
+    own[0].requires_grad_(False)
+    fitted = distiller(plain, generator=own, **flat).fit()
+    assert not fitted.params_["conditional"]
+    torch.testing.assert_close(fitted.generator_[0].weight, own[0].weight)
+    before = copy.deepcopy(fitted.generator_.state_dict())
+    fitted.sample(9)
+    after = fitted.generator_.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    with pytest.raises(ValueError, match=r"examples of shape \(60,\); input_shape="):
+        distiller(plain, generator=nn.Linear(64, 60), **flat).fit()
+
+
+def test_a_generator_without_losses_stays_as_it_began(plain):
+    flat = {"input_shape": (64,), "student": student(SlimDense)}
+    own = nn.Sequential(nn.Linear(64, 64), nn.Tanh())
+    fitted = distiller(
+        plain, generator=own, onehot_weight=0.0, entropy_weight=0.0,
+        adversarial_weight=0.0, **flat,
+    ).fit()  # fmt: skip
+    torch.testing.assert_close(fitted.generator_.state_dict(), own.state_dict())
+
+
+def test_teachers_that_cannot_be_used(digits, trained):
+    X, y = digits
+    with pytest.raises(ValueError, match="the teacher has 1 output; give one with"):
+        distiller(nn.Sequential(nn.Flatten(), nn.Linear(64, 1))).fit()
+    with pytest.raises(ValueError, match="and classes=None"):
+        DataFreeDistiller(
+            student(SlimDense), classifier(max_epochs=1), classes=np.arange(10)
+        ).fit(X, y)
+    with pytest.raises(ValueError, match="10 outputs for 3 classes of y"):
+        DataFreeDistiller(
+            student(SlimDense), classifier(max_epochs=1, module__n_classes=10)
+        ).fit(X[y < 3], y[y < 3])
+    detached = distiller(Detached(trained.module_), synthesis="structured_noise").fit()
+    with pytest.raises(ValueError, match="no gradients"):
+        detached.data_free_score()
+    with pytest.raises(ValueError, match="n=0: ask for at least one"):
+        detached.sample(0)
+
+
+def test_impossible_moments_choose_the_head_that_keeps_the_range(trained):
+    with pytest.warns(UserWarning, match="cannot have input_mean=0.0"):
+        fitted = distiller(trained, input_mean=0.0, input_std=1.0).fit()
+    assert fitted.params_["head"] == "range"
