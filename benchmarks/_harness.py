@@ -16,6 +16,7 @@ import multiprocessing
 import platform
 import sys
 import time
+import warnings
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -182,3 +183,20 @@ def _installed(package):
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def run_groups(name, description, groups, need_data):
+    """The main function of a script of several groups of rows.
+
+    ``need_data`` holds the names of those that are left out where no data are.
+    """
+    args = arguments(description, groups)
+    report = Report(name, quick=args.quick, only=args.only)
+    folder = data_folder()
+    for group, call in groups.items():
+        is_wanted = not args.only or group in args.only
+        if is_wanted and (folder is not None or group not in need_data):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                call(report, folder, args.quick)
+    report.write()

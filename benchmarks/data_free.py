@@ -1,10 +1,9 @@
 """Students without data: ours, controls without a generator, and real data."""
 
-from _harness import Report, arguments, data_folder
+from _harness import run_groups
 
 # isort: split
 import time
-import warnings
 from functools import partial
 
 import numpy as np
@@ -315,20 +314,5 @@ GROUPS = {
 NEED_DATA = ("fast", "fast-bn", "moonshot", "score", "cifar")
 
 
-def main():
-    args = arguments(__doc__, GROUPS)
-    report = Report("data_free", quick=args.quick, only=args.only)
-    folder = data_folder()
-    for name, group in GROUPS.items():
-        if args.only and name not in args.only:
-            continue
-        if name in NEED_DATA and folder is None:
-            continue
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            group(report, folder, args.quick)
-    report.write()
-
-
 if __name__ == "__main__":
-    main()
+    run_groups("data_free", __doc__, GROUPS, NEED_DATA)

@@ -1,10 +1,9 @@
 """Students by feature embedding against other distillation, with few and all labels."""
 
-from _harness import Report, arguments, data_folder
+from _harness import run_groups
 
 # isort: split
 import time
-import warnings
 from functools import partial
 
 import numpy as np
@@ -320,20 +319,6 @@ GROUPS = {
 }
 
 
-def main():
-    args = arguments(__doc__, GROUPS)
-    report = Report("embedding", quick=args.quick, only=args.only)
-    folder = data_folder()
-    for name, group in GROUPS.items():
-        if args.only and name not in args.only:
-            continue
-        if isinstance(group, partial) and folder is None:
-            continue
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            group(report, folder, args.quick)
-    report.write()
-
-
 if __name__ == "__main__":
-    main()
+    need_data = [n for n, g in GROUPS.items() if isinstance(g, partial)]
+    run_groups("embedding", __doc__, GROUPS, need_data)

@@ -1,11 +1,10 @@
 """Evolutionary pruning against its rivals at equal size and equal fine-tuning."""
 
-from _harness import Report, arguments, data_folder
+from _harness import run_groups
 
 # isort: split
 import copy
 import time
-import warnings
 from functools import partial
 
 import numpy as np
@@ -332,20 +331,6 @@ GROUPS = {
 }
 
 
-def main():
-    args = arguments(__doc__, GROUPS)
-    report = Report("pruning", quick=args.quick, only=args.only)
-    folder = data_folder()
-    for name, group in GROUPS.items():
-        if args.only and name not in args.only:
-            continue
-        if isinstance(group, partial) and folder is None:
-            continue
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            group(report, folder, args.quick)
-    report.write()
-
-
 if __name__ == "__main__":
-    main()
+    need_data = [n for n, g in GROUPS.items() if isinstance(g, partial)]
+    run_groups("pruning", __doc__, GROUPS, need_data)

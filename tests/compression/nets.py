@@ -93,3 +93,21 @@ def regressor(module=DenseRegression, **settings):
         "callbacks": [FeatureSetter(param_name="n_features")],
     } | settings  # fmt: skip
     return NeuralNetRegressor(module, **settings)
+
+
+class Stop:
+    """A callback of scikit-learn that interrupts after an iteration."""
+
+    def __init__(self, after):
+        self.after = after
+
+    def setup(self, estimator, context): ...
+
+    def teardown(self, estimator, context): ...
+
+    def on_fit_task_begin(self, estimator, context, **_): ...
+
+    def on_fit_task_end(self, estimator, context, **_):
+        self.after -= 1
+        if not self.after:
+            raise KeyboardInterrupt

@@ -25,7 +25,7 @@ from sklcomp.compression._synthesis import Inputs, NoiseSource, ReplayBank
 from sklcomp.nn import count_parameters
 
 sys.path.insert(0, str(Path(__file__).parent))
-from nets import Dense, Probabilities, Residual, SlimDense, classifier, regressor
+from nets import Dense, Probabilities, Residual, SlimDense, Stop, classifier, regressor
 
 # The shape, the range and the moments are all that is told of the digits.
 KNOWN = {
@@ -316,24 +316,6 @@ def test_pipeline_grid_search_and_pickle(digits):
     search = GridSearchCV(model, grid, cv=2, error_score="raise").fit(X, y)
     again = pickle.loads(pickle.dumps(search))
     np.testing.assert_array_equal(again.predict(X), search.predict(X))
-
-
-class Stop:
-    """A callback of scikit-learn that interrupts after an iteration."""
-
-    def __init__(self, after):
-        self.after = after
-
-    def setup(self, estimator, context): ...
-
-    def teardown(self, estimator, context): ...
-
-    def on_fit_task_begin(self, estimator, context, **_): ...
-
-    def on_fit_task_end(self, estimator, context, **_):
-        self.after -= 1
-        if not self.after:
-            raise KeyboardInterrupt
 
 
 def counted(function, calls):

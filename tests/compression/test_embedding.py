@@ -30,6 +30,7 @@ from nets import (
     Probabilities,
     Residual,
     SlimDense,
+    Stop,
     Viewing,
     classifier,
     regressor,
@@ -374,24 +375,6 @@ def test_pipeline_grid_search_and_pickle(digits):
     np.testing.assert_array_equal(again.predict(X), search.predict(X))
     with pytest.raises(NotFittedError):
         clone(search.best_estimator_[-1]).predict(X)
-
-
-class Stop:
-    """A callback of scikit-learn that interrupts after an epoch."""
-
-    def __init__(self, after):
-        self.after = after
-
-    def setup(self, estimator, context): ...
-
-    def teardown(self, estimator, context): ...
-
-    def on_fit_task_begin(self, estimator, context, **_): ...
-
-    def on_fit_task_end(self, estimator, context, **_):
-        self.after -= 1
-        if not self.after:
-            raise KeyboardInterrupt
 
 
 def scheduled():
