@@ -72,7 +72,7 @@ student = NeuralNetClassifier(
 # -------
 # ``fit`` is called without an argument. The real digits serve for the last line only.
 settings = {"n_iterations": 200, "batch_size": 64, "random_state": 0} | known
-distiller = DataFreeDistiller(student, teacher, noise_share=0.0, **settings).fit()
+distiller = DataFreeDistiller(student, teacher, **settings).fit()
 print(f"without data: {distiller.score(X_test, y_test):.3f}")
 
 # %%
@@ -85,7 +85,8 @@ plt.show()
 # The control
 # -----------
 # Random shapes need no generator. For these digits they teach less; for larger ones
-# they can teach as much, and by default a share of the batches consists of them.
+# they can teach as much, and for teachers without batch norm half of each batch is
+# such noise.
 control = DataFreeDistiller(
     student, teacher, synthesis="structured_noise", **settings
 ).fit()

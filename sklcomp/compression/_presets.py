@@ -66,6 +66,6 @@ SYNTHESIS: dict[str, dict[str, Any]] = {
         "conditional": False, "head": "batchnorm", "entropy_weight": 5.0,
         "bn_weight": 1.0, "adversarial_weight": 0.0, "feature_weight": 0.0,
         "student_steps": 8, "reinit_every": 0, "augmentation": 0.5,
-        "noise_share": 0.25, "batch_size": 64, "n_iterations": 300,
+        "noise_share": 0.0, "batch_size": 64, "n_iterations": 300,
     },
 }  # fmt: skip

@@ -86,7 +86,7 @@ def test_a_student_learns_without_data_what_noise_does_not_teach(digits):
     torch.manual_seed(0)
     teacher = classifier(conv_net(24, nn.BatchNorm2d), lr=0.005).fit(X[:600], y[:600])
     net = classifier(conv_net(6, nn.Identity))
-    settings = {"n_iterations": 100, "student_steps": 6, "noise_share": 0.0}
+    settings = {"n_iterations": 100, "student_steps": 6}
     learned, control = (
         distiller(teacher, student=net, synthesis=synthesis, **settings).fit()
         for synthesis in ("generator", "structured_noise")
