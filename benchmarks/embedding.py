@@ -10,7 +10,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from _torch_training import error_rate, load_cifar, load_mnist, train
-from sklearn.base import clone
 from skorch import NeuralNetClassifier
 from torch import nn
 
@@ -243,29 +242,33 @@ def cost(report, folder, quick):
     rng = np.random.default_rng(0)
     X = rng.random((1280, 1, 28, 28), dtype=np.float32)
     y = rng.integers(10, size=len(X))
-    student = NeuralNetClassifier(
-        LeNet((4, 8, 40)), criterion=nn.CrossEntropyLoss, optimizer=torch.optim.SGD,
-        lr=0.01, batch_size=BATCH, max_epochs=6, train_split=None, verbose=0,
-    )  # fmt: skip
-    teacher = LeNet()
-    n_steps = 6 * len(X) // BATCH
+    teacher, epochs = LeNet(), (6, 30)
+    n_steps = (epochs[1] - epochs[0]) * len(X) // BATCH
 
     def seconds(fit):
-        best = np.inf
-        for _ in range(2 if quick else 4):
-            start = time.process_time()
-            fit()
-            best = min(best, time.process_time() - start)
-        return best
+        """Least CPU time of the steps alone: a long training less a short one."""
+        least = []
+        for max_epochs in epochs:
+            net = NeuralNetClassifier(
+                LeNet((4, 8, 40)), criterion=nn.CrossEntropyLoss,
+                optimizer=torch.optim.SGD, lr=0.01, batch_size=BATCH,
+                max_epochs=max_epochs, train_split=None, verbose=0,
+            )  # fmt: skip
+            best = np.inf
+            for _ in range(2 if quick else 4):
+                start = time.process_time()
+                fit(net)
+                best = min(best, time.process_time() - start)
+            least.append(best)
+        return least[1] - least[0]
 
     def distil(**settings):
-        return lambda: FeatureEmbeddingDistiller(
-            student, teacher, random_state=0, **settings
+        return lambda net: FeatureEmbeddingDistiller(
+            net, teacher, random_state=0, **settings
         ).fit(X, y)
 
-    # Both minus what one epoch less of them takes: set-up and caching left out.
     arms = {
-        "plain skorch": lambda: clone(student).fit(X, y),
+        "plain skorch": lambda net: net.fit(X, y),
         "KD alone": distil(gamma=0.0, kd_weight=1.0),
         "locality": distil(),
         "locality + KD": distil(kd_weight=1.0),
@@ -275,13 +278,12 @@ def cost(report, folder, quick):
     plain = times["plain skorch"]
     report.table(
         f"{n_steps} steps of {BATCH} images, teacher of {count_parameters(teacher):,} "
-        f"parameters, student of {count_parameters(LeNet((4, 8, 40))):,}; CPU seconds, "
-        "all included",
+        f"parameters, student of {count_parameters(LeNet((4, 8, 40))):,}; CPU seconds",
         ["", "seconds", "to plain"],
         [[k, f"{v:.2f}", f"{v / plain:.2f}"] for k, v in times.items()],
     )
     ratio = times["locality"] / plain
-    report.goal("a training with locality: <= 1.5x plain", f"{ratio:.2f}", ratio <= 1.5)
+    report.goal("a step with locality: <= 1.5x plain", f"{ratio:.2f}", ratio <= 1.5)
 
 
 def complexity(report, folder, quick):
