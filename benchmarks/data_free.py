@@ -97,7 +97,7 @@ def taught(make, teacher, draw, seed, n_steps, rate=0.016, temperature=8.0):
     return module, time.process_time() - start
 
 
-# What is compared, as settings of the estimator; None is the preset itself.
+# What is compared, as settings of the estimator.
 PUBLISHED = {
     "preset": "paper-mnist", "generator_width": 16, "latent_dim": 64,
     "generator_batch_size": 64, "batch_size": 64, "generator_lr": 1e-3,

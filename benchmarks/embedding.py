@@ -238,7 +238,7 @@ def judge(report, title, share, errors):
 
 
 def cost(report, folder, quick):
-    """CPU of a training with the estimator against plain training of the same net."""
+    """CPU of a step with the estimator against a step of plain training."""
     rng = np.random.default_rng(0)
     X = rng.random((1280, 1, 28, 28), dtype=np.float32)
     y = rng.integers(10, size=len(X))

@@ -21,7 +21,7 @@ from sklcomp.compression._training import (
     first_output,
     rebuild_net,
 )
-from sklcomp.nn._running import evaluating
+from sklcomp.nn._running import device_of, evaluating
 from sklcomp.utils._sklearn import CallbackSupportMixin
 
 
@@ -115,7 +115,7 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
     def _count_outputs(self, module: nn.Module, X: np.ndarray, what: str) -> int:
         """Outputs of a network, which is tried on two examples."""
         name = f"the {what} {type(module).__name__}"
-        device = next((p.device for p in module.parameters()), "cpu")
+        device = device_of(module)
         try:
             with evaluating(module):
                 output = first_output(module(torch.from_numpy(X[:2]).to(device)))

@@ -1,7 +1,5 @@
 """Student networks without data, after Chen et al. (arXiv 1904.01186)."""
 
-import math
-import warnings
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,6 @@ import joblib
 import numpy as np
 import torch
 from sklearn.base import is_classifier
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -18,13 +15,15 @@ from skorch import NeuralNet
 from skorch.callbacks import InputShapeSetter
 from torch import nn
 
-from sklcomp.compression._base import Compressor, all_classes
+from sklcomp.compression._base import Compressor
 from sklcomp.compression._checkpoint import check_folder, load_training, save_training
 from sklcomp.compression._data_free_settings import (
     check_gradients,
     check_inputs,
     drop_features,
     find_layer,
+    has_failed,
+    name_classes,
     resolve_settings,
     warn_of_collapse,
 )
@@ -47,6 +46,7 @@ from sklcomp.compression._training import (
 )
 from sklcomp.nn import kd_loss
 from sklcomp.nn._features import PENULTIMATE
+from sklcomp.nn._running import device_of
 from sklcomp.utils._sklearn import (
     Interval,
     IterationReporter,
@@ -421,6 +421,16 @@ class DataFreeDistiller(Compressor):
         -------
         self : DataFreeDistiller
             Fitted.
+
+        Raises
+        ------
+        ValueError
+            If teacher, student, shapes and ranges do not fit together, if no gradients
+            come through the teacher, or if a loss is not finite in the first iteration.
+        RuntimeError
+            If the device is not there.
+        MemoryError
+            With what to make smaller.
         """
         check_device(self)
         X, y = self._check_optional_data(X, y)
@@ -474,7 +484,7 @@ class DataFreeDistiller(Compressor):
             msg = "the teacher has 1 output; give one with an output for each class."
             raise ValueError(msg)
         if self._ready_module() is not None:
-            self.classes_ = self._name_classes(n_outputs, y)
+            self.classes_ = name_classes(self.classes, self.teacher, y, n_outputs)
         elif self.classes is not None or n_outputs != len(self.classes_):
             msg = (
                 f"the teacher that was trained on y has {n_outputs} outputs for "
@@ -485,7 +495,7 @@ class DataFreeDistiller(Compressor):
         settings = resolve_settings(
             self.get_params(deep=False), self.teacher_, inputs, n_outputs
         )
-        device = next((p.device for p in self.teacher_.parameters()), "cpu")
+        device = device_of(self.teacher_)
         layer = find_layer(self.teacher_, self.feature_layer, probes.to(device))
         teacher = Teacher(self.teacher_, layer, True, probes, self.device)
         if self.from_logits != "auto":
@@ -495,24 +505,6 @@ class DataFreeDistiller(Compressor):
         if self.synthesis == "generator":
             check_gradients(teacher.module, probes)
         return teacher, settings
-
-    def _name_classes(self, n_outputs: int, y: Any) -> np.ndarray:
-        """What the outputs of a trained teacher stand for."""
-        if self.classes is not None:
-            if len(self.classes) != n_outputs:
-                msg = (
-                    f"classes has {len(self.classes)} entries, the teacher {n_outputs} "
-                    "outputs: name each output."
-                )
-                raise ValueError(msg)
-            return np.asarray(self.classes)
-        own = None
-        if isinstance(self.teacher, FrozenEstimator):
-            own = getattr(self.teacher.estimator, "classes_", None)
-        seen = None if y is None else np.unique(y)
-        if own is not None and (seen is None or np.isin(seen, own).all()):
-            return all_classes(np.asarray(own), n_outputs)
-        return np.arange(n_outputs) if seen is None else all_classes(seen, n_outputs)
 
     def _begin(
         self, teacher: Teacher, inputs: Inputs, settings: dict[str, Any],
@@ -576,7 +568,7 @@ class DataFreeDistiller(Compressor):
             except (MemoryError, torch.OutOfMemoryError) as error:
                 msg = "out of memory; choose a smaller batch_size, generator_batch_size"
                 raise MemoryError(f"{msg} or replay_size.") from error
-            if self._has_failed(losses, training.n_iter):
+            if has_failed(losses, training.n_iter):
                 break
             if self.checkpoint is not None and not training.n_iter % every:
                 save_training(self.checkpoint, training.state(), key)
@@ -586,22 +578,6 @@ class DataFreeDistiller(Compressor):
             if reporter(training.n_iter):
                 break
         return training.history
-
-    def _has_failed(self, losses: dict[str, float], n_iter: int) -> bool:
-        """Whether a loss is not finite; the weights are those before it then."""
-        for name, value in losses.items():
-            if not math.isfinite(value):
-                what = f"the {name} loss became {value} in iteration {n_iter}"
-                cure = "choose a smaller student_lr or generator_lr."
-                if n_iter == 1:
-                    raise ValueError(f"{what}; {cure}")
-                warnings.warn(
-                    f"{what}; the last good weights are kept: {cure}",
-                    ConvergenceWarning,
-                    stacklevel=4,
-                )
-                return True
-        return False
 
     def _finish(
         self, net: Any, training: DataFreeTraining, history: dict[str, list],
@@ -643,6 +619,11 @@ class DataFreeDistiller(Compressor):
             Examples of the generator as it was in the end, or structured noise.
         y : ndarray of shape (n,)
             What the teacher takes them for.
+
+        Raises
+        ------
+        ValueError
+            If n is less than 1.
         """
         check_is_fitted(self)
         if n < 1:
@@ -677,8 +658,8 @@ class DataFreeDistiller(Compressor):
 
         Three generators that were not used in training are trained by the published
         losses, so that students of the same teacher are judged by the same images.
-        It can choose between settings where there is no real example at all. For
-        teachers with batch norms it was no good judge.
+        It can choose between settings where there is no real example at all. How well
+        was measured for teachers without batch norm only.
 
         Parameters
         ----------
@@ -691,6 +672,11 @@ class DataFreeDistiller(Compressor):
         -------
         score : float
             Minus the divergence at temperature 4; at most 0.
+
+        Raises
+        ------
+        ValueError
+            If no gradients come through the teacher.
         """
         check_is_fitted(self)
         seed = _as_seed(random_state)

@@ -1,12 +1,16 @@
 """The values of a training without data: of a preset, and what fits the networks."""
 
+import math
 import warnings
 from typing import Any
 
 import numpy as np
 import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.frozen import FrozenEstimator
 from torch import Tensor, nn
 
+from sklcomp.compression._base import all_classes
 from sklcomp.compression._presets import SYNTHESIS
 from sklcomp.compression._synthesis import Inputs
 from sklcomp.compression._training import first_output
@@ -111,6 +115,25 @@ def _numbers(values: Any, name: str, shape: tuple[int, ...]) -> Any:
     return float(values.item()) if values.size == 1 else values.tolist()
 
 
+def name_classes(classes: Any, teacher: Any, y: Any, n_outputs: int) -> np.ndarray:
+    """What the outputs of a trained teacher stand for."""
+    if classes is not None:
+        if len(classes) != n_outputs:
+            msg = (
+                f"classes has {len(classes)} entries, the teacher {n_outputs} outputs: "
+                "name each output."
+            )
+            raise ValueError(msg)
+        return np.asarray(classes)
+    own = None
+    if isinstance(teacher, FrozenEstimator):
+        own = getattr(teacher.estimator, "classes_", None)
+    seen = None if y is None else np.unique(y)
+    if own is not None and (seen is None or np.isin(seen, own).all()):
+        return all_classes(np.asarray(own), n_outputs)
+    return np.arange(n_outputs) if seen is None else all_classes(seen, n_outputs)
+
+
 def find_layer(module: nn.Module, layer: str, X: Tensor) -> str | None:
     """The layer whose output is the features; None if a module shows none."""
     if layer != PENULTIMATE:
@@ -162,3 +185,20 @@ def warn_of_collapse(counts: np.ndarray, classes: np.ndarray) -> None:
             "n_iterations, or lower generator_lr.",
             stacklevel=4,
         )
+
+
+def has_failed(losses: dict[str, float], n_iter: int) -> bool:
+    """Whether a loss is not finite; the student has good weights again then."""
+    for name, value in losses.items():
+        if not math.isfinite(value):
+            what = f"the {name} loss became {value} in iteration {n_iter}"
+            cure = "choose a smaller student_lr or generator_lr."
+            if n_iter == 1:
+                raise ValueError(f"{what}; {cure}")
+            warnings.warn(
+                f"{what}; the last good weights are kept: {cure}",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+            return True
+    return False

@@ -26,7 +26,7 @@ from sklcomp.nn import (
 )
 from sklcomp.nn._cost import ChannelCost
 from sklcomp.nn._graph import freeze_genes
-from sklcomp.nn._running import reestimate_batch_norms
+from sklcomp.nn._running import device_of, reestimate_batch_norms
 
 # Examples that covariances, and statistics of batch norms, are taken of.
 N_COVARIANCE, N_STATISTICS = 2000, 2000
@@ -61,7 +61,7 @@ class PruningProblem:
         min_channels: int, rng: np.random.Generator,
     ):  # fmt: skip
         self.module, self.min_channels = module, min_channels
-        device = next(module.parameters()).device
+        device = device_of(module)
         graph = trace_channels(module, X[:2].to(device))
         self.graph = _without_layers(graph, ignored_layers)
         if not self.graph.n_genes:

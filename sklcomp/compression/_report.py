@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sklcomp.nn import count_macs, count_parameters, measure_latency
+from sklcomp.nn._running import device_of
 
 
 @dataclass(frozen=True, repr=False)
@@ -92,8 +93,7 @@ class CompressionReport:
 
 def describe(module: nn.Module, example: Tensor) -> dict[str, float]:
     """Sizes of one side of a report; example holds one example."""
-    device = next((p.device for p in module.parameters()), example.device)
-    example = example.to(device)
+    example = example.to(device_of(module))
     file = io.BytesIO()
     torch.save(module.state_dict(), file)
     return {

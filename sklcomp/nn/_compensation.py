@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sklcomp.nn._graph import ChannelGraph
-from sklcomp.nn._running import call, evaluating
+from sklcomp.nn._running import call, device_of, evaluating
 from sklcomp.nn._tracing import CONVOLUTIONS, TRANSPOSED
 
 # Ridge in units of the mean variance.
@@ -170,7 +170,7 @@ def collect_covariances(
     torch.Size([8, 8])
     """
     columns = X if isinstance(X, (tuple, list)) else (X,)
-    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    device = device_of(module)
     columns = [torch.as_tensor(column) for column in columns]
     n = len(columns[0])
     if not n:

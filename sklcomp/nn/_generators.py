@@ -48,8 +48,8 @@ class _RangeHead(nn.Module):
         self.slope = nn.Parameter(torch.ones_like(low))
         level = (mean - low) / (high - low)
         level = torch.where((level > 0) & (level < 1), level, 0.5)
-        # The mean of sigmoids of normal values is then about right. Learning comes too
-        # late for that: beginning with grey digits cost six points of accuracy.
+        # The mean of sigmoids of normal values is then about right. Learning it comes
+        # too late: what is made until then is in the bank.
         self.offset = nn.Parameter(math.sqrt(1 + math.pi / 8) * torch.logit(level))
 
     def forward(self, u: Tensor) -> Tensor:

@@ -44,6 +44,11 @@ def call(module: nn.Module, example: Any) -> Any:
     return module(example)
 
 
+def device_of(module: nn.Module) -> torch.device:
+    """Where the weights of a network are; the CPU if it has none."""
+    return next((p.device for p in module.parameters()), torch.device("cpu"))
+
+
 def has_batch_norm(module: nn.Module) -> bool:
     """Whether any part of a network is a batch norm."""
     return any(isinstance(part, BatchNorm) for part in module.modules())
