@@ -18,7 +18,6 @@ from torch import nn
 
 from sklcomp.compression import DataFreeDistiller
 from sklcomp.compression._presets import SYNTHESIS
-from sklcomp.compression._training import torch_session
 from sklcomp.nn import (
     CifarResNet,
     LeNet5,
@@ -28,6 +27,7 @@ from sklcomp.nn import (
     kd_loss,
 )
 from sklcomp.nn._folding import absorb_batch_norms, insert_batch_norms
+from sklcomp.nn._training import torch_session
 
 MEAN, STD = 0.1000, 0.2752
 HALF = (3, 8, 60, 42)

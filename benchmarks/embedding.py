@@ -14,9 +14,9 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from sklcomp.compression import FeatureEmbeddingDistiller
-from sklcomp.compression._training import torch_session
 from sklcomp.nn import LeNet, LocalityPreservingLoss, count_parameters, kd_loss
 from sklcomp.nn._features import capturing
+from sklcomp.nn._training import torch_session
 
 N_VALIDATION = 5000
 BATCH, LR, CLIP = 64, 0.05, 1.0

@@ -18,7 +18,7 @@ from torch import nn
 from sklcomp.compression import EvolutionaryPruner
 from sklcomp.compression._distillation import train_with_teacher
 from sklcomp.compression._pruning import PruningProblem
-from sklcomp.compression._training import Task, rebuild_net, torch_session, train_net
+from sklcomp.compression._training import Task, rebuild_net
 from sklcomp.nn import (
     CifarResNet,
     LeNet,
@@ -28,6 +28,7 @@ from sklcomp.nn import (
     mask_channels,
     prune_channels,
 )
+from sklcomp.nn._training import torch_session, train_net
 
 KD_WEIGHT, TEMPERATURE = 0.7, 4.0
 # Net, data, examples used after the training of the base, epochs of the base and of

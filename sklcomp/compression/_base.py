@@ -16,12 +16,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
-from sklcomp.compression._training import (
-    check_device,
-    first_output,
-    rebuild_net,
-)
+from sklcomp.compression._training import first_output, rebuild_net
 from sklcomp.nn._running import device_of, evaluating
+from sklcomp.nn._training import check_device
 from sklcomp.utils._sklearn import CallbackSupportMixin
 
 

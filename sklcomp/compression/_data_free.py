@@ -16,7 +16,6 @@ from skorch.callbacks import InputShapeSetter
 from torch import nn
 
 from sklcomp.compression._base import Compressor
-from sklcomp.compression._checkpoint import check_folder, load_training, save_training
 from sklcomp.compression._data_free_settings import (
     check_gradients,
     check_inputs,
@@ -37,16 +36,12 @@ from sklcomp.compression._synthesis import (
     NoiseSource,
     draw_judges,
 )
-from sklcomp.compression._training import (
-    Task,
-    check_device,
-    rebuild_net,
-    torch_session,
-    train_net,
-)
+from sklcomp.compression._training import Task, rebuild_net
 from sklcomp.nn import kd_loss
+from sklcomp.nn._checkpoint import check_folder, load_training, save_training
 from sklcomp.nn._features import PENULTIMATE
 from sklcomp.nn._running import device_of
+from sklcomp.nn._training import check_device, torch_session, train_net
 from sklcomp.utils._sklearn import (
     Interval,
     IterationReporter,

@@ -14,8 +14,9 @@ from skorch.dataset import Dataset as SkorchDataset
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from sklcomp.compression._training import StopTraining, Task, train_net
+from sklcomp.compression._training import Task
 from sklcomp.nn._features import capturing
+from sklcomp.nn._training import StopTraining, train_net
 
 # Examples that a teacher answers at once, and bytes that its kept answers may take.
 BATCH, CACHE_LIMIT = 256, 2**30

@@ -13,13 +13,19 @@ from skorch import NeuralNet
 from torch import nn
 
 from sklcomp.compression._base import Compressor
-from sklcomp.compression._checkpoint import check_folder, load_training, save_training
 from sklcomp.compression._distillation import Lesson, Teacher, listening
 from sklcomp.compression._report import CompressionReport, describe
-from sklcomp.compression._resuming import restore_training, training_state
-from sklcomp.compression._training import StopTraining, Task, torch_session, train_net
+from sklcomp.compression._resuming import (
+    restore_training,
+    settings_of,
+    training_state,
+    weights_of,
+)
+from sklcomp.compression._training import Task
 from sklcomp.nn import LocalityPreservingLoss
+from sklcomp.nn._checkpoint import check_folder, load_training, save_training
 from sklcomp.nn._features import check_layer
+from sklcomp.nn._training import StopTraining, torch_session, train_net
 from sklcomp.utils._sklearn import (
     Interval,
     IterationReporter,
@@ -30,6 +36,9 @@ from sklcomp.utils._sklearn import (
 
 # Examples that the report's score is taken of when none were held out.
 N_SCORED = 2000
+
+# What a checkpoint need not agree in.
+FREE = ("max_epochs", "verbose", "checkpoint", "warm_start")
 
 
 class FeatureEmbeddingDistiller(Compressor):
@@ -328,27 +337,13 @@ class FeatureEmbeddingDistiller(Compressor):
         lesson.task = Task.of_net(net, hasattr(self, "classes_"))
         if self.checkpoint is None:
             return
-        weights = [
-            [part.numpy(force=True) for part in module.state_dict().values()]
-            for module in (net.module_, lesson.teacher.module)
-        ]
-        lesson.key = joblib.hash([X, y, seed, weights, self._settings(net)])
+        weights = [*map(weights_of, (net.module_, lesson.teacher.module))]
+        settings = settings_of(net, self, but=FREE)
+        lesson.key = joblib.hash([X, y, seed, weights, settings])
         state = load_training(self.checkpoint, lesson.key) if self.warm_start else None
         if state is not None:
             restore_training(net, state)
             lesson.history = state["losses"]
-
-    def _settings(self, net: Any) -> str:
-        """What a checkpoint must agree in."""
-        params = {
-            name: value
-            for owner in (net, self)
-            for name, value in owner.get_params(deep=False).items()
-            if isinstance(value, (bool, int, float, str))
-        }
-        for name in ("max_epochs", "verbose", "checkpoint", "warm_start"):
-            params.pop(name, None)
-        return repr(sorted(params.items()))
 
     def _end_epoch(self, net: Any, lesson: Lesson, reporter: IterationReporter) -> None:
         if self.checkpoint is not None:

@@ -15,20 +15,27 @@ from skorch import NeuralNet
 from torch import nn
 
 from sklcomp.compression._base import Compressor
-from sklcomp.compression._checkpoint import check_folder, load_state, save_state
 from sklcomp.compression._distillation import train_with_teacher
 from sklcomp.compression._fitness import Fitness
 from sklcomp.compression._presets import FRONT_SHARES, PAPER, SEARCH
 from sklcomp.compression._pruning import PruningProblem, absolute_budget, pareto_front
 from sklcomp.compression._report import CompressionReport, describe
-from sklcomp.compression._training import (
-    Task,
-    hold_out,
-    rebuild_net,
-    torch_session,
-    train_net,
+from sklcomp.compression._resuming import (
+    restore_training,
+    settings_of,
+    training_state,
+    weights_of,
 )
+from sklcomp.compression._training import Task, hold_out, rebuild_net
 from sklcomp.evolution import EvolutionResult, evolve
+from sklcomp.nn._checkpoint import (
+    check_folder,
+    load_state,
+    load_training,
+    save_state,
+    save_training,
+)
+from sklcomp.nn._training import torch_session, train_net
 from sklcomp.utils._sklearn import (
     Interval,
     IterationReporter,
@@ -116,7 +123,8 @@ class EvolutionaryPruner(Compressor):
     min_channels : int, default=1
         Channels that every group of layers keeps.
     checkpoint : str or path, default=None
-        Folder in which the state of the search is kept after every generation.
+        Folder in which the trained net and, after every generation, the state of the
+        search are kept.
     warm_start : bool, default=False
         Go on from the checkpoint, if there is one of the same fit.
     n_threads : int, default=1
@@ -329,7 +337,7 @@ class EvolutionaryPruner(Compressor):
             train, held = hold_out(y, self.n_fitness_samples, seed)
             base = self._prototype
             if not isinstance(self.estimator, FrozenEstimator):
-                base = train_net(self._untrained("estimator", y), X[train], y[train])
+                base = self._trained_base(X[train], y[train], seed)
             task = Task.of_net(base, hasattr(self, "classes_"))
             problem = PruningProblem(
                 base.module_, torch.from_numpy(X[train]), max_params=self.max_params,
@@ -341,15 +349,33 @@ class EvolutionaryPruner(Compressor):
             score = Fitness(
                 problem, task, X[held], y[held], self._form("fitness"), trade_off
             )
+            self.base_estimator_, self._problem = base, problem
             result = self._search(problem, score, rng, reporter, (X, y, seed))
-            self.base_estimator_ = base
-            self._problem = problem
             self._name_results(result)
             self._train(task, score, X[train], y[train])
         reporter.finish(lambda: {
             name: value for name, value in vars(self).items() if name.endswith("_")
         })  # fmt: skip
         return self
+
+    def _trained_base(self, X: np.ndarray, y: np.ndarray, seed: int) -> Any:
+        """The user's net, trained, or as the checkpoint has it."""
+        net = self._untrained("estimator", y)
+        if self.checkpoint is None:
+            return train_net(net, X, y)
+        key = ""
+
+        def go_on() -> None:
+            nonlocal key
+            # The weights that the net starts from say what its module is.
+            key = joblib.hash([X, y, seed, weights_of(net.module_), settings_of(net)])
+            state = load_training(self.checkpoint, key) if self.warm_start else None
+            if state is not None:
+                restore_training(net, state)
+
+        train_net(net, X, y, go_on)
+        save_training(self.checkpoint, training_state(net), key)
+        return net
 
     def _form(self, name: str) -> Any:
         """A setting, or what the paper's form has in its place."""
@@ -369,7 +395,8 @@ class EvolutionaryPruner(Compressor):
         start = problem.start(n, rng, self.preset, is_nested)
         key, state = "", None
         if self.checkpoint is not None:
-            key = joblib.hash([*data, self._search_settings()])
+            weights = weights_of(self.base_estimator_.module_)
+            key = joblib.hash([*data, weights, self._search_settings()])
             state = load_state(self.checkpoint, key) if self.warm_start else None
 
         def after_generation(state: dict[str, np.ndarray]) -> bool:

@@ -3,8 +3,10 @@
 import json
 from typing import Any
 
+import numpy as np
 import torch
 from skorch.history import History
+from torch import nn
 
 
 def training_state(net: Any) -> dict[str, Any]:
@@ -37,6 +39,22 @@ def restore_training(net: Any, state: dict[str, Any]) -> None:
                 getattr(callback, key).load_state_dict(value)
             else:
                 setattr(callback, key, value)
+
+
+def weights_of(module: nn.Module) -> list[np.ndarray]:
+    """All parameters and buffers, as a key of a checkpoint can contain them."""
+    return [part.numpy(force=True) for part in module.state_dict().values()]
+
+
+def settings_of(*owners: Any, but: tuple[str, ...] = ()) -> str:
+    """Numbers and texts that a checkpoint must agree in."""
+    found = {
+        name: value
+        for owner in owners
+        for name, value in owner.get_params(deep=False).items()
+        if isinstance(value, (bool, int, float, str)) and name not in but
+    }
+    return repr(sorted(found.items()))
 
 
 def _plain(value: Any) -> tuple[str, Any] | None:

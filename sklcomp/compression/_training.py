@@ -1,9 +1,7 @@
-"""Train nets reproducibly, and know what their outputs mean."""
+"""Nets of users: their rows, their settings, and what their outputs mean."""
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,27 +9,10 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.model_selection import train_test_split
-from skorch.callbacks import EarlyStopping, InputShapeSetter
+from skorch.callbacks import InputShapeSetter
 from torch import Tensor, nn
 
 from sklcomp.nn import kd_loss
-from sklcomp.nn._running import has_batch_norm
-
-
-@contextmanager
-def torch_session(seed: int, n_threads: int) -> Iterator[None]:
-    """A seeded generator and a fixed number of threads; both are restored.
-
-    Sums of one and of two threads differ in the last bits.
-    """
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        torch.set_num_threads(n_threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
 
 
 def hold_out(y: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -45,60 +26,6 @@ def hold_out(y: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return train_test_split(
         np.arange(len(y)), test_size=n_held, random_state=seed, stratify=classes
     )
-
-
-class StopTraining(Exception):
-    """Ends a training after the epoch in which it is raised."""
-
-
-def train_net(net: Any, X: np.ndarray, y: np.ndarray,
-              before: Callable[[], None] | None = None) -> Any:  # fmt: skip
-    """``net.fit``, but an interrupt is not swallowed, nor a last batch of one trained.
-
-    A batch norm cannot take the statistics of a single row. ``before`` is called
-    when all is initialised; epochs that are in the history then are not done again.
-    """
-    try:
-        net.initialize()
-        n_rows = len(net.get_split_datasets(X, y)[0])
-        if n_rows % net.batch_size == 1 and has_batch_norm(net.module_):
-            # set_params would make the module anew.
-            vars(net)["iterator_train__drop_last"] = True
-        net.check_data(X, y)
-        net.notify("on_train_begin", X=X, y=y)
-        if before is not None:
-            before()
-        try:
-            net.fit_loop(X, y, epochs=max(net.max_epochs - len(net.history), 0))
-        except StopTraining:
-            pass
-        except KeyboardInterrupt:
-            if not _is_stopped_early(net):
-                raise
-        net.notify("on_train_end", X=X, y=y)
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        msg = (
-            f"training ran out of memory with batch_size={net.batch_size}; choose a "
-            "smaller batch_size."
-        )
-        raise MemoryError(msg) from error
-    return net
-
-
-def _is_stopped_early(net: Any) -> bool:
-    """Whether the interrupt is skorch's way of stopping, not the user's."""
-    return any(
-        isinstance(callback, EarlyStopping) and callback.misses_ == callback.patience
-        for _, callback in net.callbacks_
-    )
-
-
-def check_device(net: Any) -> None:
-    """Raise if a net asks for a GPU that is not there."""
-    device = getattr(net, "device", "cpu")
-    if str(device).startswith("cuda") and not torch.cuda.is_available():
-        msg = f"device={device!r} of {type(net).__name__} is not there: no CUDA."
-        raise RuntimeError(msg + ' Choose device="cpu".')
 
 
 def rebuild_net(net: Any, module: nn.Module, net_class: type | None = None) -> Any:

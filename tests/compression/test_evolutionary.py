@@ -20,9 +20,9 @@ from skorch.callbacks import EarlyStopping
 from skorch.dataset import ValidSplit
 
 from sklcomp.compression import EvolutionaryPruner
-from sklcomp.compression._checkpoint import check_folder, load_state, save_state
 from sklcomp.compression._training import Task, hold_out
 from sklcomp.nn import count_macs, count_parameters
+from sklcomp.nn._checkpoint import check_folder, load_state, save_state
 
 sys.path.insert(0, str(Path(__file__).parent))
 from nets import Probabilities, Residual, Viewing, classifier, regressor
@@ -389,6 +389,32 @@ def test_resume_goes_on_from_the_state(digits, trained, tmp_path):
         Task.divergence = original
     np.testing.assert_array_equal(again.predict_proba(X), first)
     assert len(calls) < pruner.n_evaluations_
+
+
+def test_the_trained_net_is_in_the_checkpoint(digits, tmp_path):
+    X, y = digits
+
+    class Interrupting(EvolutionaryPruner):
+        def _search(self, *args):
+            raise KeyboardInterrupt
+
+    net = NeuralNetClassifier(
+        Residual, criterion=torch.nn.CrossEntropyLoss, max_epochs=2, verbose=0
+    )
+    settings = {"max_params": 0.5, **QUICK}
+    whole = EvolutionaryPruner(net, **settings).fit(X, y)
+    with pytest.raises(KeyboardInterrupt):
+        Interrupting(net, checkpoint=tmp_path, **settings).fit(X, y)
+    rest = EvolutionaryPruner(net, checkpoint=tmp_path, warm_start=True, **settings)
+    rest.fit(X, y)
+    np.testing.assert_array_equal(rest.predict_proba(X), whole.predict_proba(X))
+    # Epochs of the checkpoint are not done again: their times are those of then.
+    times = rest.base_estimator_.history_[:, "dur"]
+    again = clone(rest).fit(X, y)
+    assert again.base_estimator_.history_[:, "dur"] == times
+    # Another learning rate is another net.
+    other = clone(rest).set_params(estimator__lr=0.02).fit(X, y)
+    assert other.base_estimator_.history_[:, "dur"] != times
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut"])
