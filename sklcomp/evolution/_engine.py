@@ -8,7 +8,12 @@ from typing import Any
 import numpy as np
 from joblib import Parallel, delayed
 
-from sklcomp.evolution._operators import SELECTIONS, flip_segment, swap_segment
+from sklcomp.evolution._operators import (
+    SELECTIONS,
+    flip_segment,
+    nan_is_worst,
+    swap_segment,
+)
 
 State = dict[str, np.ndarray]
 
@@ -39,6 +44,10 @@ class EvolutionResult:
     fitness: np.ndarray
 
 
+def _key(genome: np.ndarray) -> bytes:
+    return np.packbits(genome).tobytes()
+
+
 class _Evaluator:
     """Fitness of genomes, each computed once."""
 
@@ -47,7 +56,7 @@ class _Evaluator:
         self.known: dict[bytes, float] = {}
 
     def __call__(self, population: np.ndarray) -> np.ndarray:
-        keys = [np.packbits(genome).tobytes() for genome in population]
+        keys = [_key(genome) for genome in population]
         new = {
             key: genome
             for key, genome in zip(keys, population, strict=True)
@@ -156,7 +165,7 @@ def evolve(
     _check(population, elitism, crossover_rate, mutation_rate)
     breeder = _Breeder(
         SELECTIONS[selection] if isinstance(selection, str) else selection,
-        crossover, mutation, repair or (lambda population, rng: population),
+        crossover, mutation, repair or _keep,
         crossover_rate, mutation_rate, child_mutation_rate, elitism,
     )  # fmt: skip
     evaluate = _Evaluator(fitness, population.shape[1], n_jobs)
@@ -181,7 +190,7 @@ def evolve(
 
 def _collect(evaluate: _Evaluator, history: dict[str, list[float]]) -> EvolutionResult:
     genomes, values = evaluate.genomes(), np.array(list(evaluate.known.values()))
-    at = int(np.nan_to_num(values, nan=-np.inf).argmax())
+    at = int(nan_is_worst(values).argmax())
     return EvolutionResult(
         best=genomes[at],
         best_fitness=float(values[at]),
@@ -189,6 +198,10 @@ def _collect(evaluate: _Evaluator, history: dict[str, list[float]]) -> Evolution
         genomes=genomes,
         fitness=values,
     )
+
+
+def _keep(population: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return population
 
 
 def _check(
@@ -250,23 +263,33 @@ def _judge(
     history: dict[str, list[float]],
 ) -> np.ndarray:  # fmt: skip
     """Fitness of a generation, entered into the history."""
+    worth = nan_is_worst(_score(population, evaluate, generation))
+    history["best"].append(float(worth.max()))
+    history["mean"].append(_mean(worth))
+    history["n_evaluations"].append(len(evaluate.known))
+    return worth
+
+
+def _score(population: np.ndarray, evaluate: _Evaluator, generation: int) -> np.ndarray:
+    """Fitness of a generation; an error tells which."""
     try:
-        worth = np.nan_to_num(evaluate(population), nan=-np.inf)
+        return evaluate(population)
     except BaseException as error:
         error.add_note(f"while generation {generation} was evaluated")
         raise
+
+
+def _mean(worth: np.ndarray) -> float:
+    """Mean of what is finite."""
     finite = worth[np.isfinite(worth)]
-    history["best"].append(float(worth.max()))
-    history["mean"].append(float(finite.mean()) if len(finite) else -np.inf)
-    history["n_evaluations"].append(len(evaluate.known))
-    return worth
+    return float(finite.mean()) if len(finite) else -np.inf
 
 
 def _polish(
     evaluate: _Evaluator, breeder: _Breeder, n_steps: int, rng: np.random.Generator
 ) -> None:
     """Accept mutations of the best genome as long as they are better."""
-    values = np.nan_to_num(list(evaluate.known.values()), nan=-np.inf)
+    values = nan_is_worst(list(evaluate.known.values()))
     best, worth = evaluate.genomes()[values.argmax()][None], values.max()
     for _ in range(n_steps):
         trial = breeder.repair(breeder.mutation(best, rng), rng)
@@ -283,7 +306,17 @@ def _snapshot(
     return {
         "population": population.copy(),
         "generation": np.array(generation),
-        "rng": np.array(json.dumps(rng.bit_generator.state)),
+        "rng": _save_rng(rng),
+        **_save_known(evaluate, history),
+    }
+
+
+def _save_rng(rng: np.random.Generator) -> np.ndarray:
+    return np.array(json.dumps(rng.bit_generator.state))
+
+
+def _save_known(evaluate: _Evaluator, history: dict[str, list[Any]]) -> State:
+    return {
         "genomes": evaluate.genomes(),
         "fitness": np.array(list(evaluate.known.values())),
         **{f"history_{name}": np.array(values) for name, values in history.items()},
@@ -294,15 +327,25 @@ def _restore(
     state: State, evaluate: _Evaluator, history: dict[str, list[Any]]
 ) -> tuple[np.random.Generator, np.ndarray, int]:
     """Fill the evaluator and the history of a run that goes on."""
-    for genome, value in zip(state["genomes"], state["fitness"], strict=True):
-        evaluate.known[np.packbits(genome).tobytes()] = float(value)
-    for name, values in history.items():
-        values.extend(state[f"history_{name}"].tolist())
-    saved = json.loads(str(state["rng"]))
-    bits = getattr(np.random, saved["bit_generator"])()
-    bits.state = saved
+    _restore_known(state, evaluate, history)
     return (
-        np.random.Generator(bits),
+        _restore_rng(state["rng"]),
         np.asarray(state["population"], dtype=bool),
         int(state["generation"]),
     )
+
+
+def _restore_rng(text: np.ndarray) -> np.random.Generator:
+    saved = json.loads(str(text))
+    bits = getattr(np.random, saved["bit_generator"])()
+    bits.state = saved
+    return np.random.Generator(bits)
+
+
+def _restore_known(
+    state: State, evaluate: _Evaluator, history: dict[str, list[Any]]
+) -> None:
+    for genome, value in zip(state["genomes"], state["fitness"], strict=True):
+        evaluate.known[_key(genome)] = float(value)
+    for name, values in history.items():
+        values.extend(state[f"history_{name}"].tolist())

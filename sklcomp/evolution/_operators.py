@@ -7,10 +7,16 @@ operators with an order leave them nested.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 Order = Sequence[np.ndarray]
+
+
+def nan_is_worst(fitness: Any) -> np.ndarray:
+    """Fitness with minus infinity for NaN."""
+    return np.where(np.isnan(fitness), -np.inf, fitness)
 
 
 def select_roulette(
@@ -31,7 +37,7 @@ def select_roulette(
 
 def select_rank(fitness: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
     """Picks with probability in proportion to the squared rank."""
-    rank = np.argsort(np.argsort(np.nan_to_num(fitness, nan=-np.inf))) + 1.0
+    rank = np.argsort(np.argsort(nan_is_worst(fitness))) + 1.0
     return rng.choice(len(fitness), n, p=rank**2 / (rank**2).sum())
 
 
@@ -40,7 +46,7 @@ def select_tournament(
 ) -> np.ndarray:
     """The best of a few individuals that are drawn at random."""
     rivals = rng.integers(len(fitness), size=(n, size))
-    worth = np.nan_to_num(fitness, nan=-np.inf)[rivals]
+    worth = nan_is_worst(fitness)[rivals]
     return rivals[np.arange(n), worth.argmax(axis=1)]
 
 

@@ -6,6 +6,7 @@ its default k; for another, ``make_scorer(precision_at_k, k=5,
 response_method="decision_function")``).
 """
 
+from sklcomp.metrics._frechet import frechet_distance
 from sklcomp.metrics._image import psnr
 from sklcomp.metrics._multilabel import (
     normalized_coverage,
@@ -17,6 +18,7 @@ from sklcomp.metrics._multilabel import (
 )
 
 __all__ = [
+    "frechet_distance",
     "normalized_coverage",
     "normalized_coverage_scorer",
     "one_error",

@@ -165,6 +165,17 @@ def test_any_fitness_can_be_selected_from(selection, values, rng):
         assert counts[worst].max() < counts[~worst].max()
 
 
+@pytest.mark.parametrize("worst", [np.nan, -np.inf])
+@pytest.mark.parametrize("selection", ["roulette", "rank", "tournament"])
+def test_hopeless_individuals_are_survived(rng, worst, selection):
+    result = evolve(
+        lambda genome: worst if genome[0] else genome.sum(), start(rng), rng=rng,
+        selection=selection, n_polish_steps=3,
+    )  # fmt: skip
+    assert not result.best[0]
+    assert np.isfinite(result.best_fitness)
+
+
 def test_nan_never_wins(rng):
     result = evolve(
         lambda genome: np.nan if genome[0] else genome.sum(), start(rng), rng=rng
