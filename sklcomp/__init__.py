@@ -20,6 +20,7 @@ _SUBPACKAGES = (
     "multilabel",
     "nn",
     "recovery",
+    "translation",
 )
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "nn",
     "recovery",
     "show_versions",
+    "translation",
     "warmup",
 ]
 

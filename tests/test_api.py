@@ -29,6 +29,7 @@ PUBLIC_NAMES = {
         "nn",
         "recovery",
         "show_versions",
+        "translation",
         "warmup",
     },
     "sklcomp.compression": {
@@ -43,8 +44,14 @@ PUBLIC_NAMES = {
         "load_mulan",
         "make_masked_images",
         "make_multilabel_stream",
+        "make_unpaired_digits",
     },
-    "sklcomp.evolution": {"EvolutionResult", "evolve"},
+    "sklcomp.evolution": {
+        "CoevolutionResult",
+        "EvolutionResult",
+        "coevolve",
+        "evolve",
+    },
     "sklcomp.inspection": {
         "CompressionDisplay",
         "DistillationDisplay",
@@ -53,6 +60,7 @@ PUBLIC_NAMES = {
         "RecoveryDisplay",
     },
     "sklcomp.metrics": {
+        "frechet_distance",
         "normalized_coverage",
         "normalized_coverage_scorer",
         "one_error",
@@ -62,6 +70,7 @@ PUBLIC_NAMES = {
         "psnr",
     },
     "sklcomp.model_selection": {"IterativeStratifiedKFold"},
+    "sklcomp.translation": {"CycleGANTranslator"},
     "sklcomp.multilabel": {
         "PrivilegedMultiLabelClassifier",
         "StreamingLabelClassifier",
@@ -77,6 +86,7 @@ PUBLIC_NAMES = {
         "LeNet",
         "LeNet5",
         "LocalityPreservingLoss",
+        "PatchDiscriminator",
         "SmallVGG",
         "activation_loss",
         "adversarial_loss",

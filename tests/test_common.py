@@ -24,6 +24,12 @@ from nets import SlimDense, classifier
 
 # Small constructor arguments by class name, where the defaults are slow.
 INIT_PARAMS = {
+    "CycleGANTranslator": {
+        "n_filters": 4,
+        "batch_size": 8,
+        "max_epochs": 2,
+        "random_state": 0,
+    },
     "DataFreeDistiller": {
         "student": classifier(SlimDense, module__dtype=torch.float64),
         "teacher": classifier(module__dtype=torch.float64),

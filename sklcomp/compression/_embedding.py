@@ -15,16 +15,16 @@ from torch import nn
 from sklcomp.compression._base import Compressor
 from sklcomp.compression._distillation import Lesson, Teacher, listening
 from sklcomp.compression._report import CompressionReport, describe
-from sklcomp.compression._resuming import (
+from sklcomp.compression._training import Task
+from sklcomp.nn import LocalityPreservingLoss
+from sklcomp.nn._checkpoint import check_folder, load_training, save_training
+from sklcomp.nn._features import check_layer
+from sklcomp.nn._resuming import (
     restore_training,
     settings_of,
     training_state,
     weights_of,
 )
-from sklcomp.compression._training import Task
-from sklcomp.nn import LocalityPreservingLoss
-from sklcomp.nn._checkpoint import check_folder, load_training, save_training
-from sklcomp.nn._features import check_layer
 from sklcomp.nn._training import StopTraining, torch_session, train_net
 from sklcomp.utils._sklearn import (
     Interval,

@@ -20,12 +20,6 @@ from sklcomp.compression._fitness import Fitness
 from sklcomp.compression._presets import FRONT_SHARES, PAPER, SEARCH
 from sklcomp.compression._pruning import PruningProblem, absolute_budget, pareto_front
 from sklcomp.compression._report import CompressionReport, describe
-from sklcomp.compression._resuming import (
-    restore_training,
-    settings_of,
-    training_state,
-    weights_of,
-)
 from sklcomp.compression._training import Task, hold_out, rebuild_net
 from sklcomp.evolution import EvolutionResult, evolve
 from sklcomp.nn._checkpoint import (
@@ -34,6 +28,12 @@ from sklcomp.nn._checkpoint import (
     load_training,
     save_state,
     save_training,
+)
+from sklcomp.nn._resuming import (
+    restore_training,
+    settings_of,
+    training_state,
+    weights_of,
 )
 from sklcomp.nn._training import torch_session, train_net
 from sklcomp.utils._sklearn import (

@@ -14,6 +14,7 @@ from sklcomp.nn._architectures import (
     HintonNet,
     LeNet,
     LeNet5,
+    PatchDiscriminator,
     SmallVGG,
 )
 from sklcomp.nn._channels import mask_channels, prune_channels, trace_channels
@@ -45,6 +46,7 @@ __all__ = [
     "LeNet",
     "LeNet5",
     "LocalityPreservingLoss",
+    "PatchDiscriminator",
     "SmallVGG",
     "activation_loss",
     "adversarial_loss",

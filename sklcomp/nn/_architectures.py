@@ -250,8 +250,34 @@ class CifarResNet(nn.Module):
         return self.classifier(x.mean((2, 3)))
 
 
+class _InstanceNorm2d(nn.InstanceNorm2d):
+    """Faster with channels last, where torch would copy to and fro."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.is_contiguous() or x.ndim != 4:
+            return super().forward(x)
+        # The norm of a single image is its batch norm.
+        return torch.cat(
+            [
+                F.batch_norm(
+                    image, None, None, self.weight, self.bias, True, 0.0, self.eps
+                )
+                for image in x.split(1)
+            ]
+        )
+
+
 def _normalized(conv: nn.Module, outputs: int, affine: bool) -> list[nn.Module]:
-    return [conv, nn.InstanceNorm2d(outputs, affine=affine), nn.ReLU(inplace=True)]
+    return [conv, _InstanceNorm2d(outputs, affine=affine), nn.ReLU(inplace=True)]
+
+
+def _draw_small_weights(module: nn.Module) -> None:
+    """Weights of convolutions from N(0, 0.02^2) and no shifts, as published."""
+    for part in module.modules():
+        if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.normal_(part.weight, 0.0, 0.02)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
 
 
 class _ResidualBlock(nn.Module):
@@ -261,7 +287,7 @@ class _ResidualBlock(nn.Module):
         super().__init__()
         first = nn.Conv2d(width, width, 3, padding=1, padding_mode="reflect")
         second = nn.Conv2d(width, width, 3, padding=1, padding_mode="reflect")
-        norm = nn.InstanceNorm2d(width, affine=affine)
+        norm = _InstanceNorm2d(width, affine=affine)
         self.body = nn.Sequential(*_normalized(first, width, affine), second, norm)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -310,7 +336,53 @@ class CycleGANGenerator(nn.Module):
             layers += _normalized(up, k // 2, affine)
         layers.append(nn.Conv2d(n, n_channels, 7, padding=3, padding_mode="reflect"))
         self.layers = nn.Sequential(*layers)
+        _draw_small_weights(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Translated images, in [-1, 1], of the shape of the input."""
         return torch.tanh(self.layers(x))
+
+
+class PatchDiscriminator(nn.Module):
+    """The discriminator of CycleGAN: a score for every patch of an image.
+
+    Parameters
+    ----------
+    n_filters : int, default=64
+        Channels of the first layer; each further one has twice as many, up to eight
+        times.
+    n_layers : int, default=3
+        Convolutions that halve the image: 3 sees patches of 70 pixels. An image must
+        have at least ``4 * 2 ** n_layers`` pixels a side.
+    n_channels : int, default=3
+        Channels of the images.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklcomp.nn import PatchDiscriminator
+    >>> PatchDiscriminator(4)(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 1, 2, 2])
+    """
+
+    def __init__(self, n_filters: int = 64, n_layers: int = 3, n_channels: int = 3):
+        super().__init__()
+        layers: list[nn.Module] = [
+            nn.Conv2d(n_channels, n_filters, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)
+        ]  # fmt: skip
+        inputs = n_filters
+        for k in range(1, n_layers + 1):
+            outputs, stride = n_filters * min(2**k, 8), 2 if k < n_layers else 1
+            layers += [
+                nn.Conv2d(inputs, outputs, 4, stride, 1),
+                _InstanceNorm2d(outputs),
+                nn.LeakyReLU(0.2, inplace=True),
+            ]
+            inputs = outputs
+        layers.append(nn.Conv2d(inputs, 1, 4, 1, 1))
+        self.layers = nn.Sequential(*layers)
+        _draw_small_weights(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores (n, 1, h', w') of images (n, n_channels, h, w)."""
+        return self.layers(x)

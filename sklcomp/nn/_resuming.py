@@ -12,8 +12,7 @@ from torch import nn
 def training_state(net: Any) -> dict[str, Any]:
     """Weights, optimizer, history, generator and callbacks of a net in training."""
     return {
-        "module": net.module_.state_dict(),
-        "optimizer": net.optimizer_.state_dict(),
+        "parts": {name: part.state_dict() for name, part in _parts(net).items()},
         "history": json.dumps(net.history.to_list(), default=float),
         "generator": torch.get_rng_state(),
         "callbacks": {
@@ -29,8 +28,8 @@ def training_state(net: Any) -> dict[str, Any]:
 
 def restore_training(net: Any, state: dict[str, Any]) -> None:
     """Bring a net that is about to be trained to a state."""
-    net.module_.load_state_dict(state["module"])
-    net.optimizer_.load_state_dict(state["optimizer"])
+    for name, part in _parts(net).items():
+        part.load_state_dict(state["parts"][name])
     net.history_ = History(json.loads(state["history"]))
     torch.set_rng_state(state["generator"])
     for name, callback in net.callbacks_:
@@ -39,6 +38,13 @@ def restore_training(net: Any, state: dict[str, Any]) -> None:
                 getattr(callback, key).load_state_dict(value)
             else:
                 setattr(callback, key, value)
+
+
+def _parts(net: Any) -> dict[str, Any]:
+    """Modules and optimizers of a net, of which a GAN has several."""
+    return {
+        name: getattr(net, f"{name}_") for name in [*net._modules, *net._optimizers]
+    }
 
 
 def weights_of(module: nn.Module) -> list[np.ndarray]:

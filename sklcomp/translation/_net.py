@@ -1,0 +1,361 @@
+"""A skorch net of two generators and two discriminators."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from skorch import NeuralNet
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from sklcomp.nn._running import device_of, evaluating
+from sklcomp.nn._training import StopTraining
+
+# Numbers, of all pixels and channels, that a network is given at once.
+BATCH_NUMBERS = 2**18
+MODULES = ("module", "generator_ba", "discriminator_a", "discriminator_b")
+
+
+class UnpairedImages(Dataset):
+    """Examples of two domains, of which nothing belongs together."""
+
+    def __init__(self, a: Tensor, b: Tensor):
+        self.a, self.b = a, b
+
+    def __len__(self) -> int:
+        return max(len(self.a), len(self.b))
+
+
+class UnpairedBatches:
+    """Batches of both domains, each in an order of its own.
+
+    The larger domain is seen once; the smaller as often as it takes.
+
+    Parameters
+    ----------
+    dataset : UnpairedImages
+        Both domains.
+    batch_size : int
+        Examples of each domain in a batch; the last may have fewer.
+    """
+
+    def __init__(self, dataset: UnpairedImages, batch_size: int):
+        self.dataset, self.batch_size = dataset, batch_size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.dataset) / self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        a, b = self.dataset.a, self.dataset.b
+        orders = (self._order(len(images)).split(self.batch_size) for images in (a, b))
+        for rows_a, rows_b in zip(*orders, strict=True):
+            yield a[rows_a], b[rows_b], rows_a, rows_b
+
+    def _order(self, n_rows: int) -> Tensor:
+        n = len(self.dataset)
+        orders = [torch.randperm(n_rows) for _ in range(math.ceil(n / n_rows))]
+        return torch.cat(orders)[:n]
+
+
+class ImagePool:
+    """Earlier images of a generator, which a discriminator is shown now and then.
+
+    Half of what is asked is new; the other half is drawn from the pool, and what is new
+    takes its place (Shrivastava et al., arXiv 1612.07828).
+    """
+
+    def __init__(self, size: int):
+        self.size = size
+        self.images: list[Tensor] = []
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """As many images as are given."""
+        if not self.size:
+            return images
+        return torch.stack([self._exchange(image) for image in images])
+
+    def _exchange(self, image: Tensor) -> Tensor:
+        if len(self.images) < self.size:
+            self.images.append(image)
+            return image
+        if torch.rand(()) < 0.5:
+            return image
+        k = int(torch.randint(self.size, ()))
+        old, self.images[k] = self.images[k], image
+        return old
+
+
+class CycleGANNet(NeuralNet):
+    """Two generators with one optimizer, two discriminators with another.
+
+    ``module`` is the generator from A to B; ``criterion`` compares scores of a
+    discriminator with one (true) and zero (false). A data set is an UnpairedImages.
+
+    Parameters
+    ----------
+    module, generator_ba, discriminator_a, discriminator_b : nn.Module or class
+        The networks.
+    discriminator_optimizer : class
+        Optimizer of the discriminators.
+    cycle_weight, identity_weight : float
+        Weights of the losses.
+    pool_size : int
+        Earlier images that each discriminator may be shown.
+    decay_start : float
+        Share of the training after which the rates of learning fall, linearly, to zero.
+    **kwargs
+        All else of a skorch net.
+    """
+
+    def __init__(
+        self, module: Any, generator_ba: Any, discriminator_a: Any,
+        discriminator_b: Any, *, criterion: Any = nn.MSELoss,
+        optimizer: Any = torch.optim.Adam,
+        discriminator_optimizer: Any = torch.optim.Adam, cycle_weight: float = 10.0,
+        identity_weight: float = 5.0, pool_size: int = 50, decay_start: float = 0.5,
+        iterator_train: Any = UnpairedBatches, train_split: Any = None, **kwargs: Any,
+    ):  # fmt: skip
+        self.generator_ba = generator_ba
+        self.discriminator_a = discriminator_a
+        self.discriminator_b = discriminator_b
+        self.discriminator_optimizer = discriminator_optimizer
+        self.cycle_weight = cycle_weight
+        self.identity_weight = identity_weight
+        self.pool_size = pool_size
+        self.decay_start = decay_start
+        super().__init__(
+            module, criterion=criterion, optimizer=optimizer, train_split=train_split,
+            iterator_train=iterator_train, **kwargs,
+        )  # fmt: skip
+
+    def initialize_module(self) -> Any:
+        """Make all four networks."""
+        super().initialize_module()
+        for name in MODULES[1:]:
+            kwargs = self.get_params_for(name)
+            setattr(
+                self, f"{name}_", self.initialized_instance(getattr(self, name), kwargs)
+            )
+        self.pools_ = ImagePool(self.pool_size), ImagePool(self.pool_size)
+        self.after_epoch_: Callable[[Any], None] | None = None
+        self.fault_ = ""
+        return self
+
+    def initialize_optimizer(self, triggered_directly: Any = None) -> Any:
+        """Make both optimizers."""
+        for name, first, second in (
+            ("optimizer", self.module_, self.generator_ba_),
+            ("discriminator_optimizer", self.discriminator_a_, self.discriminator_b_),
+        ):
+            parameters = nn.ModuleList([first, second]).named_parameters()
+            args, kwargs = self.get_params_for_optimizer(name, parameters)
+            optimizer = getattr(self, name)(*args, **kwargs)
+            for group in optimizer.param_groups:
+                group["initial_lr"] = group["lr"]
+            setattr(self, f"{name}_", optimizer)
+        return self
+
+    def on_epoch_begin(self, net: Any, dataset_train: Any = None,
+                       dataset_valid: Any = None, **kwargs: Any) -> None:  # fmt: skip
+        """Count the steps of an epoch, of which the rates of learning are a function.
+
+        Parameters
+        ----------
+        net : CycleGANNet
+            This one.
+        dataset_train, dataset_valid : Dataset
+            What is trained on.
+        **kwargs
+            Not used.
+        """
+        super().on_epoch_begin(net, dataset_train=dataset_train, **kwargs)
+        n = len(self.get_iterator(dataset_train, training=True))
+        self._step_, self._n_steps_ = (len(self.history) - 1) * n, self.max_epochs * n
+        self._sums_: dict[str, float] = {}
+
+    def on_epoch_end(self, net: Any, dataset_train: Any = None,
+                     dataset_valid: Any = None, **kwargs: Any) -> None:  # fmt: skip
+        """Record the mean of every loss.
+
+        Parameters
+        ----------
+        net : CycleGANNet
+            This one.
+        dataset_train, dataset_valid : Dataset
+            What was trained on.
+        **kwargs
+            Not used.
+        """
+        super().on_epoch_end(net, dataset_train=dataset_train, **kwargs)
+        for name, value in self._sums_.items():
+            self.history.record(name, value / len(dataset_train))
+
+    def notify(self, method_name: str, **kwargs: Any) -> None:
+        """Call back, and tell who trains when all callbacks of an epoch are done.
+
+        Parameters
+        ----------
+        method_name : str
+            Of the callbacks.
+        **kwargs
+            For them.
+        """
+        super().notify(method_name, **kwargs)
+        if method_name == "on_epoch_end" and self.after_epoch_ is not None:
+            self.after_epoch_(self)
+
+    def train_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
+        """One step of the generators, then one of the discriminators.
+
+        Parameters
+        ----------
+        batch : tuple of Tensor
+            Examples of A and of B, and their rows.
+        **fit_params
+            Not used.
+
+        Returns
+        -------
+        step : dict
+            "loss" of the generators, and "y_pred", the translated images.
+        """
+        self._set_training(True)
+        self._decay()
+        a, b, *rows = batch
+        a, b = a.to(self.device), b.to(self.device)
+        discriminators = nn.ModuleList([self.discriminator_a_, self.discriminator_b_])
+        discriminators.requires_grad_(False)
+        terms, fakes = self.generator_terms(a, b, *rows)
+        discriminators.requires_grad_(True)
+        loss = torch.stack(list(terms.values())).sum()
+        self._check({name: float(term.detach()) for name, term in terms.items()}, a)
+        self.optimizer_.zero_grad()
+        loss.backward()
+        self.optimizer_.step()
+        judged = self.discriminator_terms(a, b, *(fake.detach() for fake in fakes))
+        self._check({name: float(term.detach()) for name, term in judged.items()}, a)
+        self.discriminator_optimizer_.zero_grad()
+        torch.stack(list(judged.values())).sum().backward()
+        self.discriminator_optimizer_.step()
+        return {"loss": loss.detach(), "y_pred": fakes[0].detach()}
+
+    def generator_terms(
+        self, a: Tensor, b: Tensor, rows_a: Tensor, rows_b: Tensor
+    ) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
+        """Weighted losses of the generators, and what they made of a and b.
+
+        Parameters
+        ----------
+        a, b : Tensor of shape (n, ...)
+            Examples of both domains.
+        rows_a, rows_b : Tensor of int
+            Their places in the data set.
+
+        Returns
+        -------
+        terms : dict of str to Tensor
+            The losses.
+        fakes : tuple of two Tensor
+            Translations of b to A, and of a to B.
+        """
+        ab, ba = self.module_, self.generator_ba_
+        terms = {}
+        # One call each for what does not wait for the other generator.
+        if self.identity_weight:
+            fake_b, same_b = ab(torch.cat([a, b])).split([len(a), len(b)])
+            fake_a, same_a, cycle_a = ba(torch.cat([b, a, fake_b])).split(
+                [len(b), len(a), len(a)]
+            )
+            terms["identity_a"] = self.identity_weight * F.l1_loss(same_a, a)
+            terms["identity_b"] = self.identity_weight * F.l1_loss(same_b, b)
+        else:
+            fake_b = ab(a)
+            fake_a, cycle_a = ba(torch.cat([b, fake_b])).split([len(b), len(a)])
+        terms["cycle_a"] = self.cycle_weight * F.l1_loss(cycle_a, a)
+        terms["cycle_b"] = self.cycle_weight * F.l1_loss(ab(fake_a), b)
+        terms["generator_ab"] = self._fool(self.discriminator_b_, fake_b)
+        terms["generator_ba"] = self._fool(self.discriminator_a_, fake_a)
+        return terms, (fake_a, fake_b)
+
+    def discriminator_terms(
+        self, a: Tensor, b: Tensor, fake_a: Tensor, fake_b: Tensor
+    ) -> dict[str, Tensor]:
+        """Losses of the discriminators.
+
+        Parameters
+        ----------
+        a, b, fake_a, fake_b : Tensor of shape (n, ...)
+            Examples of both domains, true and made.
+
+        Returns
+        -------
+        terms : dict of str to Tensor
+            The losses.
+        """
+        terms = {}
+        for name, module, true, false, pool in (
+            ("discriminator_a", self.discriminator_a_, a, fake_a, self.pools_[0]),
+            ("discriminator_b", self.discriminator_b_, b, fake_b, self.pools_[1]),
+        ):
+            scores = module(torch.cat([true, pool(false)]))
+            wanted = torch.zeros_like(scores)
+            wanted[: len(true)] = 1
+            terms[name] = self.criterion_(scores, wanted)
+        return terms
+
+    def _fool(self, discriminator: nn.Module, fake: Tensor) -> Tensor:
+        scores = discriminator(fake)
+        return self.criterion_(scores, torch.ones_like(scores))
+
+    def _decay(self) -> None:
+        """Set the rates of learning of this step."""
+        start = self.decay_start * self._n_steps_
+        left = self._n_steps_ - max(self._step_, start)
+        factor = left / (self._n_steps_ - start) if start < self._n_steps_ else 1.0
+        for optimizer in (self.optimizer_, self.discriminator_optimizer_):
+            for group in optimizer.param_groups:
+                group["lr"] = factor * group["initial_lr"]
+        self._step_ += 1
+
+    def _check(self, values: dict[str, float], batch: Tensor) -> None:
+        """Add losses to the sums of the epoch, if they are numbers."""
+        for name, value in values.items():
+            if not math.isfinite(value):
+                self.fault_ = f"the {name} loss became {value}"
+                raise StopTraining
+            self._sums_[name] = self._sums_.get(name, 0.0) + len(batch) * value
+
+
+def run(module: nn.Module, images: Tensor) -> Tensor:
+    """What a network makes of images, a few at a time."""
+    device = device_of(module)
+    n = max(1, BATCH_NUMBERS // images[0].numel())
+    with evaluating(module):
+        made = [module(batch.to(device)).cpu() for batch in images.split(n)]
+    return torch.cat(made)
+
+
+def use_channels_last(net: CycleGANNet, data: UnpairedImages) -> UnpairedImages:
+    """Lay out networks and images so that convolutions are fast, if they can take it.
+
+    A forward with ``view`` cannot.
+    """
+    data = UnpairedImages(data.a.to(net.device), data.b.to(net.device))
+    if data.a.ndim != 4:
+        return data
+    modules = [getattr(net, f"{name}_") for name in MODULES]
+    example = data.a[:2].contiguous(memory_format=torch.channels_last)
+    try:
+        for module in modules:
+            with evaluating(module.to(memory_format=torch.channels_last)):
+                module(example)
+    except RuntimeError:
+        for module in modules:
+            module.to(memory_format=torch.contiguous_format)
+        return data
+    return UnpairedImages(*(
+        images.contiguous(memory_format=torch.channels_last)
+        for images in (data.a, data.b)
+    ))  # fmt: skip

@@ -1,0 +1,33 @@
+"""Small dense networks for examples that are no images."""
+
+from torch import Tensor, nn
+
+
+class VectorGenerator(nn.Module):
+    """Adds a correction, by one hidden layer, to its input."""
+
+    def __init__(self, n_features: int, n_hidden: int):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(n_features, n_hidden), nn.ReLU(), nn.Linear(n_hidden, n_features)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Translated rows, of the shape of the input."""
+        return x + self.layers(x)
+
+
+class VectorDiscriminator(nn.Module):
+    """One hidden layer, and a score."""
+
+    def __init__(self, n_features: int, n_hidden: int):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(n_features, n_hidden),
+            nn.LeakyReLU(0.2),
+            nn.Linear(n_hidden, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores (n, 1) of rows."""
+        return self.layers(x)
