@@ -33,6 +33,7 @@ PUBLIC_NAMES = {
         "warmup",
     },
     "sklcomp.compression": {
+        "CoEvolutionaryPruner",
         "CompressionReport",
         "DataFreeDistiller",
         "EvolutionaryPruner",
@@ -58,6 +59,7 @@ PUBLIC_NAMES = {
         "EvolutionDisplay",
         "LabelStreamDisplay",
         "RecoveryDisplay",
+        "TranslationDisplay",
     },
     "sklcomp.metrics": {
         "frechet_distance",

@@ -18,12 +18,20 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.validation import check_is_fitted
 
 import sklcomp
+from sklcomp.translation import CycleGANTranslator
 
 sys.path.insert(0, str(Path(__file__).parent / "compression"))
 from nets import SlimDense, classifier
 
 # Small constructor arguments by class name, where the defaults are slow.
 INIT_PARAMS = {
+    "CoEvolutionaryPruner": {
+        "translator": CycleGANTranslator(n_filters=8, batch_size=8, max_epochs=2),
+        "max_params": 0.5,
+        "population_size": 4,
+        "n_generations": 2,
+        "random_state": 0,
+    },
     "CycleGANTranslator": {
         "n_filters": 4,
         "batch_size": 8,

@@ -9,12 +9,14 @@ except ModuleNotFoundError as _error:
     )
     raise ImportError(_message) from _error
 
+from sklcomp.compression._coevolutionary import CoEvolutionaryPruner
 from sklcomp.compression._data_free import DataFreeDistiller
 from sklcomp.compression._embedding import FeatureEmbeddingDistiller
 from sklcomp.compression._evolutionary import EvolutionaryPruner
 from sklcomp.compression._report import CompressionReport
 
 __all__ = [
+    "CoEvolutionaryPruner",
     "CompressionReport",
     "DataFreeDistiller",
     "EvolutionaryPruner",

@@ -19,6 +19,21 @@ SEARCH: dict[tuple[str, str], dict[str, Any]] = {
 # What the paper's form leaves out, whatever the parameters say.
 PAPER = {"genes": "free", "importance": "l1", "fitness": "accuracy",
          "compensate": False, "distill_weight": 0.0}  # fmt: skip
+# Of two generators: the published form, and ours.
+COEVOLUTION: dict[str, dict[str, Any]] = {
+    "paper": {
+        "population_size": 32, "n_generations": 50, "selection": "roulette",
+        "crossover_rate": 0.7, "mutation_rate": 0.1, "elitism": 1,
+        "child_mutation_rate": 0.0,
+    },
+    "default": {
+        "population_size": 14, "n_generations": 12, "selection": "tournament",
+        "crossover_rate": 0.55, "mutation_rate": 0.45, "elitism": 1,
+        "child_mutation_rate": 0.5,
+    },
+}  # fmt: skip
+PAPER_PAIR = {"genes": "free", "importance": "l1", "compensate": False,
+              "inner_width": False, "distill_weight": 0.0}  # fmt: skip
 # Uniform networks of these shares are scored too, so that the front spans all sizes.
 FRONT_SHARES = (0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0)
 

@@ -25,11 +25,11 @@ from sklcomp.nn import (
     trace_channels,
 )
 from sklcomp.nn._cost import ChannelCost
-from sklcomp.nn._graph import freeze_genes
+from sklcomp.nn._graph import freeze_genes, tie_inner_widths
 from sklcomp.nn._running import device_of, reestimate_batch_norms
 
 # Examples that covariances, and statistics of batch norms, are taken of.
-N_COVARIANCE, N_STATISTICS = 2000, 2000
+N_EXAMPLES = 2000
 
 
 class PruningProblem:
@@ -53,30 +53,33 @@ class PruningProblem:
         Genes that every segment keeps.
     rng : numpy.random.Generator
         Source of randomness.
+    inner_width : bool, default=True
+        Whether residual branches have widths of their own.
+    n_examples : int
+        Examples that statistics are taken of, at most.
     """
 
     def __init__(
         self, module: nn.Module, X: Tensor, *, max_params: Any, max_macs: Any,
         importance: str, compensate: bool, ignored_layers: Sequence[str],
-        min_channels: int, rng: np.random.Generator,
+        min_channels: int, rng: np.random.Generator, inner_width: bool = True,
+        n_examples: int = N_EXAMPLES,
     ):  # fmt: skip
         self.module, self.min_channels = module, min_channels
         device = device_of(module)
         graph = trace_channels(module, X[:2].to(device))
+        graph = graph if inner_width else tie_inner_widths(graph)
         self.graph = _without_layers(graph, ignored_layers)
         if not self.graph.n_genes:
             msg = f"no channel of {type(module).__name__} can be removed: {self.graph}"
             raise ValueError(msg)
         self.cost = ChannelCost(module, self.graph)
         self.full_cost = self.cost(np.ones(self.graph.n_genes, bool))
-        rows = rng.permutation(len(X))[: max(N_COVARIANCE, N_STATISTICS)]
-        some = X[torch.from_numpy(rows)].to(device)
-        self.statistics = some[:N_STATISTICS]
+        rows = rng.permutation(len(X))[:n_examples]
+        self.statistics = X[torch.from_numpy(rows)].to(device)
         self.covariances = None
         if compensate or importance == "obs":
-            self.covariances = collect_covariances(
-                module, self.graph, some[:N_COVARIANCE]
-            )
+            self.covariances = collect_covariances(module, self.graph, self.statistics)
         self.compensation = self.covariances if compensate else None
         self.order = self._rank(importance, rng)
         self.budget = tuple(

@@ -4,6 +4,7 @@ from sklcomp.inspection._compression import CompressionDisplay, EvolutionDisplay
 from sklcomp.inspection._distillation import DistillationDisplay
 from sklcomp.inspection._recovery import RecoveryDisplay
 from sklcomp.inspection._stream import LabelStreamDisplay
+from sklcomp.inspection._translation import TranslationDisplay
 
 __all__ = [
     "CompressionDisplay",
@@ -11,4 +12,5 @@ __all__ = [
     "EvolutionDisplay",
     "LabelStreamDisplay",
     "RecoveryDisplay",
+    "TranslationDisplay",
 ]

@@ -256,15 +256,11 @@ class _InstanceNorm2d(nn.InstanceNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if x.is_contiguous() or x.ndim != 4:
             return super().forward(x)
-        # The norm of a single image is its batch norm.
-        return torch.cat(
-            [
-                F.batch_norm(
-                    image, None, None, self.weight, self.bias, True, 0.0, self.eps
-                )
-                for image in x.split(1)
-            ]
-        )
+        if len(x) == 1:
+            return F.batch_norm(
+                x, None, None, self.weight, self.bias, True, 0.0, self.eps
+            )
+        return F.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
 
 
 def _normalized(conv: nn.Module, outputs: int, affine: bool) -> list[nn.Module]:

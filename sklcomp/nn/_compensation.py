@@ -295,11 +295,13 @@ def _repair(
     second = moments.covariance
     if not is_centred:
         second = second + torch.outer(moments.mean, moments.mean)
-    kept = second[left][:, left]
     ridge = RIDGE * second.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
-    factor = torch.linalg.cholesky(kept + ridge * torch.eye(len(kept)).double())
-    moved = torch.cholesky_solve(second[left][:, gone] @ rows[:, gone].T, factor).T
-    new = rows[:, left] + moved
+    half = second.index_select(0, left)
+    kept = half.index_select(1, left)
+    kept.diagonal().add_(ridge)
+    lost = half.index_select(1, gone) @ rows.index_select(1, gone).T
+    moved = torch.cholesky_solve(lost, torch.linalg.cholesky(kept)).T
+    new = rows.index_select(1, left) + moved
     return new, rows @ moments.mean - new @ moments.mean[left]
 
 

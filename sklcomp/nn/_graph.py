@@ -135,20 +135,58 @@ def freeze_genes(graph: ChannelGraph, reasons: dict[int, str]) -> ChannelGraph:
     left = np.setdiff1d(np.arange(graph.n_genes), list(reasons))
     number = np.full(graph.n_genes + 1, -1)
     number[left] = np.arange(len(left))
-
-    def renumber(table: dict[Any, np.ndarray]) -> dict[Any, np.ndarray]:
-        return {key: number[old] for key, old in table.items()}
-
     frozen = {
         layer: next(reasons[gene] for gene in old if gene in reasons)
         for layer, old in graph.layers.items()
         if not reasons.keys().isdisjoint(old.tolist())
     }
+    return replace(_renumbered(graph, number), frozen=frozen | graph.frozen)
+
+
+def tie_inner_widths(graph: ChannelGraph) -> ChannelGraph:
+    """The graph in which residual branches keep the channels that their trunk keeps.
+
+    Inner are channels that are made of those of one segment, and from which only
+    channels of that segment are made, as many as there are of them.
+    """
+    segments = graph.segments
+    segment_of = np.full(graph.n_genes + 1, -1)
+    for k, genes in enumerate(segments):
+        segment_of[genes] = k
+    made_of: list[set[int]] = [set() for _ in segments]
+    read_by: list[set[int]] = [set() for _ in segments]
+    for weight, axis in graph.consumers:
+        axes = graph.slots.get(weight, (None, None))
+        inputs, outputs = (
+            {-1} if genes is None else set(segment_of[genes].tolist())
+            for genes in (axes[axis], axes[1 - axis])
+        )
+        for k in outputs - {-1}:
+            made_of[k] |= inputs
+        for k in inputs - {-1}:
+            read_by[k] |= outputs
+    number = np.arange(graph.n_genes + 1)
+    number[-1] = -1
+    for k, genes in enumerate(segments):
+        trunk = next(iter(made_of[k]), -1)
+        is_inner = made_of[k] == read_by[k] == {trunk} and trunk not in (k, -1)
+        if is_inner and len(segments[trunk]) == len(genes):
+            number[genes] = segments[trunk]
+    left = np.unique(number[:-1])
+    number[:-1] = np.searchsorted(left, number[:-1])
+    return _renumbered(graph, number)
+
+
+def _renumbered(graph: ChannelGraph, number: np.ndarray) -> ChannelGraph:
+    """The graph with new numbers of its genes; the last entry is that of none."""
+
+    def renumber(table: dict[Any, np.ndarray]) -> dict[Any, np.ndarray]:
+        return {key: number[old] for key, old in table.items()}
+
     return replace(
         graph,
-        n_genes=len(left),
+        n_genes=int(number.max()) + 1,
         layers=renumber(graph.layers),
-        frozen=frozen | graph.frozen,
         slots={
             name: tuple(None if a is None else number[a] for a in axes)
             for name, axes in graph.slots.items()

@@ -190,6 +190,9 @@ def _group_norm(
 ) -> None:  # fmt: skip
     axes = trace.axes(input)
     ids = axes[1]
+    if _running(trace, (nn.InstanceNorm2d,)):
+        # Ours takes this way where channels are last, with a group for each.
+        return _normalize_each(trace, result, input, None, None, weight, bias)
     if ids is None or not _running(trace, (nn.GroupNorm,)):
         return unknown(trace, result, input, weight, bias)
     for part in (weight, bias):

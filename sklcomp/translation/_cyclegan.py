@@ -2,8 +2,10 @@
 
 import copy
 import inspect
+import math
 import warnings
 from collections.abc import Callable
+from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,6 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from torch import nn
 
-from sklcomp.nn import CycleGANGenerator, PatchDiscriminator
 from sklcomp.nn._checkpoint import check_folder, load_training, save_training
 from sklcomp.nn._resuming import (
     restore_training,
@@ -25,7 +26,6 @@ from sklcomp.nn._resuming import (
     training_state,
     weights_of,
 )
-from sklcomp.nn._running import evaluating
 from sklcomp.nn._training import StopTraining, check_device, torch_session, train_net
 from sklcomp.translation._images import ImageLayout
 from sklcomp.translation._net import (
@@ -34,8 +34,14 @@ from sklcomp.translation._net import (
     UnpairedImages,
     run,
     use_channels_last,
+    use_default_layout,
 )
-from sklcomp.translation._vectors import VectorDiscriminator, VectorGenerator
+from sklcomp.translation._networks import (
+    check_networks,
+    make_discriminator,
+    make_generator,
+    make_pair,
+)
 from sklcomp.utils._sklearn import (
     CallbackSupportMixin,
     Interval,
@@ -47,6 +53,7 @@ from sklcomp.utils._sklearn import (
 
 CRITERIA = {"lsgan": nn.MSELoss, "vanilla": nn.BCEWithLogitsLoss}
 DTYPES = (np.float64, np.float32, np.uint8)
+LOSSES = ("cycle", "identity", "generator", "discriminator", "distill")
 # What a checkpoint need not agree in.
 FREE = ("verbose", "checkpoint", "warm_start", "device", "n_threads")
 
@@ -105,7 +112,8 @@ class CycleGANTranslator(
     max_epochs : int, default=200
         Passes through the larger domain.
     decay_start : float in [0, 1], default=0.5
-        Share of the training after which the rates fall linearly to zero.
+        Share of the training after which the rates fall linearly to zero; 1 leaves them
+        to callbacks.
     device : str, default="cpu"
         Where the training runs, such as "cuda".
     net_params : dict, default=None
@@ -338,7 +346,7 @@ class CycleGANTranslator(
             )
             raise ValueError(msg)
         shape = _shape(y)
-        if len(shape) < 2 or (len(shape) == 2 and shape[1] == 1 != _shape(X)[1]):
+        if len(shape) < 2 or shape[1:] == (1,) != _shape(X)[1:]:
             return self._split(X, column_or_1d(y, warn=True), reset)
         a = self._check_rows(X, reset=reset)
         b = check_array(_flat(y), dtype=DTYPES, input_name="y", estimator=self)
@@ -348,7 +356,7 @@ class CycleGANTranslator(
                 f"{b.shape[1]}; both must have as many."
             )
             raise ValueError(msg)
-        self._layout.check(b, "y")
+        self._layout.check(b, shape[1:], "y")
         if reset:
             self.classes_ = np.arange(2)
         return a, b
@@ -383,67 +391,35 @@ class CycleGANTranslator(
             rows = validate_data(self, _flat(X), *y, dtype=DTYPES, reset=False)
         if y:
             rows, _ = rows
-        if len(shape) > 1 and shape != self.image_shape_:
-            msg = f"X has images of shape {shape}; expected {self.image_shape_}."
-            raise ValueError(msg)
-        self._layout.check(rows)
+        self._layout.check(rows, shape)
         return rows
 
     def _make_net(self) -> CycleGANNet:
         """The skorch net with all that is asked for, not initialised."""
         check_device(self)
-        settings: dict[str, Any] = {
-            "criterion": CRITERIA[self.adversarial],
-            "optimizer__betas": tuple(self.betas),
-            "discriminator_optimizer__betas": tuple(self.betas),
-            "optimizer__fused": True, "discriminator_optimizer__fused": True,
-            "verbose": self.verbose,
-        }  # fmt: skip
+        layout, more = self._layout, self.net_params or {}
+        betas = tuple(map(float, self.betas))
+        if len(betas) != 2:
+            msg = f"betas={self.betas!r} are {len(betas)} numbers; Adam takes 2."
+            raise ValueError(msg)
+        settings: dict[str, Any] = {"criterion": CRITERIA[self.adversarial]}
+        for name in ("optimizer", "discriminator_optimizer"):
+            takes = inspect.signature(more.get(name, torch.optim.Adam)).parameters
+            for key, value in (("betas", betas), ("fused", True)):
+                if key in takes:
+                    settings[f"{name}__{key}"] = value
         for name in (
             "lr", "batch_size", "max_epochs", "device", "cycle_weight",
-            "identity_weight", "pool_size", "decay_start",
+            "identity_weight", "pool_size", "decay_start", "verbose",
         ):  # fmt: skip
             settings[name] = getattr(self, name)
-        modules = [
-            *self._networks("generator", self._default_generator),
-            *self._networks("discriminator", self._default_discriminator),
-        ]
-        settings |= dict(zip(MODULES, modules, strict=True)) | (self.net_params or {})
-        return CycleGANNet(**settings)
-
-    def _networks(self, name: str, make_default: Callable) -> list[nn.Module]:
-        """Two modules, which share nothing with what the user gave."""
-        given = getattr(self, name)
-        pair = given if isinstance(given, (tuple, list)) else (given, given)
-        if len(pair) != 2:
-            msg = f"{name} is a sequence of {len(pair)}; a pair holds 2 networks."
-            raise ValueError(msg)
-        found = []
-        for one in pair:
-            if one is None:
-                found.append(make_default())
-            elif isinstance(one, nn.Module):
-                found.append(copy.deepcopy(one))
-            else:
-                takes = inspect.signature(one).parameters
-                more = {"n_channels": self._layout.n_channels}
-                found.append(one(**(more if "n_channels" in takes else {})))
-        return found
-
-    def _default_generator(self) -> nn.Module:
-        layout = self._layout
-        if not layout.is_image:
-            return VectorGenerator(layout.shape[0], self.n_filters)
-        return CycleGANGenerator(
-            self.n_filters, self.n_blocks, n_channels=layout.n_channels
+        default = partial(make_generator, layout, self.n_filters, self.n_blocks)
+        modules = make_pair("generator", self.generator, default, layout.n_channels)
+        default = partial(make_discriminator, layout, self.n_filters)
+        modules += make_pair(
+            "discriminator", self.discriminator, default, layout.n_channels
         )
-
-    def _default_discriminator(self) -> nn.Module:
-        layout = self._layout
-        if not layout.is_image:
-            return VectorDiscriminator(layout.shape[0], self.n_filters)
-        n_layers = min(3, min(layout.padded_size).bit_length() - 3)
-        return PatchDiscriminator(self.n_filters, n_layers, layout.n_channels)
+        return CycleGANNet(**settings | dict(zip(MODULES, modules, strict=True)) | more)
 
     def _train(
         self, net: CycleGANNet, data: UnpairedImages, reporter: Callable | None,
@@ -453,26 +429,22 @@ class CycleGANTranslator(
         key, best = "", None
 
         def prepare() -> None:
-            nonlocal key, data
-            self._check_networks(net, data)
-            data = use_channels_last(net, data)
+            nonlocal key, best
+            check_networks(net, data.a[:2])
+            use_channels_last(net, data)
             net.after_epoch_ = after_epoch
             if self.checkpoint is None:
                 return
-            weights = [weights_of(getattr(net, f"{name}_")) for name in MODULES]
-            examples = data.a.numpy(force=True), data.b.numpy(force=True)
-            key = joblib.hash([examples, seed, weights, settings_of(self, but=FREE)])
+            key = self._key(net, data, seed)
             if self.warm_start and (state := load_training(self.checkpoint, key)):
                 restore_training(net, state)
                 for pool, images in zip(net.pools_, state["pools"], strict=True):
                     pool.images = [image.to(net.device) for image in images]
+                best = _copied_weights(net)
 
         def after_epoch(net: CycleGANNet) -> None:
             nonlocal best
-            best = {
-                name: copy.deepcopy(getattr(net, f"{name}_").state_dict())
-                for name in MODULES
-            }
+            best = _copied_weights(net)
             if self.checkpoint is not None:
                 pools = {"pools": [pool.images for pool in net.pools_]}
                 save_training(self.checkpoint, training_state(net) | pools, key)
@@ -483,35 +455,27 @@ class CycleGANTranslator(
         net.after_epoch_ = None
         if net.fault_:
             self._recover(net, best)
-        for name in MODULES:
-            getattr(net, f"{name}_").to(memory_format=torch.contiguous_format)
+        use_default_layout(net)
         self._name_results(net)
 
-    def _check_networks(self, net: CycleGANNet, data: UnpairedImages) -> None:
-        """Raise ValueError if the networks do not fit the data."""
-        example = data.a[:2].to(net.device)
-        for name in MODULES:
-            module = getattr(net, f"{name}_")
-            what = f"the network {type(module).__name__}"
-            try:
-                with evaluating(module):
-                    output = module(example)
-            except RuntimeError as error:
-                shape = tuple(example.shape)
-                msg = f"{what} cannot take examples of shape {shape}: {error}"
-                raise ValueError(msg) from error
-            if not name.startswith("discriminator") and output.shape != example.shape:
-                msg = (
-                    f"{what} makes {tuple(output.shape)} of {tuple(example.shape)}; a "
-                    "generator keeps the shape."
-                )
-                raise ValueError(msg)
+    def _key(self, net: CycleGANNet, data: UnpairedImages, seed: int) -> str:
+        """What a training is a function of."""
+        weights = [weights_of(getattr(net, f"{name}_")) for name in MODULES]
+        examples = data.a.numpy(force=True), data.b.numpy(force=True)
+        groups = [
+            {name: value for name, value in group.items() if name != "params"}
+            for optimizer in (net.optimizer_, net.discriminator_optimizer_)
+            for group in optimizer.param_groups
+        ]
+        settings = settings_of(self, net, but=FREE)
+        return joblib.hash([examples, seed, weights, groups, settings])
 
-    @staticmethod
-    def _recover(net: CycleGANNet, best: dict[str, dict] | None) -> None:
+    def _recover(self, net: CycleGANNet, best: dict[str, dict] | None) -> None:
         """Give a net whose losses became infinite the weights of its last epoch."""
         what = f"{net.fault_} in epoch {len(net.history)}"
         cure = "choose a smaller lr."
+        if not self._layout.is_image:
+            cure = "scale X, or choose a smaller lr."
         if best is None:
             msg = f"{what}; {cure}"
             raise ValueError(msg)
@@ -525,28 +489,52 @@ class CycleGANTranslator(
             getattr(net, f"{name}_").load_state_dict(weights)
 
     def _name_results(self, net: CycleGANNet) -> None:
+        for name in MODULES:
+            getattr(net, f"{name}_").eval()
         self.net_ = net
-        self.generator_ab_, self.generator_ba_ = net.module_, net.generator_ba_
-        self.discriminator_a_ = net.discriminator_a_
-        self.discriminator_b_ = net.discriminator_b_
         self.n_iter_ = len(net.history)
         self.history_ = {
             name: np.array([row[name] for row in net.history])
             for name in (net.history[0] if net.history else ())
-            if name.startswith(("cycle", "identity", "generator", "discriminator"))
+            if name.startswith(LOSSES)
         }
 
+    # Properties, so that a pickle has every network once and a GPU's loads without one.
+    @property
+    def generator_ab_(self):
+        """The generator from A to B."""
+        return self.net_.module_
+
+    @property
+    def generator_ba_(self):
+        """The generator from B to A."""
+        return self.net_.generator_ba_
+
+    @property
+    def discriminator_a_(self):
+        """What tells true examples of A."""
+        return self.net_.discriminator_a_
+
+    @property
+    def discriminator_b_(self):
+        """What tells true examples of B."""
+        return self.net_.discriminator_b_
+
+    def _made(self, rows: np.ndarray, *generators: nn.Module) -> torch.Tensor:
+        """What generators make of rows, one after the other."""
+        images = self._layout.to_tensor(rows)
+        with torch_session(0, self.n_threads):
+            for generator in generators:
+                images = run(generator, self._layout.pad(images))
+        return images
+
     def _translate(self, X: Any, *generators: nn.Module) -> np.ndarray:
-        """What generators make of the rows of X, one after the other."""
+        """What generators make of X, in the form of X."""
         rows = self._check_rows(X, reset=False)
         dtype = rows.dtype
         if dtype == np.uint8 and not self._layout.is_image:
             dtype = np.dtype(np.float64)
-        images = self._layout.to_tensor(rows)
-        with torch_session(0, self.n_threads):
-            for generator in generators:
-                images = run(generator, images)
-        made = self._layout.to_rows(images, dtype)
+        made = self._layout.to_rows(self._made(rows, *generators), dtype)
         return made.reshape(len(made), *_shape(X)[1:])
 
     def transform(self, X):
@@ -618,17 +606,15 @@ class CycleGANTranslator(
             domains = a, a[:0]
         else:
             domains = self._check_domains(X, y)
+        pair = self.generator_ab_, self.generator_ba_
         errors = []
-        ab, ba = self.generator_ab_, self.generator_ba_
-        with torch_session(0, self.n_threads):
-            for rows, there, back in zip(domains, (ab, ba), (ba, ab), strict=True):
-                if len(rows):
-                    images = self._layout.to_tensor(rows)
-                    again = run(back, run(there, images))
-                    errors.append(np.abs(
-                        self._layout.to_rows(again, np.float64)
-                        - self._layout.to_rows(images, np.float64)
-                    ).mean())  # fmt: skip
+        for rows, generators in zip(domains, (pair, pair[::-1]), strict=True):
+            if len(rows):
+                images, again = (
+                    self._layout.to_rows(self._made(rows, *path), np.float64)
+                    for path in ((), generators)
+                )
+                errors.append(np.abs(again - images).mean())
         return -float(np.mean(errors))
 
     def __sklearn_is_fitted__(self):
@@ -642,10 +628,16 @@ class CycleGANTranslator(
         return tags
 
 
+def _copied_weights(net: CycleGANNet) -> dict[str, dict]:
+    return {
+        name: copy.deepcopy(getattr(net, f"{name}_").state_dict()) for name in MODULES
+    }
+
+
 def _flat(X: Any) -> Any:
     """Examples as rows; what has two dimensions or fewer stays as it is."""
     shape = _shape(X)
-    return X if len(shape) < 3 else np.asarray(X).reshape(shape[0], -1)
+    return X if len(shape) < 3 else np.asarray(X).reshape(len(X), math.prod(shape[1:]))
 
 
 def _shape(X: Any) -> tuple[int, ...]:

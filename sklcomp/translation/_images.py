@@ -1,5 +1,6 @@
 """What users call images, as tensors and back."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,18 +58,24 @@ class ImageLayout:
         height, width = (max(LEAST, -(-n // MULTIPLE) * MULTIPLE) for n in self.size)
         return height, width
 
-    def check(self, X: np.ndarray, name: str = "X") -> None:
-        """Raise ValueError if rows are no images of this shape in [-1, 1]."""
+    def check(self, X: np.ndarray, given: tuple, name: str = "X") -> None:
+        """Raise ValueError if rows, which came in a shape, are no such examples."""
+        if len(given) > 1 and given != self.shape:
+            msg = f"{name} has images of shape {given}; expected {self.shape}."
+            raise ValueError(msg)
         if not self.is_image:
+            if np.abs(X).max() > np.finfo(np.float32).max:
+                msg = f"{name} has values that exceed 3.4e+38, the limit of float32."
+                raise ValueError(msg)
             return
-        if X.shape[1] != (n := int(np.prod(self.shape))):
+        if X.shape[1] != (n := math.prod(self.shape)):
             product = " x ".join(map(str, self.shape))
             msg = (
                 f"{name} has {X.shape[1]} features, but image_shape={self.shape} "
                 f"needs {product} = {n} of them."
             )
             raise ValueError(msg)
-        if X.dtype != np.uint8 and X.size and np.abs(X).max() > 1 + TOLERANCE:
+        if X.dtype != np.uint8 and np.abs(X).max() > 1 + TOLERANCE:
             msg = (
                 f"{name} holds {X.flat[np.abs(X).argmax()]:g}; images of dtype "
                 f"{X.dtype} must lie in [-1, 1]. Pass uint8 for 0 to 255, or "
@@ -88,9 +95,17 @@ class ImageLayout:
             images = images[:, None]
         elif not self.is_channels_first:
             images = images.movedim(-1, 1)
+        return self.pad(images)
+
+    def pad(self, images: Tensor) -> Tensor:
+        """Images, padded or not, with new edges; vectors as they are."""
+        if not self.is_image:
+            return images
         (height, width), (rows, columns) = self.size, self.padded_size
+        images = images[:, :, :height, :width]
+        more = 0, columns - width, 0, rows - height
         # Repeated edges, as mirrored ones need that many pixels to be there.
-        return F.pad(images, (0, columns - width, 0, rows - height), mode="replicate")
+        return F.pad(images, more, mode="replicate").contiguous()
 
     def to_rows(self, output: Tensor, dtype: Any) -> np.ndarray:
         """Inverse of to_tensor, for rows of the given dtype."""

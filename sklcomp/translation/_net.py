@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from itertools import islice
+from typing import Any, NoReturn
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from skorch import NeuralNet
@@ -39,18 +41,24 @@ class UnpairedBatches:
         Both domains.
     batch_size : int
         Examples of each domain in a batch; the last may have fewer.
+    drop_last : bool, default=False
+        Whether a last batch with fewer is left out, unless it is the only one.
     """
 
-    def __init__(self, dataset: UnpairedImages, batch_size: int):
+    def __init__(
+        self, dataset: UnpairedImages, batch_size: int, drop_last: bool = False
+    ):
         self.dataset, self.batch_size = dataset, batch_size
+        self.drop_last = drop_last
 
     def __len__(self) -> int:
-        return math.ceil(len(self.dataset) / self.batch_size)
+        n_full, n_rest = divmod(len(self.dataset), self.batch_size)
+        return n_full + (n_rest > 0 and not (self.drop_last and n_full))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
         a, b = self.dataset.a, self.dataset.b
         orders = (self._order(len(images)).split(self.batch_size) for images in (a, b))
-        for rows_a, rows_b in zip(*orders, strict=True):
+        for rows_a, rows_b in islice(zip(*orders, strict=True), len(self)):
             yield a[rows_a], b[rows_b], rows_a, rows_b
 
     def _order(self, n_rows: int) -> Tensor:
@@ -74,16 +82,17 @@ class ImagePool:
         """As many images as are given."""
         if not self.size:
             return images
-        return torch.stack([self._exchange(image) for image in images])
+        return torch.cat([self._exchange(image) for image in images.split(1)])
 
     def _exchange(self, image: Tensor) -> Tensor:
+        # Copies, as a part of a batch would keep all of it in memory.
         if len(self.images) < self.size:
-            self.images.append(image)
+            self.images.append(image.clone())
             return image
         if torch.rand(()) < 0.5:
             return image
         k = int(torch.randint(self.size, ()))
-        old, self.images[k] = self.images[k], image
+        old, self.images[k] = self.images[k], image.clone()
         return old
 
 
@@ -153,6 +162,9 @@ class CycleGANNet(NeuralNet):
             args, kwargs = self.get_params_for_optimizer(name, parameters)
             optimizer = getattr(self, name)(*args, **kwargs)
             for group in optimizer.param_groups:
+                # A checkpoint cannot hold the numbers of numpy, such as a grid's.
+                numbers = {k: v for k, v in group.items() if isinstance(v, np.generic)}
+                group.update({name: value.item() for name, value in numbers.items()})
                 group["initial_lr"] = group["lr"]
             setattr(self, f"{name}_", optimizer)
         return self
@@ -189,8 +201,14 @@ class CycleGANNet(NeuralNet):
             Not used.
         """
         super().on_epoch_end(net, dataset_train=dataset_train, **kwargs)
+        for module, images in (
+            (self.module_, dataset_train.a), (self.generator_ba_, dataset_train.b)
+        ):  # fmt: skip
+            if not run(module, images[:1]).isfinite().all():
+                self._stop("a generator made what is not finite")
+        n_rows = sum(self.history[-1, "batches", :, "train_batch_size"])
         for name, value in self._sums_.items():
-            self.history.record(name, value / len(dataset_train))
+            self.history.record(name, value / n_rows)
 
     def notify(self, method_name: str, **kwargs: Any) -> None:
         """Call back, and tell who trains when all callbacks of an epoch are done.
@@ -226,9 +244,12 @@ class CycleGANNet(NeuralNet):
         a, b, *rows = batch
         a, b = a.to(self.device), b.to(self.device)
         discriminators = nn.ModuleList([self.discriminator_a_, self.discriminator_b_])
-        discriminators.requires_grad_(False)
+        learned = [p for p in discriminators.parameters() if p.requires_grad]
+        for parameter in learned:
+            parameter.requires_grad = False
         terms, fakes = self.generator_terms(a, b, *rows)
-        discriminators.requires_grad_(True)
+        for parameter in learned:
+            parameter.requires_grad = True
         loss = torch.stack(list(terms.values())).sum()
         self._check({name: float(term.detach()) for name, term in terms.items()}, a)
         self.optimizer_.zero_grad()
@@ -236,9 +257,10 @@ class CycleGANNet(NeuralNet):
         self.optimizer_.step()
         judged = self.discriminator_terms(a, b, *(fake.detach() for fake in fakes))
         self._check({name: float(term.detach()) for name, term in judged.items()}, a)
-        self.discriminator_optimizer_.zero_grad()
-        torch.stack(list(judged.values())).sum().backward()
-        self.discriminator_optimizer_.step()
+        if learned:
+            self.discriminator_optimizer_.zero_grad()
+            torch.stack(list(judged.values())).sum().backward()
+            self.discriminator_optimizer_.step()
         return {"loss": loss.detach(), "y_pred": fakes[0].detach()}
 
     def generator_terms(
@@ -310,22 +332,44 @@ class CycleGANNet(NeuralNet):
         return self.criterion_(scores, torch.ones_like(scores))
 
     def _decay(self) -> None:
-        """Set the rates of learning of this step."""
-        start = self.decay_start * self._n_steps_
-        left = self._n_steps_ - max(self._step_, start)
-        factor = left / (self._n_steps_ - start) if start < self._n_steps_ else 1.0
+        """Set the rates of learning of this step; without decay, callbacks may."""
+        if self.decay_start == 1:
+            return
+        start = float(self.decay_start) * self._n_steps_
+        left = max(self._n_steps_ - max(self._step_, start), 0)
         for optimizer in (self.optimizer_, self.discriminator_optimizer_):
             for group in optimizer.param_groups:
-                group["lr"] = factor * group["initial_lr"]
+                group["lr"] = group["initial_lr"] * left / (self._n_steps_ - start)
         self._step_ += 1
 
     def _check(self, values: dict[str, float], batch: Tensor) -> None:
         """Add losses to the sums of the epoch, if they are numbers."""
         for name, value in values.items():
             if not math.isfinite(value):
-                self.fault_ = f"the {name} loss became {value}"
-                raise StopTraining
+                self._stop(f"the {name} loss became {value}")
             self._sums_[name] = self._sums_.get(name, 0.0) + len(batch) * value
+
+    def _stop(self, fault: str) -> NoReturn:
+        self.fault_ = fault
+        raise StopTraining
+
+
+def distilling(made_of_a: Tensor, made_of_b: Tensor, weight: float) -> type:
+    """A net class that also wants the images that full generators make."""
+
+    class Distilling(CycleGANNet):
+        def generator_terms(
+            self, a: Tensor, b: Tensor, rows_a: Tensor, rows_b: Tensor
+        ) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
+            terms, (fake_a, fake_b) = super().generator_terms(a, b, rows_a, rows_b)
+            for name, made, rows, fake in (
+                ("distill_ab", made_of_a, rows_a, fake_b),
+                ("distill_ba", made_of_b, rows_b, fake_a),
+            ):
+                terms[name] = weight * F.l1_loss(fake, made[rows].to(fake.device))
+            return terms, (fake_a, fake_b)
+
+    return Distilling
 
 
 def run(module: nn.Module, images: Tensor) -> Tensor:
@@ -337,14 +381,14 @@ def run(module: nn.Module, images: Tensor) -> Tensor:
     return torch.cat(made)
 
 
-def use_channels_last(net: CycleGANNet, data: UnpairedImages) -> UnpairedImages:
+def use_channels_last(net: CycleGANNet, data: UnpairedImages) -> None:
     """Lay out networks and images so that convolutions are fast, if they can take it.
 
     A forward with ``view`` cannot.
     """
-    data = UnpairedImages(data.a.to(net.device), data.b.to(net.device))
+    data.a, data.b = data.a.to(net.device), data.b.to(net.device)
     if data.a.ndim != 4:
-        return data
+        return
     modules = [getattr(net, f"{name}_") for name in MODULES]
     example = data.a[:2].contiguous(memory_format=torch.channels_last)
     try:
@@ -354,8 +398,20 @@ def use_channels_last(net: CycleGANNet, data: UnpairedImages) -> UnpairedImages:
     except RuntimeError:
         for module in modules:
             module.to(memory_format=torch.contiguous_format)
-        return data
-    return UnpairedImages(*(
-        images.contiguous(memory_format=torch.channels_last)
-        for images in (data.a, data.b)
-    ))  # fmt: skip
+        return
+    data.a = data.a.contiguous(memory_format=torch.channels_last)
+    data.b = data.b.contiguous(memory_format=torch.channels_last)
+
+
+def use_default_layout(net: CycleGANNet) -> None:
+    """Lay out networks, and what optimizers know of their weights, as torch does.
+
+    Fused steps take for granted that both lie alike.
+    """
+    for name in MODULES:
+        getattr(net, f"{name}_").to(memory_format=torch.contiguous_format)
+    for optimizer in (net.optimizer_, net.discriminator_optimizer_):
+        for state in optimizer.state.values():
+            for name, value in state.items():
+                if torch.is_tensor(value):
+                    state[name] = value.contiguous()

@@ -1,0 +1,612 @@
+"""Two generators made small together, as Shu et al. (arXiv 1907.10804)."""
+
+import copy
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import torch
+from sklearn.base import (
+    BaseEstimator,
+    MetaEstimatorMixin,
+    OneToOneFeatureMixin,
+    TransformerMixin,
+    clone,
+)
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from sklcomp.compression._presets import COEVOLUTION, PAPER_PAIR
+from sklcomp.compression._pruning import PruningProblem, pareto_front
+from sklcomp.compression._report import CompressionReport, describe
+from sklcomp.compression._translation_fitness import Direction, closeness
+from sklcomp.evolution import CoevolutionResult, coevolve
+from sklcomp.nn._checkpoint import check_folder, load_state, save_state
+from sklcomp.nn._resuming import settings_of, weights_of
+from sklcomp.nn._training import torch_session
+from sklcomp.translation import CycleGANTranslator
+from sklcomp.translation._net import CycleGANNet, UnpairedImages, distilling, run
+from sklcomp.utils._sklearn import (
+    CallbackSupportMixin,
+    Interval,
+    IterationReporter,
+    StrOptions,
+    fit_context,
+    with_callbacks,
+)
+
+# Pixels of the wanted number of patches, at a quarter of the width and height.
+MIN_EXAMPLES, N_PIXELS = 16, 16 * 20_000
+# What a checkpoint of the search need not agree in.
+FREE = ("checkpoint", "warm_start", "n_jobs", "verbose", "finetune_epochs",
+        "distill_weight")  # fmt: skip
+
+
+class CoEvolutionaryPruner(
+    CallbackSupportMixin,
+    MetaEstimatorMixin,
+    OneToOneFeatureMixin,
+    TransformerMixin,
+    BaseEstimator,
+):
+    r"""Make both generators of an unpaired translation small, together.
+
+    Two populations of bit strings, one for each generator, evolve side by side. A bit
+    stands for a channel, and channels that are added up share one. Each individual is
+    cut out of its generator and scored with the best of the other population, a
+    generation before, as the way back:
+
+    .. math::
+        f(p) = -\frac{1}{m} \sum_i \left( D(G(x_i)) - D(G_p(x_i)) \right)^2
+        - \frac{1}{m} \sum_i \| F_q(G_p(x_i)) - x_i \|^2
+
+    with the discriminator's mean answer D to an image, the full generator G, the cut
+    one :math:`G_p` and the other population's best :math:`F_q`. ``preset="paper"``
+    is the published form, :math:`1 / (N(p) + \gamma(D + \lambda C))` with the share N
+    of parameters that is left. The best pair is built with truly smaller tensors and
+    trained on, listening to the full generators.
+
+    Parameters
+    ----------
+    translator : CycleGANTranslator
+        Unfitted, it is trained first, on the data of ``fit``. A fitted one goes into
+        ``sklearn.frozen.FrozenEstimator`` and stays as it is.
+    max_params : float in (0, 1] or int, default=None
+        Budget of parameters of each generator: a share, or a number.
+    max_macs : float in (0, 1] or int, default=None
+        Budget of multiply-accumulate operations of each, likewise. At least one budget
+        is needed, except with ``preset="paper"``.
+    preset : {"default", "paper"}, default="default"
+        "paper" has free bits, one width for the trunk and its branches, a fair-coin
+        start, roulette, exchange and flip of segments, plain cutting and plain
+        training; means instead of sums in its objective. It sets genes, importance,
+        compensate, inner_width and distill_weight itself.
+    genes : {"nested", "free"}, default="nested"
+        "nested": the search finds how many channels each layer keeps, the importance
+        says which. "free": every bit on its own.
+    importance : {"obs", "l1", "group", "random"}, default="obs"
+        Order of the channels of a layer, as in :class:`EvolutionaryPruner`.
+    compensate : bool, default=True
+        Repair cut networks in closed form, also within the search.
+    gamma : float, default=10.0
+        Weight of all but the size, in ``preset="paper"``.
+    cycle_weight : float, default=1.0
+        Weight of the cycle within that, in ``preset="paper"``.
+    population_size : int, default=None
+        Individuals of each population. None here and below is what the preset says:
+        14, the paper 32.
+    n_generations : int, default=None
+        Generations after the start: 12, the paper 50.
+    selection : {"roulette", "rank", "tournament"} or callable, default=None
+        As in :func:`sklcomp.evolution.coevolve`.
+    crossover_rate : float in [0, 1], default=None
+        Share of a new generation that has two parents.
+    mutation_rate : float in [0, 1], default=None
+        Share that is mutated; the rest are copies.
+    n_fitness_samples : int, default=16
+        Images of each domain that are held out for the fitness, at most a quarter.
+    fitness_epochs : int, default=0
+        Epochs for which a pair is trained before it is scored; the published search
+        has 10, which takes thousands of times as long.
+    inner_width : bool, default=True
+        Whether residual branches have widths of their own. False ties them to the
+        trunk, as published.
+    finetune_epochs : int, default=None
+        Epochs of the training of the best pair; None is the translator's own
+        ``max_epochs``, 0 leaves it as it was cut. It is also left so if the training
+        made it worse on the images that were held out.
+    distill_weight : float, default=10.0
+        Weight of the mean absolute difference to what the full generators make, in that
+        training.
+    n_jobs : int, default=None
+        Evaluations at a time; the result does not depend on it.
+    checkpoint : str or path, default=None
+        Folder in which the states of the search and of both trainings are kept.
+    warm_start : bool, default=False
+        Go on from the checkpoint, if there is one of the same fit.
+    n_threads : int, default=1
+        Threads of torch within a training or an evaluation.
+    random_state : int, RandomState instance or None, default=None
+        Seed of everything that is drawn.
+    verbose : int, default=0
+        Positive prints the best fitness of each generation.
+
+    Attributes
+    ----------
+    estimator_ : CycleGANTranslator
+        The small translator, plain and fitted; its ``fit`` trains it on.
+    translator_ : CycleGANTranslator
+        The same.
+    base_translator_ : CycleGANTranslator
+        The translator before compression.
+    kept_channels_ab_ : dict of str to ndarray of int
+        Layer -> indices of the channels that the generator from A to B kept.
+    kept_channels_ba_ : dict of str to ndarray of int
+        The same of the generator from B to A.
+    history_ : dict of str to ndarray
+        "best_a", "mean_a" (generators from A to B), "best_b", "mean_b" fitness and
+        "n_evaluations" of every generation.
+    pareto_front_ : dict of str to dict
+        For "ab" and "ba": "genomes", "fitness", "n_parameters" and "n_macs" of all that
+        were evaluated and that nothing smaller beats.
+    report_ : CompressionReport
+        Sizes, speed and score (negative error of the cycles, held-out images) of both
+        generators together, before and after.
+    n_evaluations_ : int
+        Networks that were built and scored.
+    n_features_in_ : int
+        Numbers that make an example.
+    feature_names_in_ : ndarray of str
+        Names of the features, if X had some.
+
+    See Also
+    --------
+    sklcomp.translation.CycleGANTranslator : What is compressed.
+    EvolutionaryPruner : The same for one network with labels.
+
+    Notes
+    -----
+    The published search program trains every individual for ten epochs from its second
+    generation on, and applies its masks to the wrong layers while doing so; here
+    individuals are not trained, and a closed-form repair does more than that training
+    in milliseconds. Its partner of an individual is the best of the present generation,
+    the paper's and ours that of the generation before.
+
+    References
+    ----------
+    .. [1] H. Shu, Y. Wang, X. Jia, K. Han, H. Chen, C. Xu, Q. Tian and C. Xu,
+       "Co-Evolutionary Compression for Unpaired Image Translation", arXiv:1907.10804.
+
+    Examples
+    --------
+    >>> from sklcomp.compression import CoEvolutionaryPruner
+    >>> from sklcomp.datasets import make_unpaired_digits
+    >>> from sklcomp.translation import CycleGANTranslator
+    >>> digits = make_unpaired_digits(40, image_size=8, random_state=0)
+    >>> pruner = CoEvolutionaryPruner(
+    ...     CycleGANTranslator(
+    ...         digits.image_shape, n_filters=4, n_blocks=1, batch_size=8, max_epochs=2
+    ...     ),
+    ...     max_params=0.4, n_generations=2, random_state=0,
+    ... ).fit(digits.data, digits.target)
+    >>> pruner.report_.ratio("parameters") <= 0.4
+    True
+    >>> pruner.transform(digits.data_a).shape
+    (40, 192)
+    """
+
+    _parameter_constraints: dict[str, list] = {
+        "translator": [CycleGANTranslator, FrozenEstimator],
+        "max_params": [Interval(Real, 0, None, closed="neither"), None],
+        "max_macs": [Interval(Real, 0, None, closed="neither"), None],
+        "preset": [StrOptions({"default", "paper"})],
+        "genes": [StrOptions({"nested", "free"})],
+        "importance": [StrOptions({"obs", "l1", "group", "random"})],
+        "compensate": ["boolean"],
+        "gamma": [Interval(Real, 0, None, closed="left")],
+        "cycle_weight": [Interval(Real, 0, None, closed="left")],
+        "population_size": [Interval(Integral, 2, None, closed="left"), None],
+        "n_generations": [Interval(Integral, 0, None, closed="left"), None],
+        "selection": [StrOptions({"roulette", "rank", "tournament"}), callable, None],
+        "crossover_rate": [Interval(Real, 0, 1, closed="both"), None],
+        "mutation_rate": [Interval(Real, 0, 1, closed="both"), None],
+        "n_fitness_samples": [Interval(Integral, 1, None, closed="left")],
+        "fitness_epochs": [Interval(Integral, 0, None, closed="left")],
+        "inner_width": ["boolean"],
+        "finetune_epochs": [Interval(Integral, 0, None, closed="left"), None],
+        "distill_weight": [Interval(Real, 0, None, closed="left")],
+        "n_jobs": [Integral, None],
+        "checkpoint": [str, Path, None],
+        "warm_start": ["boolean"],
+        "n_threads": [Interval(Integral, 1, None, closed="left")],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        translator,
+        *,
+        max_params=None,
+        max_macs=None,
+        preset="default",
+        genes="nested",
+        importance="obs",
+        compensate=True,
+        gamma=10.0,
+        cycle_weight=1.0,
+        population_size=None,
+        n_generations=None,
+        selection=None,
+        crossover_rate=None,
+        mutation_rate=None,
+        n_fitness_samples=16,
+        fitness_epochs=0,
+        inner_width=True,
+        finetune_epochs=None,
+        distill_weight=10.0,
+        n_jobs=None,
+        checkpoint=None,
+        warm_start=False,
+        n_threads=1,
+        random_state=None,
+        verbose=0,
+    ):
+        self.translator = translator
+        self.max_params = max_params
+        self.max_macs = max_macs
+        self.preset = preset
+        self.genes = genes
+        self.importance = importance
+        self.compensate = compensate
+        self.gamma = gamma
+        self.cycle_weight = cycle_weight
+        self.population_size = population_size
+        self.n_generations = n_generations
+        self.selection = selection
+        self.crossover_rate = crossover_rate
+        self.mutation_rate = mutation_rate
+        self.n_fitness_samples = n_fitness_samples
+        self.fitness_epochs = fitness_epochs
+        self.inner_width = inner_width
+        self.finetune_epochs = finetune_epochs
+        self.distill_weight = distill_weight
+        self.n_jobs = n_jobs
+        self.checkpoint = checkpoint
+        self.warm_start = warm_start
+        self.n_threads = n_threads
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @with_callbacks
+    @fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y):
+        """Search, cut and train on.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, ...)
+            Examples, as the translator's ``fit`` takes them.
+        y : array-like of shape (n_samples,), or images
+            The domain of every row, or the examples of domain B.
+
+        Returns
+        -------
+        self : CoEvolutionaryPruner
+            Fitted.
+        """
+        self.__dict__.pop("estimator_", None)
+        if self.max_params is None and self.max_macs is None and self.preset != "paper":
+            msg = (
+                "max_params=None and max_macs=None: give a budget, such as "
+                'max_params=0.3, or take preset="paper", which needs none.'
+            )
+            raise ValueError(msg)
+        if self.checkpoint is not None:
+            check_folder(self.checkpoint)
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        base = self._fitted_translator(X, y, seed)
+        reporter = IterationReporter(self, X=X, y=y)
+        domains = [base._layout.to_tensor(rows) for rows in base._check_domains(X, y)]
+        if not all(map(len, domains)):
+            msg = (
+                f"{type(self).__name__} needs both domains; y has 1 class. Shuffle "
+                "the rows, or let StratifiedKFold split them."
+            )
+            raise ValueError(msg)
+        for name in ("n_features_in_", "feature_names_in_"):
+            if hasattr(base, name):
+                setattr(self, name, getattr(base, name))
+        rng = np.random.default_rng(seed)
+        with torch_session(seed, self.n_threads):
+            parts = [self._hold_out(images, rng) for images in domains]
+            train, held = zip(*parts, strict=True)
+            problems = self._problems(base, train, rng)
+            directions = self._directions(base, problems, train, held, seed)
+            result = self._search(problems, directions, rng, reporter, (domains, seed))
+            self.base_translator_ = base
+            self._name_results(problems, result)
+            self._finish(base, problems, directions, result, train, seed)
+        reporter.finish(lambda: {
+            name: value for name, value in vars(self).items() if name.endswith("_")
+        })  # fmt: skip
+        return self
+
+    def _form(self, name: str) -> Any:
+        """A setting, or what the paper's form has in its place."""
+        return PAPER_PAIR[name] if self.preset == "paper" else getattr(self, name)
+
+    def _fitted_translator(self, X: Any, y: Any, seed: int) -> CycleGANTranslator:
+        """The translator to compress, trained now if it is not frozen."""
+        given = self.translator
+        if isinstance(given, FrozenEstimator):
+            base = given.estimator
+            if not isinstance(base, CycleGANTranslator) or not hasattr(base, "net_"):
+                msg = (
+                    f"the {type(base).__name__} inside FrozenEstimator is no fitted "
+                    "CycleGANTranslator (clone takes the weights of a bare one): fit "
+                    "it before freezing."
+                )
+                raise ValueError(msg)
+            return base
+        base = clone(given)
+        if base.random_state is None:
+            base.set_params(random_state=seed)
+        if self.checkpoint is not None and base.checkpoint is None:
+            base.set_params(
+                checkpoint=Path(self.checkpoint) / "base", warm_start=self.warm_start
+            )
+        return base.fit(X, y)
+
+    def _hold_out(
+        self, images: Tensor, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Images to train on, and images for the fitness; of few, all for both."""
+        n = min(self.n_fitness_samples, len(images) // 4)
+        order = torch.from_numpy(rng.permutation(len(images)))
+        return (images[order[n:]], images[order[:n]]) if n else (images, images)
+
+    def _problems(
+        self, base: CycleGANTranslator, train: Any, rng: np.random.Generator
+    ) -> tuple[PruningProblem, PruningProblem]:
+        generators = base.generator_ab_, base.generator_ba_
+        first, second = (
+            PruningProblem(
+                module, images, max_params=self.max_params, max_macs=self.max_macs,
+                importance=self._form("importance"),
+                compensate=self._form("compensate"),
+                ignored_layers=(), min_channels=1, rng=rng,
+                inner_width=self._form("inner_width"),
+                n_examples=max(MIN_EXAMPLES, N_PIXELS // images[0, 0].numel()),
+            )
+            for module, images in zip(generators, train, strict=True)
+        )  # fmt: skip
+        return first, second
+
+    def _directions(
+        self, base: CycleGANTranslator, problems: Any, train: Any, held: Any, seed: int
+    ) -> tuple[Direction, Direction]:
+        def learn(ab: nn.Module, ba: nn.Module) -> tuple[nn.Module, nn.Module]:
+            with torch_session(seed, self.n_threads):
+                tuned = self._tuner(base, (ab, ba), self.fitness_epochs, seed)
+                tuned._train(tuned._make_net(), UnpairedImages(*train), None, seed)
+            return tuned.generator_ab_, tuned.generator_ba_
+
+        def learn_back(ba: nn.Module, ab: nn.Module) -> tuple[nn.Module, nn.Module]:
+            return learn(ab, ba)[::-1]
+
+        judges = base.discriminator_b_, base.discriminator_a_
+        first, second = (
+            Direction(
+                problems[k], problems[1 - k], judges[k], held[k],
+                gamma=self.gamma if self.preset == "paper" else None,
+                cycle_weight=self.cycle_weight,
+                train=(learn, learn_back)[k] if self.fitness_epochs else None,
+            )
+            for k in range(2)
+        )  # fmt: skip
+        return first, second
+
+    def _search(
+        self, problems: Any, directions: Any, rng: np.random.Generator,
+        reporter: IterationReporter, data: tuple,
+    ) -> CoevolutionResult:  # fmt: skip
+        """Evolve, and keep the state of every generation where that is wanted."""
+        is_nested = self._form("genes") == "nested"
+        settings: dict[str, Any] = dict(COEVOLUTION[self.preset])
+        for name in settings:
+            if getattr(self, name, None) is not None:
+                settings[name] = getattr(self, name)
+        n = settings.pop("population_size")
+        starts = [p.start(n, rng, self.preset, is_nested) for p in problems]
+        operators = [p.operators(self.preset, is_nested) for p in problems]
+        for name in operators[0]:
+            settings[name] = operators[0][name], operators[1][name]
+        key, state = "", None
+        if self.checkpoint is not None:
+            (domains, seed) = data
+            images = [one.numpy(force=True) for one in domains]
+            weights = [weights_of(problem.module) for problem in problems]
+            own = settings_of(self, but=FREE)
+            key = joblib.hash([images, seed, weights, own, str(self.selection)])
+            state = load_state(self.checkpoint, key) if self.warm_start else None
+
+        def after_generation(state: dict[str, np.ndarray]) -> bool:
+            if self.checkpoint is not None:
+                save_state(self.checkpoint, state, key)
+            if self.verbose:
+                best = [float(state[f"history_best_{side}"][-1]) for side in "ab"]
+                print(f"generation {state['generation']}: best fitness "  # noqa: T201
+                      f"{best[0]:.5g} and {best[1]:.5g}")  # fmt: skip
+            return reporter(int(state["generation"]))
+
+        return coevolve(
+            directions, starts, rng=rng, state=state, callback=after_generation,
+            # All trainings share one generator of random numbers.
+            n_jobs=None if self.fitness_epochs else self.n_jobs, **settings,
+        )  # fmt: skip
+
+    def _name_results(self, problems: Any, result: CoevolutionResult) -> None:
+        self.history_ = result.history
+        self.n_evaluations_ = int(result.history["n_evaluations"][-1])
+        self.pareto_front_ = {}
+        for k, side in enumerate(("ab", "ba")):
+            problem, genomes, fitness = (
+                problems[k],
+                result.genomes[k],
+                result.fitness[k],
+            )
+            costs = np.array([problem.cost(genome) for genome in genomes])
+            front = pareto_front(costs, fitness)
+            self.pareto_front_[side] = {
+                "genomes": genomes[front], "fitness": fitness[front],
+                "n_parameters": costs[front, 0], "n_macs": costs[front, 1],
+            }  # fmt: skip
+            alive = np.append(result.best[k], True)
+            kept = {
+                layer: np.flatnonzero(alive[genes])
+                for layer, genes in problem.graph.layers.items()
+            }
+            setattr(self, f"kept_channels_{side}_", kept)
+
+    def _finish(
+        self, base: CycleGANTranslator, problems: Any, directions: Any,
+        result: CoevolutionResult, train: Any, seed: int,
+    ) -> None:  # fmt: skip
+        """Build the best pair and train it; keep the better of before and after."""
+        full = base.generator_ab_, base.generator_ba_
+        pair = tuple(
+            problem.finish(best)
+            for problem, best in zip(problems, result.best, strict=True)
+        )
+        n_epochs = self.finetune_epochs
+        n_epochs = base.max_epochs if n_epochs is None else n_epochs
+        tuned = self._trained(base, pair, train, n_epochs, seed)
+        after = tuned.generator_ab_, tuned.generator_ba_
+        if closeness(after, directions) < closeness(pair, directions):
+            tuned = self._trained(base, pair, train, 0, seed)
+        self.estimator_ = self.translator_ = tuned
+        after = tuned.generator_ab_, tuned.generator_ba_
+        self.report_ = CompressionReport(
+            *(_described(one, directions) for one in (full, after))
+        )
+
+    def _trained(
+        self, base: CycleGANTranslator, pair: Any, train: Any, n_epochs: int, seed: int
+    ) -> CycleGANTranslator:
+        """A translator of the pair, trained with the full one's images in view."""
+        tuned = self._tuner(base, pair, n_epochs, seed)
+        if self.checkpoint is not None and n_epochs:
+            folder = Path(self.checkpoint) / "tuning"
+            check_folder(folder)
+            tuned.set_params(checkpoint=folder, warm_start=self.warm_start)
+        net, weight = tuned._make_net(), self._form("distill_weight")
+        if weight:
+            generators = base.generator_ab_, base.generator_ba_
+            made = [run(g, images) for g, images in zip(generators, train, strict=True)]
+            net.__class__ = distilling(made[0], made[1], weight)
+        tuned._train(net, UnpairedImages(*train), None, seed)
+        net.__class__ = CycleGANNet
+        # A fit goes on from here.
+        tuned.set_params(
+            generator=(tuned.generator_ab_, tuned.generator_ba_),
+            discriminator=(tuned.discriminator_a_, tuned.discriminator_b_),
+            max_epochs=base.max_epochs, checkpoint=None, warm_start=False,
+        )  # fmt: skip
+        return tuned
+
+    def _tuner(
+        self, base: CycleGANTranslator, pair: Any, n_epochs: int, seed: int
+    ) -> CycleGANTranslator:
+        """A translator that starts from these generators and trained discriminators."""
+        settings = base.get_params(deep=False) | {
+            "generator": pair,
+            "discriminator": (base.discriminator_a_, base.discriminator_b_),
+            "max_epochs": n_epochs, "random_state": seed, "checkpoint": None,
+            "warm_start": False, "n_threads": self.n_threads,
+        }  # fmt: skip
+        tuned = type(base)(**settings)
+        for name in ("_layout", "image_shape_", "classes_", "n_features_in_",
+                     "feature_names_in_"):  # fmt: skip
+            if hasattr(base, name):
+                setattr(tuned, name, copy.copy(getattr(base, name)))
+        return tuned
+
+    def transform(self, X):
+        """Translate from the first domain to the second, with the small generator.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, ...)
+            Examples; every row is taken for one of the first domain.
+
+        Returns
+        -------
+        X_b : ndarray of the shape, dtype and range of X
+            The translation.
+        """
+        check_is_fitted(self)
+        return self.estimator_.transform(X)
+
+    def inverse_transform(self, X):
+        """Translate from the second domain to the first, with the small generator.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, ...)
+            Examples; every row is taken for one of the second domain.
+
+        Returns
+        -------
+        X_a : ndarray of the shape, dtype and range of X
+            The translation.
+        """
+        check_is_fitted(self)
+        return self.estimator_.inverse_transform(X)
+
+    def score(self, X, y=None):
+        """Negative error of the cycles of both domains.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, ...)
+            Examples.
+        y : array-like, default=None
+            As in ``fit``; a domain may be missing, and without y all of X is taken for
+            the first.
+
+        Returns
+        -------
+        score : float
+            Negative mean absolute difference. Zero is best.
+        """
+        check_is_fitted(self)
+        return self.estimator_.score(X, y)
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "estimator_")
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.non_deterministic = False
+        return tags
+
+
+def _described(pair: Any, directions: tuple[Direction, Direction]) -> dict[str, float]:
+    """One side of the report, of both generators together."""
+    sides = [
+        describe(module, direction.X[:1])
+        for module, direction in zip(pair, directions, strict=True)
+    ]
+    cycles = []
+    for module, back, direction in zip(pair, pair[::-1], directions, strict=True):
+        again = run(back, run(module, direction.X))
+        cycles.append(float((again - direction.X.cpu()).abs().mean()))
+    total = {name: sides[0][name] + sides[1][name] for name in sides[0]}
+    return total | {"score": -float(np.mean(cycles))}

@@ -1,0 +1,111 @@
+"""How good a cut pair of generators is, by the discriminators and by its cycles."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sklcomp.compression._fitness import as_channels_last
+from sklcomp.compression._pruning import PruningProblem
+from sklcomp.nn._running import device_of, evaluating
+
+
+class Direction:
+    """Fitness of one generator, with a partner that brings its images back.
+
+    Parameters
+    ----------
+    problem, partner : PruningProblem
+        Of this generator, and of the one that translates back.
+    discriminator : nn.Module
+        Judges the images that this generator makes.
+    X : Tensor
+        Images that it translates, held out for this.
+    gamma, cycle_weight : float or None
+        Of the published objective; gamma is None for ours.
+    train : callable or None
+        ``(module, partner) -> (module, partner)``, trained for a while.
+    """
+
+    def __init__(
+        self, problem: PruningProblem, partner: PruningProblem,
+        discriminator: nn.Module, X: Tensor, *, gamma: float | None,
+        cycle_weight: float, train: Callable | None,
+    ):  # fmt: skip
+        self.problem, self.partner = problem, partner
+        self.discriminator = discriminator
+        self.gamma, self.cycle_weight, self.train = gamma, cycle_weight, train
+        self.X = X.to(device_of(problem.module))
+        self.fast_X = as_channels_last(self.X)
+        with evaluating(problem.module), evaluating(discriminator):
+            self.made = problem.module(self.X)
+            self.scores = self._judge(self.made)
+        self.is_fast = all(map(self._can_be_fast, (problem, partner)))
+        self._partner: tuple[bytes, Any] = (b"", None)
+
+    def __call__(self, genome: np.ndarray, partner: np.ndarray | None) -> float:
+        if partner is None and self.gamma is not None:
+            # The published search has no cycle in its first generation.
+            module, back = self._decode(self.problem, genome), None
+        else:
+            module, back = self._decode(self.problem, genome), self._back(partner)
+        if self.train is not None and partner is not None:
+            module, back = self.train(module, back)
+        with evaluating(module):
+            made = module(self.fast_X if self.is_fast else self.X)
+        with evaluating(self.discriminator):
+            judged = F.mse_loss(self._judge(made), self.scores)
+        cycle = 0.0
+        if back is not None:
+            with evaluating(back):
+                cycle = float(F.mse_loss(back(made), self.X))
+        if self.gamma is None:
+            return -float(judged) - cycle
+        size = self.problem.cost(genome)[0] / self.problem.full_cost[0]
+        return 1 / (size + self.gamma * (float(judged) + self.cycle_weight * cycle))
+
+    def _judge(self, images: Tensor) -> Tensor:
+        """Mean over the patches of every image."""
+        return self.discriminator(images).flatten(1).mean(1)
+
+    def _decode(self, problem: PruningProblem, genome: np.ndarray) -> nn.Module:
+        module: Any = problem.decode(genome)
+        return module.to(memory_format=torch.channels_last) if self.is_fast else module
+
+    def _back(self, partner: np.ndarray | None) -> nn.Module:
+        """The partner's network, which is the same for a whole generation."""
+        if partner is None:
+            partner = np.ones(self.partner.graph.n_genes, bool)
+        key = np.packbits(partner).tobytes()
+        known, module = self._partner
+        if known != key:
+            module = self._decode(self.partner, partner)
+            self._partner = key, module
+        return module
+
+    def _can_be_fast(self, problem: PruningProblem) -> bool:
+        """Whether a network takes images with channels last."""
+        if self.X.ndim != 4:
+            return False
+        module: Any = problem.decode(np.ones(problem.graph.n_genes, bool))
+        try:
+            with evaluating(module.to(memory_format=torch.channels_last)):
+                module(self.fast_X)
+        except RuntimeError:
+            return False
+        return True
+
+
+def closeness(
+    pair: tuple[nn.Module, nn.Module], directions: tuple[Direction, Direction]
+) -> float:
+    """Negative error of the cycles and of what two generators make, mean over both."""
+    total = 0.0
+    for module, back, full in zip(pair, pair[::-1], directions, strict=True):
+        with evaluating(module), evaluating(back):
+            made = module(full.X)
+            total += float(F.l1_loss(made, full.made) + F.l1_loss(back(made), full.X))
+    return -total / 2

@@ -1,0 +1,471 @@
+"""Two generators made small together."""
+
+import hashlib
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from torch import nn
+
+from sklcomp.compression import CoEvolutionaryPruner
+from sklcomp.compression._pruning import PruningProblem
+from sklcomp.compression._translation_fitness import Direction
+from sklcomp.datasets import make_unpaired_digits
+from sklcomp.nn import (
+    CycleGANGenerator,
+    PatchDiscriminator,
+    count_macs,
+    count_parameters,
+    mask_channels,
+    prune_channels,
+    trace_channels,
+)
+from sklcomp.nn._graph import tie_inner_widths
+from sklcomp.translation import CycleGANTranslator
+
+QUICK = {"population_size": 4, "n_generations": 2, "finetune_epochs": 1,
+         "random_state": 0}  # fmt: skip
+SMALL = {"n_filters": 4, "n_blocks": 1, "batch_size": 8, "max_epochs": 2}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return make_unpaired_digits(40, image_size=8, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def trained(digits):
+    translator = CycleGANTranslator(digits.image_shape, random_state=0, **SMALL)
+    return translator.fit(digits.data, digits.target)
+
+
+@pytest.fixture(scope="module")
+def pruned(digits, trained):
+    pruner = CoEvolutionaryPruner(FrozenEstimator(trained), max_params=0.4, **QUICK)
+    return pruner.fit(digits.data, digits.target)
+
+
+def fingerprint(module):
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        digest.update(name.encode() + value.numpy().tobytes())
+    return digest.hexdigest(), module.training
+
+
+def problem(module, X, **settings):
+    settings = {
+        "max_params": None, "max_macs": None, "importance": "l1", "compensate": False,
+        "ignored_layers": (), "min_channels": 1, "rng": np.random.default_rng(0),
+    } | settings  # fmt: skip
+    return PruningProblem(module, X, **settings)
+
+
+def make_pair(seed=0):
+    torch.manual_seed(seed)
+    modules = CycleGANGenerator(4, 1), CycleGANGenerator(4, 1), PatchDiscriminator(4, 1)
+    return *(module.eval() for module in modules), torch.rand(6, 3, 8, 8) * 2 - 1
+
+
+# --- the generators' channels
+
+
+def test_paper_has_five_segments_and_640_bits():
+    graph = trace_channels(CycleGANGenerator(), torch.zeros(1, 3, 32, 32))
+    tied = tie_inner_widths(graph)
+    assert [len(genes) for genes in tied.segments] == [64, 128, 256, 128, 64]
+    assert tied.n_genes == 640
+    assert graph.n_genes == 640 + 9 * 256
+
+
+def test_tied_masked_is_pruned(rng):
+    torch.manual_seed(0)
+    net, X = CycleGANGenerator(4, 2).eval(), torch.rand(2, 3, 16, 16)
+    graph = tie_inner_widths(trace_channels(net, X))
+    keep = rng.random(graph.n_genes) < 0.6
+    small = prune_channels(net, graph, keep)
+    torch.testing.assert_close(small(X), mask_channels(net, graph, keep)(X))
+    # Each convolution of the trunk and its branches keeps the same channels.
+    layers = [name for name in graph.layers if "body" in name]
+    assert len({int(keep[graph.genes_of(layer)].sum()) for layer in layers}) == 1
+
+
+def test_what_is_no_branch_is_not_tied():
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.Linear(4, 2))
+    graph = trace_channels(net, torch.zeros(1, 4))
+    assert tie_inner_widths(graph).n_genes == graph.n_genes == 8
+
+
+def test_channels_last_are_traced_alike():
+    net, X = CycleGANGenerator(4, 1).eval(), torch.rand(2, 3, 16, 16)
+    last = X.contiguous(memory_format=torch.channels_last)
+    expected, found = trace_channels(net, X), trace_channels(net, last)
+    assert found.frozen == expected.frozen
+    for layer, genes in expected.layers.items():
+        np.testing.assert_array_equal(found.layers[layer], genes)
+
+
+# --- fitness
+
+
+def test_full_generator_is_judged_by_its_cycle_alone():
+    ab, ba, discriminator, X = make_pair()
+    problems = problem(ab, X), problem(ba, X)
+    fitness = Direction(*problems, discriminator, X, gamma=None, cycle_weight=1.0,
+                        train=None)  # fmt: skip
+    everything = np.ones(problems[0].graph.n_genes, bool)
+    cycle = (ba(ab(X)) - X).square().mean().item()
+    assert fitness(everything, None) == pytest.approx(-cycle, rel=1e-5)
+    assert fitness(everything, everything) == pytest.approx(-cycle, rel=1e-5)
+
+
+@pytest.mark.parametrize("has_partner", [False, True])
+def test_published_objective(rng, has_partner):
+    ab, ba, discriminator, X = make_pair()
+    problems = problem(ab, X), problem(ba, X)
+    fitness = Direction(*problems, discriminator, X, gamma=7.0, cycle_weight=3.0,
+                        train=None)  # fmt: skip
+    genome, partner = rng.random((2, problems[0].graph.n_genes)) < 0.7
+    small = prune_channels(ab, problems[0].graph, genome)
+    back = prune_channels(ba, problems[1].graph, partner)
+    with torch.no_grad():
+        scores = [discriminator(net(X)).mean((1, 2, 3)) for net in (ab, small)]
+        judged = (scores[0] - scores[1]).square().mean().item()
+        cycle = (back(small(X)) - X).square().mean().item() if has_partner else 0.0
+    share = count_parameters(small) / count_parameters(ab)
+    found = fitness(genome, partner if has_partner else None)
+    expected = 1 / (share + 7.0 * (judged + 3.0 * cycle))
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_repair_is_better_than_plain_cutting(trained, digits):
+    a = trained._layout.to_tensor(digits.data_a)
+    b = trained._layout.to_tensor(digits.data_b)
+    found = []
+    for compensate in (False, True):
+        problems = [
+            problem(net, X, compensate=compensate)
+            for net, X in ((trained.generator_ab_, a), (trained.generator_ba_, b))
+        ]
+        fitness = Direction(*problems, trained.discriminator_b_, a, gamma=None,
+                            cycle_weight=1.0, train=None)  # fmt: skip
+        half = problems[0].uniform(0.5)
+        found.append(fitness(half, half))
+    assert found[1] > found[0]
+
+
+# --- the estimator
+
+
+def test_budgets_are_kept_by_each_generator(digits, trained, pruned):
+    for full, small in (
+        (trained.generator_ab_, pruned.estimator_.generator_ab_),
+        (trained.generator_ba_, pruned.estimator_.generator_ba_),
+    ):
+        assert count_parameters(small) <= 0.4 * count_parameters(full)
+    settings = {"max_macs": 0.5, **QUICK}
+    other = CoEvolutionaryPruner(FrozenEstimator(trained), **settings)
+    other.fit(digits.data, digits.target)
+    macs = [
+        count_macs(translator.generator_ab_, (3, 8, 8))
+        for translator in (other.estimator_, trained)
+    ]
+    assert macs[0] <= 0.5 * macs[1]
+
+
+def test_result_is_plain(digits, pruned):
+    small = pruned.estimator_
+    assert type(small) is CycleGANTranslator
+    assert type(small.net_).__name__ == "CycleGANNet"
+    assert small is pruned.translator_
+    assert type(small.generator_ab_) is CycleGANGenerator
+    assert not any(part._forward_hooks for part in small.generator_ab_.modules())
+    np.testing.assert_array_equal(
+        pruned.transform(digits.data_a), small.transform(digits.data_a)
+    )
+    np.testing.assert_array_equal(
+        pruned.inverse_transform(digits.data_b), small.inverse_transform(digits.data_b)
+    )
+    assert pruned.score(digits.data, digits.target) == small.score(
+        digits.data, digits.target
+    )
+
+
+def test_small_translator_learns_on(digits, pruned):
+    again = clone(pruned.estimator_).set_params(max_epochs=1)
+    again.fit(digits.data, digits.target)
+    assert count_parameters(again.generator_ab_) == count_parameters(
+        pruned.estimator_.generator_ab_
+    )
+
+
+def test_kept_channels_are_those_of_the_generators(trained, pruned):
+    for side in ("ab", "ba"):
+        kept = getattr(pruned, f"kept_channels_{side}_")
+        small = getattr(pruned.estimator_, f"generator_{side}_")
+        full = getattr(trained, f"generator_{side}_")
+        assert (
+            kept.keys() == trace_channels(full, torch.zeros(1, 3, 8, 8)).layers.keys()
+        )
+        for layer, channels in kept.items():
+            assert small.get_submodule(layer).bias.shape == (len(channels),)
+
+
+def test_report_is_of_both(digits, trained, pruned):
+    both = [
+        sum(count_parameters(getattr(t, f"generator_{side}_")) for side in ("ab", "ba"))
+        for t in (trained, pruned.estimator_)
+    ]
+    report = pruned.report_
+    assert [report.before["parameters"], report.after["parameters"]] == both
+    assert report.ratio("parameters") == both[1] / both[0] <= 0.4
+    assert -1 < report.before["score"] < 0
+
+
+def test_front_is_not_dominated(pruned):
+    for front in pruned.pareto_front_.values():
+        sizes = np.column_stack([front["n_parameters"], front["n_macs"]])
+        for k, fitness in enumerate(front["fitness"]):
+            better = (front["fitness"] >= fitness) & (sizes <= sizes[k]).all(axis=1)
+            better &= (front["fitness"] > fitness) | (sizes < sizes[k]).any(axis=1)
+            assert not better.any()
+
+
+def test_teacher_stays_as_it_is(digits, trained):
+    names = "generator_ab_", "generator_ba_", "discriminator_a_", "discriminator_b_"
+    before = [fingerprint(getattr(trained, name)) for name in names]
+    X = digits.data.copy()
+    X.setflags(write=False)
+    state = torch.get_rng_state()
+    CoEvolutionaryPruner(FrozenEstimator(trained), max_params=0.5, **QUICK).fit(
+        X, digits.target
+    )
+    assert [fingerprint(getattr(trained, name)) for name in names] == before
+    assert torch.equal(torch.get_rng_state(), state)
+    np.testing.assert_array_equal(X, digits.data)
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_same_seed_same_result(digits, trained, pruned, n_jobs):
+    again = clone(pruned).set_params(n_jobs=n_jobs).fit(digits.data, digits.target)
+    np.testing.assert_array_equal(
+        again.transform(digits.data_a), pruned.transform(digits.data_a)
+    )
+
+
+def test_paper_preset_sets_its_form(digits, trained):
+    settings = {"preset": "paper", "gamma": 5.0, **QUICK}
+    pruner = CoEvolutionaryPruner(FrozenEstimator(trained), **settings)
+    pruner.fit(digits.data, digits.target)
+    # One width for the trunk and its branches, and no distillation.
+    widths = {
+        len(channels)
+        for layer, channels in pruner.kept_channels_ab_.items()
+        if "body" in layer or layer == "layers.6"
+    }
+    assert len(widths) == 1
+    assert not any(name.startswith("distill") for name in pruner.estimator_.history_)
+
+
+def test_unfitted_translator_is_trained_first(digits):
+    X, y = digits.data, digits.target
+    translator = CycleGANTranslator(digits.image_shape, random_state=3, **SMALL)
+    pruner = CoEvolutionaryPruner(translator, max_params=0.5, **QUICK).fit(X, y)
+    assert not hasattr(translator, "net_")
+    expected = clone(translator).fit(X, y).transform(digits.data_a)
+    np.testing.assert_array_equal(
+        pruner.base_translator_.transform(digits.data_a), expected
+    )
+
+
+def test_images_of_both_domains(digits, trained, pruned):
+    again = clone(pruned).fit(digits.data_a, digits.data_b)
+    np.testing.assert_array_equal(
+        again.transform(digits.data_a), pruned.transform(digits.data_a)
+    )
+
+
+@pytest.mark.parametrize("weight", [0.0, 10.0])
+def test_tuning_listens_to_the_full_generators(digits, trained, weight):
+    settings = QUICK | {"distill_weight": weight, "finetune_epochs": 3}
+    pruner = CoEvolutionaryPruner(FrozenEstimator(trained), max_params=0.4, **settings)
+    pruner.fit(digits.data, digits.target)
+    history = pruner.estimator_.history_
+    assert ("distill_ab" in history) == (weight > 0 and len(history) > 0)
+
+
+def test_worse_by_tuning_is_not_kept(digits, trained, monkeypatch):
+    settings = QUICK | {"finetune_epochs": 0}
+    plain = CoEvolutionaryPruner(FrozenEstimator(trained), max_params=0.4, **settings)
+    plain.fit(digits.data, digits.target)
+    wild = clone(trained).set_params(lr=1.0)
+    wild.__dict__.update(
+        {k: v for k, v in vars(trained).items() if k.endswith("_") or k == "_layout"}
+    )
+    pruner = CoEvolutionaryPruner(FrozenEstimator(wild), max_params=0.4, **QUICK)
+    pruner.fit(digits.data, digits.target)
+    np.testing.assert_array_equal(
+        pruner.transform(digits.data_a), plain.transform(digits.data_a)
+    )
+
+
+def test_trained_candidates(digits, trained):
+    settings = QUICK | {"population_size": 2, "n_generations": 1, "fitness_epochs": 1}
+    found = [
+        CoEvolutionaryPruner(
+            FrozenEstimator(trained), max_params=0.4, n_jobs=n_jobs, **settings
+        ).fit(digits.data, digits.target)
+        for n_jobs in (1, 2)
+    ]
+    np.testing.assert_array_equal(*(p.transform(digits.data_a) for p in found))
+    # Trained for an epoch, the second generation is better than the first.
+    assert found[0].history_["best_a"][1] > found[0].history_["best_a"][0]
+
+
+def test_pipeline_grid_search_and_pickle(digits, trained):
+    pruner = CoEvolutionaryPruner(FrozenEstimator(trained), **QUICK)
+    pipeline = make_pipeline(FunctionTransformer(), pruner)
+    grid = {"coevolutionarypruner__max_params": [0.3, 0.6]}
+    search = GridSearchCV(pipeline, grid, cv=StratifiedKFold(2), error_score="raise")
+    search.fit(digits.data, digits.target)
+    assert search.best_params_["coevolutionarypruner__max_params"] in (0.3, 0.6)
+    again = pickle.loads(pickle.dumps(search))
+    np.testing.assert_array_equal(
+        again.transform(digits.data_a), search.transform(digits.data_a)
+    )
+    with pytest.raises(NotFittedError):
+        clone(search.best_estimator_[-1]).transform(digits.data_a)
+
+
+def test_nested_parameters_reach_the_translator(digits):
+    translator = CycleGANTranslator(digits.image_shape, **SMALL)
+    pruner = CoEvolutionaryPruner(translator, max_params=0.5, **QUICK)
+    pruner.set_params(translator__n_filters=6).fit(digits.data, digits.target)
+    first = pruner.base_translator_.generator_ab_.layers[0]
+    assert first.out_channels == 6
+
+
+@pytest.mark.parametrize("phase", ["base", "search", "tuning"])
+def test_interrupted_and_resumed_is_uninterrupted(digits, tmp_path, phase, monkeypatch):
+    X, y = digits.data, digits.target
+    translator = CycleGANTranslator(digits.image_shape, random_state=1, **SMALL)
+    settings = {"max_params": 0.5, **QUICK, "finetune_epochs": 2}
+    whole = CoEvolutionaryPruner(translator, **settings).fit(X, y)
+    saved = CoEvolutionaryPruner(
+        translator, checkpoint=tmp_path, warm_start=True, **settings
+    )
+    with monkeypatch.context() as patch:
+        calls = []
+        target, at = {
+            "base": ((CycleGANTranslator, "_name_results"), 1),
+            "search": ((Direction, "__call__"), 14),
+            "tuning": ((CycleGANTranslator, "_name_results"), 2),
+        }[phase]
+        original = getattr(*target)
+
+        def interrupting(*args, **kwargs):
+            calls.append(1)
+            if len(calls) == at:
+                raise KeyboardInterrupt
+            return original(*args, **kwargs)
+
+        patch.setattr(*target, interrupting)
+        with pytest.raises(KeyboardInterrupt):
+            saved.fit(X, y)
+        assert not hasattr(saved, "estimator_")
+    rest = clone(saved).fit(X, y)
+    np.testing.assert_array_equal(
+        rest.transform(digits.data_a), whole.transform(digits.data_a)
+    )
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [
+        "search.npz", "training.pt", "training.pt",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive"])
+def test_broken_checkpoint_is_named(digits, trained, tmp_path, content):
+    (tmp_path / "search.npz").write_bytes(content)
+    pruner = CoEvolutionaryPruner(
+        FrozenEstimator(trained), max_params=0.5, checkpoint=tmp_path, warm_start=True,
+        **QUICK,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"search.npz is no state of a fit"):
+        pruner.fit(digits.data, digits.target)
+
+
+def test_unwritable_checkpoint_is_found_before_the_training(digits, trained, tmp_path):
+    (tmp_path / "file").write_text("")
+    pruner = CoEvolutionaryPruner(
+        FrozenEstimator(trained), max_params=0.5, checkpoint=tmp_path / "file", **QUICK
+    )
+    with pytest.raises(OSError, match="file"):
+        pruner.fit(digits.data, digits.target)
+
+
+def test_errors_in_the_fitness_name_the_generation(digits, trained, monkeypatch):
+    monkeypatch.setattr(Direction, "_judge", lambda *_: 1 / 0)
+    original = Direction.__init__
+
+    def without_judging(self, *args, **kwargs):
+        with monkeypatch.context() as patch:
+            patch.setattr(Direction, "_judge", lambda self, X: X.flatten(1).mean(1))
+            original(self, *args, **kwargs)
+
+    monkeypatch.setattr(Direction, "__init__", without_judging)
+    pruner = CoEvolutionaryPruner(FrozenEstimator(trained), max_params=0.5, **QUICK)
+    with pytest.raises(ZeroDivisionError) as caught:
+        pruner.fit(digits.data, digits.target)
+    assert caught.value.__notes__ == ["while generation 0 was evaluated"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, 'give a budget, such as max_params=0.3, or take preset="paper"'),
+        ({"max_params": 0.0001}, r"max_params=.* cannot be reached.*are left"),
+        ({"max_macs": 3}, "max_macs=3 cannot be reached"),
+        ({"max_params": 0.5, "population_size": 1}, "population_size"),
+        ({"max_params": 0.5, "crossover_rate": 0.9}, "sum to more than 1"),
+    ],
+)
+def test_bad_settings(digits, trained, settings, message):
+    pruner = CoEvolutionaryPruner(FrozenEstimator(trained), **QUICK | settings)
+    with pytest.raises(ValueError, match=message):
+        pruner.fit(digits.data, digits.target)
+    assert not hasattr(pruner, "estimator_")
+
+
+def test_unfitted_frozen_translator_is_named(digits):
+    frozen = FrozenEstimator(CycleGANTranslator(digits.image_shape))
+    pruner = CoEvolutionaryPruner(frozen, max_params=0.5)
+    with pytest.raises(ValueError, match="is no fitted CycleGANTranslator"):
+        pruner.fit(digits.data, digits.target)
+
+
+def test_other_images_than_the_translator_knows(digits, trained):
+    pruner = CoEvolutionaryPruner(FrozenEstimator(trained), max_params=0.5, **QUICK)
+    with pytest.raises(ValueError, match="expecting 192 features"):
+        pruner.fit(digits.data[:, :100], digits.target)
+    with pytest.raises(ValueError, match="NaN"):
+        pruner.fit(np.full_like(digits.data, np.nan), digits.target)
+
+
+def test_one_domain_is_not_enough(digits, trained):
+    pruner = CoEvolutionaryPruner(FrozenEstimator(trained), max_params=0.5, **QUICK)
+    with pytest.raises(ValueError, match="1 class"):
+        pruner.fit(digits.data_a, np.zeros(len(digits.data_a)))
+
+
+def test_vectors(rng):
+    X = np.r_[rng.normal(0, 1, (60, 5)), rng.normal(3, 1, (60, 5))]
+    y = np.repeat(["there", "here"], 60)
+    translator = CycleGANTranslator(n_filters=16, batch_size=16, max_epochs=3)
+    pruner = CoEvolutionaryPruner(translator, max_params=0.5, **QUICK).fit(X, y)
+    assert pruner.report_.ratio("parameters") <= 0.5
+    assert pruner.transform(X).shape == X.shape

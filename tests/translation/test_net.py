@@ -1,0 +1,323 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from skorch.callbacks import LRScheduler
+from torch import nn
+from torch.nn import functional as F
+
+from sklcomp.nn import CycleGANGenerator, PatchDiscriminator
+from sklcomp.nn._architectures import _InstanceNorm2d
+from sklcomp.translation._net import ImagePool, UnpairedBatches, UnpairedImages
+
+sys.path.insert(0, str(Path(__file__).parent))
+from translators import (
+    Judge,
+    Normalize,
+    Watch,
+    draw,
+    draw_domains,
+    same,
+    translator,
+    weights_in,
+)
+
+NAMES = ("module_", "generator_ba_", "discriminator_a_", "discriminator_b_")
+
+
+def make_networks(n_channels=3):
+    torch.manual_seed(0)
+    generators = [CycleGANGenerator(3, 1, n_channels=n_channels) for _ in range(2)]
+    judges = [PatchDiscriminator(3, 1, n_channels) for _ in range(2)]
+    return generators, judges
+
+
+def published_loop(networks, a, b, n_steps, loss, identity_weight, lr):
+    """Six calls of generators in a step, discriminators one by one (cycle_gan_model).
+
+    Returns the losses of every step.
+    """
+    (ab, ba), (d_a, d_b) = networks
+    optimizers = [
+        torch.optim.Adam([*x.parameters(), *y.parameters()], lr, betas=(0.5, 0.999))
+        for x, y in networks
+    ]
+
+    def judged(judge, images, is_true):
+        scores = judge(images)
+        return loss(scores, torch.full_like(scores, is_true))
+
+    history = []
+    for _ in range(n_steps):
+        fake_b, fake_a = ab(a), ba(b)
+        terms = {
+            "cycle_a": 10 * F.l1_loss(ba(fake_b), a),
+            "cycle_b": 10 * F.l1_loss(ab(fake_a), b),
+            "generator_ab": judged(d_b, fake_b, 1.0),
+            "generator_ba": judged(d_a, fake_a, 1.0),
+        }
+        if identity_weight:
+            terms["identity_a"] = identity_weight * F.l1_loss(ba(a), a)
+            terms["identity_b"] = identity_weight * F.l1_loss(ab(b), b)
+        optimizers[0].zero_grad()
+        sum(terms.values()).backward()
+        optimizers[0].step()
+        optimizers[1].zero_grad()
+        for name, judge, true, fake in (
+            ("discriminator_a", d_a, a, fake_a), ("discriminator_b", d_b, b, fake_b)
+        ):  # fmt: skip
+            terms[name] = judged(judge, true, 1.0) + judged(judge, fake.detach(), 0.0)
+            terms[name] = terms[name] / 2
+            terms[name].backward()
+        optimizers[1].step()
+        history.append({name: term.item() for name, term in terms.items()})
+    return history
+
+
+@pytest.mark.parametrize("identity_weight", [0.0, 5.0])
+@pytest.mark.parametrize("adversarial", ["lsgan", "vanilla"])
+@pytest.mark.parametrize("n_channels", [1, 3])
+def test_training_is_the_published_loop(n_channels, adversarial, identity_weight):
+    a, b = draw_domains(5, 5, (8, 8, n_channels))
+    generators, judges = make_networks(n_channels)
+    is_channels_last = []
+
+    def look(net, batch):
+        tensors = [*batch[:2], net.generator_ba_.layers[3].weight]
+        is_channels_last.append([
+            tensor.is_contiguous(memory_format=torch.channels_last)
+            for tensor in tensors
+        ])  # fmt: skip
+
+    # All rows are one batch, so that their order has no effect.
+    fitted = translator(
+        generator=generators, discriminator=judges, adversarial=adversarial,
+        identity_weight=identity_weight, pool_size=0, batch_size=5, lr=1e-3,
+        net_params={"callbacks": [Watch(after_step=look)]},
+    ).fit(a, b)  # fmt: skip
+    networks = make_networks(n_channels)
+    loss = {"lsgan": nn.MSELoss(), "vanilla": nn.BCEWithLogitsLoss()}[adversarial]
+    a, b = (torch.from_numpy(images).movedim(-1, 1).contiguous() for images in (a, b))
+    steps = published_loop(networks, a, b, 2, loss, identity_weight, lr=1e-3)
+
+    assert is_channels_last == [[True] * 3] * 2
+    assert fitted.history_.keys() == steps[0].keys()
+    for name, values in fitted.history_.items():
+        want = [step[name] for step in steps]
+        np.testing.assert_allclose(values, want, rtol=1e-5, err_msg=name)
+    for name, want in zip(NAMES, [*networks[0], *networks[1]], strict=True):
+        found = getattr(fitted.net_, name)
+        for (key, one), other in zip(
+            found.named_parameters(), want.parameters(), strict=True
+        ):
+            assert one.is_contiguous()
+            # The gradient of a shift before a norm is zero but for rounding, which
+            # Adam makes large.
+            if key.endswith("weight"):
+                torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+
+
+def test_more_steps_of_the_fitted_net_are_those_of_a_longer_fit():
+    a, b = draw_domains(5, 5)
+    settings = {"pool_size": 0, "batch_size": 5, "decay_start": 1, "lr": 1e-3}
+    longer = translator(max_epochs=4, **settings).fit(a, b)
+    fitted = translator(max_epochs=2, **settings).fit(a, b)
+    data = [torch.from_numpy(images).movedim(-1, 1) for images in (a, b)]
+    fitted.net_.fit_loop(UnpairedImages(*data), epochs=2)
+    for name in ("cycle_a", "discriminator_b"):
+        values = [row[name] for row in fitted.net_.history]
+        np.testing.assert_allclose(values, longer.history_[name], rtol=1e-4)
+
+
+def test_history_is_the_mean_over_examples():
+    # So slow that nothing changes: batches of 2, 2 and 1 say what one of 5 says.
+    a, b = draw_domains(5, 5)
+    settings = {"pool_size": 0, "lr": 1e-12, "max_epochs": 1}
+    parts = translator(batch_size=2, **settings).fit(a, b)
+    whole = translator(batch_size=5, **settings).fit(a, b)
+    for name, values in whole.history_.items():
+        np.testing.assert_allclose(parts.history_[name], values, rtol=1e-5)
+
+
+@pytest.mark.parametrize("decay_start", [0, 0.5, 0.7, 1])
+def test_rates_fall_linearly_to_zero(decay_start):
+    rates = []
+
+    def note(net, batch):
+        groups = net.optimizer_.param_groups + net.discriminator_optimizer_.param_groups
+        rates.append([group["lr"] for group in groups])
+
+    translator(
+        (8, 8), lr=0.01, decay_start=decay_start, max_epochs=4,
+        net_params={"callbacks": [Watch(after_step=note)]},
+    ).fit(*draw_domains(10, 3, (8, 8)))  # fmt: skip
+    steps = np.arange(12)
+    start = 12 * decay_start
+    want = np.where(steps <= start, 1, (12 - steps) / max(12 - start, 1e-9))
+    np.testing.assert_allclose(rates, np.column_stack([0.01 * want] * 2), rtol=1e-12)
+
+
+def test_without_decay_the_rates_are_left_to_callbacks():
+    rates = []
+    step = LRScheduler(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.1)
+    watch = Watch(
+        after_step=lambda net, batch: rates.append(net.optimizer_.param_groups[0]["lr"])
+    )
+    translator(
+        decay_start=1, lr=1.0, batch_size=9, max_epochs=3,
+        net_params={"callbacks": [watch, step]}, generator=Normalize(nn.BatchNorm2d(3)),
+    ).fit(*draw_domains())  # fmt: skip
+    np.testing.assert_allclose(rates, [1.0, 0.1, 0.01])
+
+
+def test_fixed_layers_of_a_discriminator_stay():
+    given = Judge()
+    fitted = translator(discriminator=given).fit(*draw_domains())
+    for judge in (fitted.discriminator_a_, fitted.discriminator_b_):
+        assert torch.equal(judge.fixed.weight, given.fixed.weight)
+        assert not judge.fixed.weight.requires_grad
+        assert judge.score.weight.requires_grad
+        assert not torch.equal(judge.score.weight, given.score.weight)
+    # Even one that does not learn can be fooled.
+    fixed = Judge().requires_grad_(False)
+    fitted = translator(discriminator=fixed).fit(*draw_domains())
+    assert torch.equal(fitted.discriminator_a_.score.weight, fixed.score.weight)
+    assert fitted.history_["generator_ab"][1] < fitted.history_["generator_ab"][0]
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_pool_holds_earlier_images(size):
+    torch.manual_seed(0)
+    pool = ImagePool(size)
+    n_new = 0
+    for step in range(200):
+        new = (
+            torch.full((2, 1, 2, 2), 2.0 * step) + torch.arange(2)[:, None, None, None]
+        )
+        shown = pool(new)
+        assert shown.shape == new.shape
+        assert (shown <= new.max()).all()
+        assert (shown == shown[:, :, :1, :1]).all()
+        n_new += len(set(shown[:, 0, 0, 0].tolist()) & set(new[:, 0, 0, 0].tolist()))
+        assert len(pool.images) == min(size, 2 * step + 2)
+    assert 0.4 < n_new / 400 < 0.75
+    # Each keeps its own memory, not that of its batch.
+    assert all(image.untyped_storage().nbytes() == 16 for image in pool.images)
+
+
+def test_pool_without_size_is_the_identity():
+    pool, images = ImagePool(0), torch.rand(3, 1, 2, 2)
+    assert pool(images) is images
+    assert not pool.images
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 50])
+@pytest.mark.parametrize(("n_a", "n_b"), [(10, 3), (4, 9), (5, 5), (1, 6)])
+def test_batches_show_the_larger_domain_once_and_the_smaller_evenly(
+    n_a, n_b, batch_size
+):
+    torch.manual_seed(0)
+    data = UnpairedImages(torch.arange(n_a) + 100, torch.arange(n_b) + 200)
+    batches = UnpairedBatches(data, batch_size)
+    seen = list(batches)
+    assert len(seen) == len(batches) == -(-max(n_a, n_b) // batch_size)
+    for a, b, rows_a, rows_b in seen:
+        assert len(a) == len(b) <= batch_size
+        assert torch.equal(a, rows_a + 100)
+        assert torch.equal(b, rows_b + 200)
+    for k, n in ((2, n_a), (3, n_b)):
+        counts = torch.bincount(torch.cat([batch[k] for batch in seen]), minlength=n)
+        assert counts.sum() == max(n_a, n_b)
+        assert counts.max() - counts.min() <= 1
+    orders = [torch.cat([batch[2] for batch in batches]) for _ in range(5)]
+    assert n_a == 1 or any(not torch.equal(orders[0], order) for order in orders)
+
+
+def test_a_last_batch_of_fewer_can_be_left_out():
+    for n, batch_size, sizes in ((9, 4, [4, 4]), (8, 4, [4, 4]), (3, 4, [3])):
+        data = UnpairedImages(torch.arange(n), torch.arange(2))
+        batches = UnpairedBatches(data, batch_size, drop_last=True)
+        assert [len(batch[0]) for batch in batches] == sizes
+        assert len(batches) == len(sizes)
+
+
+@pytest.mark.parametrize(
+    ("shape", "norm"), [((8, 8, 3), nn.BatchNorm2d(3)), ((5,), nn.BatchNorm1d(5))]
+)
+def test_batch_norms_and_a_last_batch_of_one(shape, norm):
+    a, b = draw(9, shape, seed=1), draw(4, shape, seed=2)
+    fitted = translator(generator=Normalize(norm), max_epochs=1).fit(a, b)
+    batches = fitted.net_.history[0]["batches"]
+    assert [batch["train_batch_size"] for batch in batches] == [4, 4]
+    assert all(np.isfinite(values).all() for values in fitted.history_.values())
+    assert np.isfinite(fitted.transform(a)).all()
+
+
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("form", ["channels last", "strided", "contiguous"])
+def test_instance_norm_is_that_of_torch(affine, form):
+    torch.manual_seed(0)
+    x = torch.randn(3, 4, 6, 5) * 3 + 1
+    if form == "channels last":
+        x = x.contiguous(memory_format=torch.channels_last)
+    elif form == "strided":
+        x = torch.randn(3, 4, 5, 12)[..., ::2].transpose(2, 3)
+    ours, theirs = (
+        _InstanceNorm2d(4, affine=affine),
+        nn.InstanceNorm2d(4, affine=affine),
+    )
+    results = []
+    for norm in (ours, theirs):
+        if affine:
+            norm.weight.data = torch.linspace(-1, 2, 4)
+            norm.bias.data = torch.linspace(0, 1, 4)
+        for mode in (norm.train(), norm.eval()):
+            leaf = x.clone().requires_grad_()
+            output = mode(leaf)
+            parameters = [leaf, *norm.parameters()]
+            gradients = torch.autograd.grad(output.sin().sum(), parameters)
+            results.append([output, *gradients])
+    for found, want in zip(results[:2], results[2:], strict=True):
+        torch.testing.assert_close(found, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("n_layers", "n_pixels"), [(1, 16), (2, 34), (3, 70)])
+def test_a_score_sees_a_patch(n_layers, n_pixels):
+    judge = PatchDiscriminator(1, n_layers, 1)
+    for k, layer in enumerate(judge.layers):
+        # Norms see everything, and signs could cancel.
+        if isinstance(layer, nn.InstanceNorm2d):
+            judge.layers[k] = nn.Identity()
+        for parameter in layer.parameters():
+            nn.init.ones_(parameter)
+    x = torch.ones(1, 1, 160, 160, requires_grad=True)
+    scores = judge(x)
+    middle = scores.shape[-1] // 2
+    scores[0, 0, middle, middle].backward()
+    seen = x.grad[0, 0] != 0
+    assert seen.sum() == n_pixels**2
+    assert seen.any(0).sum() == seen.any(1).sum() == n_pixels
+
+
+@pytest.mark.parametrize("n_channels", [1, 3])
+@pytest.mark.parametrize("n_layers", [1, 2, 3])
+def test_smallest_images_of_a_discriminator(n_channels, n_layers):
+    size = 4 * 2**n_layers
+    judge = PatchDiscriminator(2, n_layers, n_channels)
+    assert judge(torch.rand(2, n_channels, size, size + 8)).shape == (
+        2, 1, 2, 2 + 8 // 2**n_layers
+    )  # fmt: skip
+
+
+def test_weights_of_a_fit_lie_as_usual_and_networks_are_in_evaluation_mode():
+    a, b = draw_domains()
+    fitted = translator().fit(a, b)
+    for name in NAMES:
+        assert not getattr(fitted.net_, name).training
+    for optimizer in (fitted.net_.optimizer_, fitted.net_.discriminator_optimizer_):
+        for parameter, state in optimizer.state.items():
+            assert state["exp_avg"].stride() == parameter.stride()
+    assert torch.isfinite(weights_in(fitted)).all()
+    assert same(fitted, translator().fit(a, b))
