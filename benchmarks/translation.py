@@ -109,7 +109,7 @@ def our_step(nets, data, batch_size):
         optimizer__fused=True, discriminator_optimizer__fused=True,
         optimizer__betas=(0.5, 0.999), discriminator_optimizer__betas=(0.5, 0.999),
     ).initialize()  # fmt: skip
-    data = use_channels_last(net, data)
+    use_channels_last(net, data)
     net.history.new_epoch()
     net.on_epoch_begin(net, data)
 

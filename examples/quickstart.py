@@ -4,7 +4,8 @@ Prints the quality of linear interpolation and of the DCT norm, and draws the pi
 into examples/output/quickstart.png. Then learns attributes of handwritten digits: all
 at once, and one more that arrives later with few annotations. At last a network that
 was trained on such digits is pruned to a tenth of its parameters, and teaches smaller
-ones: one that sees few labels, and one that sees no data at all.
+ones: one that sees few labels, and one that sees no data at all. And grey digits are
+translated to blue ones, by networks that are made small together.
 """
 
 import warnings
@@ -29,6 +30,7 @@ from torch import nn
 
 import sklcomp
 from sklcomp.compression import (
+    CoEvolutionaryPruner,
     DataFreeDistiller,
     EvolutionaryPruner,
     FeatureEmbeddingDistiller,
@@ -37,10 +39,12 @@ from sklcomp.datasets import (
     load_digit_attributes,
     make_masked_images,
     make_multilabel_stream,
+    make_unpaired_digits,
 )
 from sklcomp.metrics import one_error, precision_at_k, psnr
 from sklcomp.multilabel import PrivilegedMultiLabelClassifier, StreamingLabelClassifier
 from sklcomp.recovery import recover_image
+from sklcomp.translation import CycleGANTranslator
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -207,6 +211,30 @@ def teach_without_data(teacher, X, y):
     return distiller.score(X[1300:], y[1300:])
 
 
+def translate_digits():
+    """Rows (title, parameters, error there, error back) of two translators."""
+    digits = make_unpaired_digits(image_size=16, random_state=0)
+    (a, b), (a_test, b_test) = (
+        (digits.data_a[rows], digits.data_b[rows])
+        for rows in (slice(0, 350), slice(350, 550))
+    )
+    translator = CycleGANTranslator(
+        digits.image_shape, n_filters=8, n_blocks=1, identity_weight=0, batch_size=8,
+        lr=1e-3, max_epochs=8, random_state=0,
+    ).fit(a, b)  # fmt: skip
+    pruner = CoEvolutionaryPruner(
+        FrozenEstimator(translator), max_params=0.3, finetune_epochs=2, random_state=0
+    ).fit(a, b)
+    sizes = [pruner.report_.before["parameters"], pruner.report_.after["parameters"]]
+    for title, size, model in zip(
+        ("CycleGANTranslator", "CoEvolutionaryPruner"), sizes, (translator, pruner),
+        strict=True,
+    ):  # fmt: skip
+        there = model.transform(a_test) - digits.translate(a_test)
+        back = model.inverse_transform(b_test) - digits.translate_back(b_test)
+        yield title, size, np.abs(there).mean(), np.abs(back).mean()
+
+
 def main():
     """Hide, recover, compare, draw; then learn labels, and make networks small."""
     print("Compiling the kernels (seconds, the first time only) ...")
@@ -257,6 +285,11 @@ def main():
         print(f"{method:46}{accuracy:6.3f}")
     accuracy = teach_without_data(net, X, y)
     print(f"{'DataFreeDistiller, with no data at all':46}{accuracy:6.3f}")
+
+    print("\nGrey digits to blue ones and back, learned without pairs: mean error\n")
+    print(f"{'':32}{'parameters':>11}{'there':>8}{'back':>8}")
+    for title, size, there, back in translate_digits():
+        print(f"{title:32}{size:11,}{there:8.3f}{back:8.3f}")
 
 
 if __name__ == "__main__":

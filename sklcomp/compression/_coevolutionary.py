@@ -147,6 +147,12 @@ class CoEvolutionaryPruner(
         Layer -> indices of the channels that the generator from A to B kept.
     kept_channels_ba_ : dict of str to ndarray of int
         The same of the generator from B to A.
+    graph_ab_ : sklcomp.nn.ChannelGraph
+        Which channels of the generator from A to B belong together.
+    graph_ba_ : sklcomp.nn.ChannelGraph
+        The same of the generator from B to A.
+    winners_ : dict of str to tuple of (int, float)
+        For "ab" and "ba": parameters and fitness of the best.
     history_ : dict of str to ndarray
         "best_a", "mean_a" (generators from A to B), "best_b", "mean_b" fitness and
         "n_evaluations" of every generation.
@@ -453,7 +459,7 @@ class CoEvolutionaryPruner(
     def _name_results(self, problems: Any, result: CoevolutionResult) -> None:
         self.history_ = result.history
         self.n_evaluations_ = int(result.history["n_evaluations"][-1])
-        self.pareto_front_ = {}
+        self.pareto_front_, self.winners_ = {}, {}
         for k, side in enumerate(("ab", "ba")):
             problem, genomes, fitness = (
                 problems[k],
@@ -472,6 +478,9 @@ class CoEvolutionaryPruner(
                 for layer, genes in problem.graph.layers.items()
             }
             setattr(self, f"kept_channels_{side}_", kept)
+            setattr(self, f"graph_{side}_", problem.graph)
+            n_parameters = problem.cost(result.best[k])[0]
+            self.winners_[side] = n_parameters, result.best_fitness[k]
 
     def _finish(
         self, base: CycleGANTranslator, problems: Any, directions: Any,

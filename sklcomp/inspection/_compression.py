@@ -36,6 +36,7 @@ class EvolutionDisplay:
     See Also
     --------
     sklcomp.compression.EvolutionaryPruner : The estimator that it is made for.
+    sklcomp.compression.CoEvolutionaryPruner : The same for two networks.
     CompressionDisplay : What was saved.
 
     Examples
@@ -62,14 +63,16 @@ class EvolutionDisplay:
 
     @classmethod
     def from_estimator(
-        cls, estimator: Any, *, figure: Any = None
+        cls, estimator: Any, *, side: str = "ab", figure: Any = None
     ) -> "EvolutionDisplay":
         """Draw the search of a fitted pruner.
 
         Parameters
         ----------
-        estimator : EvolutionaryPruner
+        estimator : EvolutionaryPruner or CoEvolutionaryPruner
             Fitted.
+        side : {"ab", "ba"}, default="ab"
+            Which generator of a CoEvolutionaryPruner.
         figure : matplotlib figure, default=None
             Where to draw; None makes a new one.
 
@@ -79,17 +82,21 @@ class EvolutionDisplay:
             With ``figure_`` and ``ax_``.
         """
         check_is_fitted(estimator)
-        layers = estimator.graph_.layers
+        history, front = estimator.history_, estimator.pareto_front_
+        if hasattr(estimator, "kept_channels_ab_"):
+            graph, kept = (getattr(estimator, f"{name}_{side}_")
+                           for name in ("graph", "kept_channels"))  # fmt: skip
+            history = {name: history[f"{name}_{side[0]}"] for name in ("best", "mean")}
+            best, front = estimator.winners_[side], front[side]
+        else:
+            graph, kept = estimator.graph_, estimator.kept_channels_
+            best = estimator.report_.after["parameters"], estimator.best_fitness_
         display = cls(
-            history=estimator.history_,
-            front=estimator.pareto_front_,
+            history=history, front=front, best=best,
             widths={
-                layer: (len(kept), len(layers[layer]))
-                for layer, kept in estimator.kept_channels_.items()
+                layer: (len(channels), len(graph.layers[layer]))
+                for layer, channels in kept.items()
             },
-            best=(
-                estimator.report_.after["parameters"], estimator.best_fitness_
-            ),
         )  # fmt: skip
         return display.plot(figure=figure)
 

@@ -1,6 +1,7 @@
 """The state of a training, so that it can go on as if it had not been interrupted."""
 
 import json
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import nn
 def training_state(net: Any) -> dict[str, Any]:
     """Weights, optimizer, history, generator and callbacks of a net in training."""
     return {
-        "parts": {name: part.state_dict() for name, part in _parts(net).items()},
+        "parts": {name: _state_of(part) for name, part in _parts(net).items()},
         "history": json.dumps(net.history.to_list(), default=float),
         "generator": torch.get_rng_state(),
         "callbacks": {
@@ -47,6 +48,18 @@ def _parts(net: Any) -> dict[str, Any]:
     }
 
 
+def _state_of(part: Any) -> dict[str, Any]:
+    """State of a module or an optimizer, with plain numbers for those of numpy."""
+    state = part.state_dict()
+    for group in state.get("param_groups", ()):
+        group.update({
+            name: value.item()
+            for name, value in group.items()
+            if isinstance(value, np.generic)
+        })  # fmt: skip
+    return state
+
+
 def weights_of(module: nn.Module) -> list[np.ndarray]:
     """All parameters and buffers, as a key of a checkpoint can contain them."""
     return [part.numpy(force=True) for part in module.state_dict().values()]
@@ -55,10 +68,10 @@ def weights_of(module: nn.Module) -> list[np.ndarray]:
 def settings_of(*owners: Any, but: tuple[str, ...] = ()) -> str:
     """Numbers and texts that a checkpoint must agree in."""
     found = {
-        name: value
+        name: value.item() if isinstance(value, np.generic) else value
         for owner in owners
         for name, value in owner.get_params(deep=False).items()
-        if isinstance(value, (bool, int, float, str)) and name not in but
+        if isinstance(value, (str, Real, np.bool_)) and name not in but
     }
     return repr(sorted(found.items()))
 

@@ -142,7 +142,7 @@ class CycleGANTranslator(
         What tells true examples of B.
     net_ : skorch net
         What was trained: all four, their optimizers and history.
-    history_ : dict of str to ndarray of shape (n_iter_,)
+    history_ : dict of str to ndarray of shape (n_epochs,)
         Mean of every weighted loss in every epoch: "cycle_a", "cycle_b", "identity_a",
         "identity_b", "generator_ab", "generator_ba" (adversarial), "discriminator_a",
         "discriminator_b".
@@ -167,9 +167,13 @@ class CycleGANTranslator(
     dtype and range of what went in. They are padded to a multiple of 4 pixels, at least
     8, and cropped afterwards.
 
+    The score says how well a cycle closes, and nothing of how a translation looks: to
+    leave everything as it is has the best score.
+
     What does not wait for the other generator goes through a network in one call, the
     discriminators' weights get no gradients while generators learn, and weights lie
-    with channels last: the same losses as in the published loop, in less time.
+    with channels last: the same losses as in the published loop, in less time. (Batch
+    norms, which the default networks do not have, see more images at once than there.)
 
     References
     ----------
@@ -482,7 +486,7 @@ class CycleGANTranslator(
         warnings.warn(
             f"{what}; the weights of epoch {len(net.history) - 1} are kept: {cure}",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=6,
         )
         del net.history[-1:]
         for name, weights in best.items():

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, NoReturn
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from skorch import NeuralNet
@@ -118,6 +117,8 @@ class CycleGANNet(NeuralNet):
         All else of a skorch net.
     """
 
+    cuda_dependent_attributes_: list[str]
+
     def __init__(
         self, module: Any, generator_ba: Any, discriminator_a: Any,
         discriminator_b: Any, *, criterion: Any = nn.MSELoss,
@@ -148,6 +149,9 @@ class CycleGANNet(NeuralNet):
                 self, f"{name}_", self.initialized_instance(getattr(self, name), kwargs)
             )
         self.pools_ = ImagePool(self.pool_size), ImagePool(self.pool_size)
+        # The modules that were given too, as they are those that are trained.
+        moved = [*self.cuda_dependent_attributes_, *MODULES, "pools_"]
+        self.cuda_dependent_attributes_ = list(dict.fromkeys(moved))
         self.after_epoch_: Callable[[Any], None] | None = None
         self.fault_ = ""
         return self
@@ -162,9 +166,6 @@ class CycleGANNet(NeuralNet):
             args, kwargs = self.get_params_for_optimizer(name, parameters)
             optimizer = getattr(self, name)(*args, **kwargs)
             for group in optimizer.param_groups:
-                # A checkpoint cannot hold the numbers of numpy, such as a grid's.
-                numbers = {k: v for k, v in group.items() if isinstance(v, np.generic)}
-                group.update({name: value.item() for name, value in numbers.items()})
                 group["initial_lr"] = group["lr"]
             setattr(self, f"{name}_", optimizer)
         return self

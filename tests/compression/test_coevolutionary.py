@@ -18,6 +18,7 @@ from sklcomp.compression import CoEvolutionaryPruner
 from sklcomp.compression._pruning import PruningProblem
 from sklcomp.compression._translation_fitness import Direction
 from sklcomp.datasets import make_unpaired_digits
+from sklcomp.inspection import EvolutionDisplay
 from sklcomp.nn import (
     CycleGANGenerator,
     PatchDiscriminator,
@@ -235,6 +236,16 @@ def test_front_is_not_dominated(pruned):
             better = (front["fitness"] >= fitness) & (sizes <= sizes[k]).all(axis=1)
             better &= (front["fitness"] > fitness) | (sizes < sizes[k]).any(axis=1)
             assert not better.any()
+
+
+@pytest.mark.parametrize("side", ["ab", "ba"])
+def test_display_shows_a_generator(pruned, side):
+    display = EvolutionDisplay.from_estimator(pruned, side=side)
+    best = display.ax_[0].lines[0].get_ydata()
+    np.testing.assert_array_equal(best, pruned.history_[f"best_{side[0]}"])
+    small = getattr(pruned.estimator_, f"generator_{side}_")
+    assert display.best[0] == count_parameters(small)
+    assert display.widths["layers.0"] == (small.layers[0].out_channels, 4)
 
 
 def test_teacher_stays_as_it_is(digits, trained):

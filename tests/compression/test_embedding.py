@@ -413,6 +413,20 @@ def test_stopped_and_resumed_is_uninterrupted(digits, trained, tmp_path):
     np.testing.assert_array_equal(other.predict_proba(X), plain.predict_proba(X))
 
 
+@pytest.mark.parametrize("number", [np.float64, np.float32])
+def test_numbers_of_numpy_are_resumed_as_any(digits, trained, tmp_path, number):
+    net = student().set_params(lr=number(0.05), max_epochs=2)
+    kept = {"student": net, "checkpoint": tmp_path, "warm_start": True}
+    first = distiller(trained, **kept, kd_weight=number(0.5)).fit(*digits)
+    again = distiller(trained, **kept, kd_weight=number(0.5)).fit(*digits)
+    np.testing.assert_array_equal(
+        again.estimator_.history_[:, "dur"], first.estimator_.history_[:, "dur"]
+    )
+    # Another number is another fit.
+    other = distiller(trained, **kept, kd_weight=number(0.6)).fit(*digits)
+    assert other.estimator_.history_[:, "dur"] != first.estimator_.history_[:, "dur"]
+
+
 class Marker:
     """Runs code when it is unpickled."""
 

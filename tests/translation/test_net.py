@@ -202,9 +202,16 @@ def test_pool_holds_earlier_images(size):
         assert (shown == shown[:, :, :1, :1]).all()
         n_new += len(set(shown[:, 0, 0, 0].tolist()) & set(new[:, 0, 0, 0].tolist()))
         assert len(pool.images) == min(size, 2 * step + 2)
+        # Each keeps its own memory, not that of its batch.
+        assert all(image.untyped_storage().nbytes() == 16 for image in pool.images)
     assert 0.4 < n_new / 400 < 0.75
-    # Each keeps its own memory, not that of its batch.
-    assert all(image.untyped_storage().nbytes() == 16 for image in pool.images)
+
+
+def test_pool_keeps_channels_last():
+    pool = ImagePool(2)
+    for _ in range(4):
+        images = torch.rand(3, 2, 4, 4).contiguous(memory_format=torch.channels_last)
+        assert pool(images).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_pool_without_size_is_the_identity():
@@ -251,6 +258,15 @@ def test_batch_norms_and_a_last_batch_of_one(shape, norm):
     fitted = translator(generator=Normalize(norm), max_epochs=1).fit(a, b)
     batches = fitted.net_.history[0]["batches"]
     assert [batch["train_batch_size"] for batch in batches] == [4, 4]
+    # Of equal rows, one more changes no mean.
+    parts, whole = (
+        translator(generator=Normalize(norm), lr=1e-12, pool_size=0).fit(
+            np.repeat(a[:1], n, axis=0), np.repeat(b[:1], n, axis=0)
+        )
+        for n in (9, 8)
+    )
+    for name, values in whole.history_.items():
+        np.testing.assert_allclose(parts.history_[name], values, rtol=1e-5)
     assert all(np.isfinite(values).all() for values in fitted.history_.values())
     assert np.isfinite(fitted.transform(a)).all()
 

@@ -6,6 +6,7 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from sklcomp.translation import CycleGANTranslator
+from sklcomp.translation._net import CycleGANNet
 
 
 def translator(image_shape=None, **settings):
@@ -36,6 +37,26 @@ def weights_in(fitted):
 def same(first, second):
     """Whether two fits ended with the same bits."""
     return torch.equal(weights_in(first), weights_in(second))
+
+
+def raising(error):
+    def fail(*args, **kwargs):
+        raise error
+
+    return fail
+
+
+def failing(name, epoch, value=np.nan):
+    """Terms of the generators of which one is not finite from an epoch on."""
+    healthy = CycleGANNet.generator_terms
+
+    def generator_terms(self, *args):
+        terms, fakes = healthy(self, *args)
+        if len(self.history) >= epoch:
+            terms[name] = terms[name] * value
+        return terms, fakes
+
+    return generator_terms
 
 
 class Keep(nn.Module):
