@@ -63,9 +63,12 @@ class CoEvolutionaryPruner(
     .. math::
         f(p) = -\frac{1}{m} \sum_i \left( D(G(x_i)) - D(G_p(x_i)) \right)^2
         - \frac{1}{m} \sum_i \| F_q(G_p(x_i)) - x_i \|^2
+        - \frac{5}{m} \sum_i \| G_p(x_i) - G(x_i) \|^2
 
     with the discriminator's mean answer D to an image, the full generator G, the cut
-    one :math:`G_p` and the other population's best :math:`F_q`. ``preset="paper"``
+    one :math:`G_p`, the other population's best :math:`F_q` and mean squares over
+    pixels. The last term is ours: without it, a generator that does less is rewarded,
+    as its cycles are shorter. ``preset="paper"``
     is the published form, :math:`1 / (N(p) + \gamma(D + \lambda C))` with the share N
     of parameters that is left. The best pair is built with truly smaller tensors and
     trained on, listening to the full generators.
