@@ -21,9 +21,10 @@ from sklcomp.nn import (
     collect_covariances,
     elimination_order,
     keep_fraction,
-    prune_channels,
     trace_channels,
 )
+from sklcomp.nn._channels import prune_again
+from sklcomp.nn._compensation import Repairs
 from sklcomp.nn._cost import ChannelCost
 from sklcomp.nn._graph import freeze_genes, tie_inner_widths
 from sklcomp.nn._running import device_of, reestimate_batch_norms
@@ -81,6 +82,7 @@ class PruningProblem:
         if compensate or importance == "obs":
             self.covariances = collect_covariances(module, self.graph, self.statistics)
         self.compensation = self.covariances if compensate else None
+        self._repairs = Repairs()
         self.order = self._rank(importance, rng)
         self.budget = tuple(
             absolute_budget(limit, full)
@@ -126,7 +128,9 @@ class PruningProblem:
 
     def decode(self, genome: np.ndarray) -> nn.Module:
         """The network of a genome, repaired if the problem says so."""
-        return prune_channels(self.module, self.graph, genome, self.compensation)
+        return prune_again(
+            self.module, self.graph, genome, self.compensation, self._repairs
+        )
 
     def finish(self, genome: np.ndarray) -> nn.Module:
         """The decoded network with batch norms that know their new inputs."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import sklcomp.nn._layers  # noqa: F401  (enters its rules)
 from sklcomp.nn._compensation import (
     InputCovariances,
+    Repairs,
     collect_covariances,
     compensate_layers,
 )
@@ -227,6 +228,14 @@ def prune_channels(
       (2): Linear(in_features=5, out_features=2, bias=True)
     )
     """
+    return prune_again(module, graph, keep, compensate, Repairs())
+
+
+def prune_again(
+    module: nn.Module, graph: ChannelGraph, keep: Any, compensate: Any,
+    repairs: Repairs,
+) -> nn.Module:  # fmt: skip
+    """``prune_channels`` that remembers repairs."""
     keep = graph.check_keep(keep)
     alive = np.append(keep, True)
     memo: dict[int, Any] = {}
@@ -248,7 +257,7 @@ def prune_channels(
     if compensate is not None:
         if not isinstance(compensate, InputCovariances):
             compensate = collect_covariances(module, graph, compensate)
-        compensate_layers(pruned, module, graph, keep, compensate)
+        compensate_layers(pruned, module, graph, keep, compensate, repairs)
     return pruned
 
 

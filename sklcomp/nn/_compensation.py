@@ -3,7 +3,9 @@
 Both need the covariances of the layers' inputs in the unpruned network, and no labels.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,8 @@ from sklcomp.nn._tracing import CONVOLUTIONS, TRANSPOSED
 RIDGE = 1e-3
 # Patches that a covariance is taken of: at least so many, and so many per dimension.
 MIN_PATCHES, PATCHES_PER_DIM = 20_000, 20
+# Bytes of the repairs that are remembered.
+MAX_BYTES = 2**28
 KINDS = (nn.Linear, *CONVOLUTIONS, *TRANSPOSED)
 
 
@@ -243,12 +247,42 @@ def _from_rows(layer: Any, rows: Tensor, like: Tensor, is_pooled: bool) -> Tenso
     return rows.reshape(like.shape)
 
 
+Repair = tuple[Tensor, Tensor | None]
+
+
+class Repairs:
+    """Repairs by layer and inputs left, for many cuts of a module that does not change.
+
+    Nothing of it is pickled.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, bytes], Repair] = {}
+        self._n_bytes = 0
+
+    def __call__(
+        self, weight: str, alive: np.ndarray, compute: Callable[[], Repair]
+    ) -> Repair:
+        key = weight, np.packbits(alive).tobytes()
+        if (found := self._found.get(key)) is not None:
+            return found
+        repair = compute()
+        if self._n_bytes < MAX_BYTES:
+            self._found[key] = repair
+            self._n_bytes += repair[0].nbytes
+        return repair
+
+    def __reduce__(self) -> tuple:
+        return Repairs, ()
+
+
 def compensate_layers(
     pruned: nn.Module,
     module: nn.Module,
     graph: ChannelGraph,
     keep: np.ndarray,
     covariances: InputCovariances,
+    repairs: Repairs,
 ) -> None:
     """Repair in place the layers of a pruned network that read removed channels."""
     alive = np.append(keep, True)
@@ -260,31 +294,44 @@ def compensate_layers(
             continue
         layer: Any = module.get_submodule(path)
         small: Any = pruned.get_submodule(path)
-        outputs = graph.slots[weight][1 - axes[weight]]
-        rows = layer.weight.detach()
-        if outputs is not None:
-            left = torch.from_numpy(np.flatnonzero(alive[outputs])).to(rows.device)
-            rows = rows.index_select(1 - axes[weight], left)
         mean_of = graph.shifts.get(weight)
-        # The taps of a transposed convolution differ from pixel to pixel: no one
-        # shift of a channel is right, so its taps predict through zero.
-        is_centred = not isinstance(layer, TRANSPOSED) and bool(
-            layer.bias is not None or mean_of
+        left = alive[genes]
+        new, shift = repairs(
+            weight, left, partial(_repaired, layer, moments, left, bool(mean_of))
         )
-        rows, delta = _repair(
-            as_rows(layer, rows, moments.is_pooled), moments, alive[genes], is_centred
-        )
-        like = small.weight
+        outputs = graph.slots[weight][1 - axes[weight]]
+        if outputs is not None:
+            made = torch.from_numpy(np.flatnonzero(alive[outputs]))
+            new = new.index_select(1 - axes[weight], made)
+            shift = None if shift is None else shift[made]
         with torch.no_grad():
-            like.copy_(_from_rows(layer, rows, like, moments.is_pooled))
-        if not is_centred:
+            small.weight.copy_(new)
+        if shift is None:
             continue
-        delta = delta.reshape(len(like), -1).sum(1)
         if layer.bias is not None:
-            small.bias.data += delta.to(small.bias)
+            small.bias.data += shift.to(small.bias)
         else:
             mean = pruned.get_buffer(str(mean_of))
-            mean -= delta.to(mean)
+            mean -= shift.to(mean)
+
+
+def _repaired(
+    layer: Any, moments: InputMoments, alive: np.ndarray, has_mean: bool
+) -> Repair:
+    """Weight of the inputs left, for all outputs, and the shift of these."""
+    # The taps of a transposed convolution differ from pixel to pixel: no one shift of
+    # a channel is right, so its taps predict through zero.
+    is_transposed = isinstance(layer, TRANSPOSED)
+    is_centred = not is_transposed and (layer.bias is not None or has_mean)
+    weight = layer.weight.detach()
+    rows, shift = _repair(
+        as_rows(layer, weight, moments.is_pooled), moments, alive, is_centred
+    )
+    sizes = list(weight.shape)
+    sizes[0 if is_transposed else 1] = int(alive.sum())
+    new = _from_rows(layer, rows, torch.empty(sizes), moments.is_pooled)
+    new = new.to(weight.dtype)
+    return new, shift.reshape(len(weight), -1).sum(1) if is_centred else None
 
 
 def _repair(

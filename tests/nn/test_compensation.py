@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,8 @@ from sklcomp.nn import (
     prune_channels,
     trace_channels,
 )
-from sklcomp.nn._compensation import RIDGE
+from sklcomp.nn._channels import prune_again
+from sklcomp.nn._compensation import RIDGE, Repairs
 
 
 @pytest.fixture
@@ -323,3 +326,24 @@ def test_bad_fraction(fraction):
     graph = trace_channels(net, torch.zeros(1, 2))
     with pytest.raises(ValueError, match=r"must lie in \(0, 1\]"):
         keep_fraction(graph, elimination_order(net, graph), fraction)
+
+
+def test_remembered_repairs_are_those_of_a_single_cut():
+    net = nn.Sequential(
+        nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Conv2d(6, 5, 3), nn.ReLU(), nn.Flatten(),
+        nn.Linear(5 * 16, 3),
+    )  # fmt: skip
+    X = torch.randn(50, 1, 8, 8)
+    graph = trace_channels(net, X[:2])
+    covariances = collect_covariances(net, graph, X)
+    repairs, calls = Repairs(), []
+    first = np.arange(graph.n_genes) != 0
+    # The second cut leaves the second layer the same inputs, and fewer outputs.
+    for keep in (first, first & (np.arange(graph.n_genes) != 8)):
+        alone = prune_channels(net, graph, keep, covariances)
+        again = prune_again(net, graph, keep, covariances, repairs)
+        calls.append(len(repairs._found))
+        for name, weight in alone.state_dict().items():
+            torch.testing.assert_close(again.state_dict()[name], weight)
+    assert calls == [1, 2]
+    assert not pickle.loads(pickle.dumps(repairs))._found
