@@ -1,6 +1,7 @@
 """Two generators made small together, as Shu et al. (arXiv 1907.10804)."""
 
 import copy
+import warnings
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from sklearn.base import (
     TransformerMixin,
     clone,
 )
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
@@ -27,9 +29,16 @@ from sklcomp.compression._translation_fitness import Direction, closeness
 from sklcomp.evolution import CoevolutionResult, coevolve
 from sklcomp.nn._checkpoint import check_folder, load_state, save_state
 from sklcomp.nn._resuming import settings_of, weights_of
-from sklcomp.nn._training import torch_session
+from sklcomp.nn._training import check_device, torch_session
 from sklcomp.translation import CycleGANTranslator
-from sklcomp.translation._net import CycleGANNet, UnpairedImages, distilling, run
+from sklcomp.translation._images import ImageLayout
+from sklcomp.translation._net import (
+    MODULES,
+    CycleGANNet,
+    UnpairedImages,
+    distilling,
+    run,
+)
 from sklcomp.utils._sklearn import (
     CallbackSupportMixin,
     Interval,
@@ -44,6 +53,8 @@ MIN_EXAMPLES, N_PIXELS = 16, 16 * 20_000
 # What a checkpoint of the search need not agree in.
 FREE = ("checkpoint", "warm_start", "n_jobs", "verbose", "finetune_epochs",
         "distill_weight")  # fmt: skip
+# What of the translator the trainings of individuals do not depend on.
+TRANSLATOR_FREE = (*FREE, "device", "max_epochs", "random_state")
 
 
 class CoEvolutionaryPruner(
@@ -111,7 +122,9 @@ class CoEvolutionaryPruner(
     mutation_rate : float in [0, 1], default=None
         Share that is mutated; the rest are copies.
     n_fitness_samples : int, default=16
-        Images of each domain that are held out for the fitness, at most a quarter.
+        Images of each domain that are held out for the fitness, at most a quarter; of
+        fewer than four, none is, and all serve for both. An unfitted translator is
+        trained on all images.
     fitness_epochs : int, default=0
         Epochs for which a pair is trained before it is scored; the published search
         has 10, which takes thousands of times as long.
@@ -160,8 +173,9 @@ class CoEvolutionaryPruner(
         "best_a", "mean_a" (generators from A to B), "best_b", "mean_b" fitness and
         "n_evaluations" of every generation.
     pareto_front_ : dict of str to dict
-        For "ab" and "ba": "genomes", "fitness", "n_parameters" and "n_macs" of all that
-        were evaluated and that nothing smaller beats.
+        For "ab" and "ba": "genomes", "fitness" (with the last partner that they met),
+        "n_parameters" and "n_macs" of all that were evaluated and that nothing smaller
+        beats.
     report_ : CompressionReport
         Sizes, speed and score (negative error of the cycles, held-out images) of both
         generators together, before and after.
@@ -308,7 +322,8 @@ class CoEvolutionaryPruner(
         self : CoEvolutionaryPruner
             Fitted.
         """
-        self.__dict__.pop("estimator_", None)
+        for name in ("estimator_", "translator_"):
+            self.__dict__.pop(name, None)
         if self.max_params is None and self.max_macs is None and self.preset != "paper":
             msg = (
                 "max_params=None and max_macs=None: give a budget, such as "
@@ -317,29 +332,21 @@ class CoEvolutionaryPruner(
             raise ValueError(msg)
         if self.checkpoint is not None:
             check_folder(self.checkpoint)
+        reporter = IterationReporter(self, X=X, y=y)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         base = self._fitted_translator(X, y, seed)
-        reporter = IterationReporter(self, X=X, y=y)
-        domains = [base._layout.to_tensor(rows) for rows in base._check_domains(X, y)]
-        if not all(map(len, domains)):
-            msg = (
-                f"{type(self).__name__} needs both domains; y has 1 class. Shuffle "
-                "the rows, or let StratifiedKFold split them."
-            )
-            raise ValueError(msg)
-        for name in ("n_features_in_", "feature_names_in_"):
-            if hasattr(base, name):
-                setattr(self, name, getattr(base, name))
+        domains = self._domains(base, X, y)
         rng = np.random.default_rng(seed)
         with torch_session(seed, self.n_threads):
             parts = [self._hold_out(images, rng) for images in domains]
             train, held = zip(*parts, strict=True)
             problems = self._problems(base, train, rng)
             directions = self._directions(base, problems, train, held, seed)
-            result = self._search(problems, directions, rng, reporter, (domains, seed))
+            key = self._search_key(base, domains, seed)
+            result = self._search(problems, directions, rng, reporter, key)
             self.base_translator_ = base
             self._name_results(problems, result)
-            self._finish(base, problems, directions, result, train, seed)
+            self._finish(base, problems, directions, result, (train, held), seed)
         reporter.finish(lambda: {
             name: value for name, value in vars(self).items() if name.endswith("_")
         })  # fmt: skip
@@ -361,7 +368,15 @@ class CoEvolutionaryPruner(
                     "it before freezing."
                 )
                 raise ValueError(msg)
+            check_device(base)
             return base
+        if hasattr(given, "net_"):
+            msg = (
+                f"translator is a fitted {type(given).__name__}; {type(self).__name__} "
+                "would train it anew. Pass sklearn.base.clone(translator) for that, or "
+                "FrozenEstimator(translator) to use it as it is."
+            )
+            raise ValueError(msg)
         base = clone(given)
         if base.random_state is None:
             base.set_params(random_state=seed)
@@ -369,7 +384,26 @@ class CoEvolutionaryPruner(
             base.set_params(
                 checkpoint=Path(self.checkpoint) / "base", warm_start=self.warm_start
             )
-        return base.fit(X, y)
+        base.fit(X, y)
+        return base.set_params(checkpoint=given.checkpoint, warm_start=given.warm_start)
+
+    def _domains(self, base: CycleGANTranslator, X: Any, y: Any) -> list[Tensor]:
+        """Images of A and of B, as the translator knows them."""
+        domains = [base._layout.to_tensor(rows) for rows in base._check_domains(X, y)]
+        if not all(map(len, domains)):
+            labels = np.unique(y)
+            classes = "1 class" if len(labels) == 1 else f"{len(labels)} classes"
+            msg = (
+                f"{type(self).__name__} needs both domains; y has {classes}: {labels}. "
+                f"Domain A is {base.classes_[0]}, all else is B. Shuffle the rows, or "
+                "let StratifiedKFold split them."
+            )
+            raise ValueError(msg)
+        for name in ("n_features_in_", "feature_names_in_"):
+            self.__dict__.pop(name, None)
+            if hasattr(base, name):
+                setattr(self, name, getattr(base, name))
+        return domains
 
     def _hold_out(
         self, images: Tensor, rng: np.random.Generator
@@ -402,7 +436,8 @@ class CoEvolutionaryPruner(
         def learn(ab: nn.Module, ba: nn.Module) -> tuple[nn.Module, nn.Module]:
             with torch_session(seed, self.n_threads):
                 tuned = self._tuner(base, (ab, ba), self.fitness_epochs, seed)
-                tuned._train(tuned._make_net(), UnpairedImages(*train), None, seed)
+                if not _is_trained(tuned, _trainable_net(tuned), train, seed):
+                    return ab, ba
             return tuned.generator_ab_, tuned.generator_ba_
 
         def learn_back(ba: nn.Module, ab: nn.Module) -> tuple[nn.Module, nn.Module]:
@@ -420,9 +455,28 @@ class CoEvolutionaryPruner(
         )  # fmt: skip
         return first, second
 
+    def _search_key(
+        self, base: CycleGANTranslator, domains: list[Tensor], seed: int
+    ) -> str:
+        """What a search is a function of; a checkpoint must agree in it."""
+        if self.checkpoint is None:
+            return ""
+        images = [one.numpy(force=True) for one in domains]
+        weights = [
+            weights_of(module)
+            for module in (
+                base.generator_ab_, base.generator_ba_,
+                base.discriminator_a_, base.discriminator_b_,
+            )
+        ]  # fmt: skip
+        settings = [settings_of(self, but=FREE), str(self.selection)]
+        if self.fitness_epochs:
+            settings.append(settings_of(base, but=TRANSLATOR_FREE))
+        return joblib.hash([images, seed, weights, settings])
+
     def _search(
         self, problems: Any, directions: Any, rng: np.random.Generator,
-        reporter: IterationReporter, data: tuple,
+        reporter: IterationReporter, key: str,
     ) -> CoevolutionResult:  # fmt: skip
         """Evolve, and keep the state of every generation where that is wanted."""
         is_nested = self._form("genes") == "nested"
@@ -435,14 +489,9 @@ class CoEvolutionaryPruner(
         operators = [p.operators(self.preset, is_nested) for p in problems]
         for name in operators[0]:
             settings[name] = operators[0][name], operators[1][name]
-        key, state = "", None
-        if self.checkpoint is not None:
-            (domains, seed) = data
-            images = [one.numpy(force=True) for one in domains]
-            weights = [weights_of(problem.module) for problem in problems]
-            own = settings_of(self, but=FREE)
-            key = joblib.hash([images, seed, weights, own, str(self.selection)])
-            state = load_state(self.checkpoint, key) if self.warm_start else None
+        state = None
+        if self.checkpoint is not None and self.warm_start:
+            state = load_state(self.checkpoint, key)
 
         def after_generation(state: dict[str, np.ndarray]) -> bool:
             if self.checkpoint is not None:
@@ -455,8 +504,8 @@ class CoEvolutionaryPruner(
 
         return coevolve(
             directions, starts, rng=rng, state=state, callback=after_generation,
-            # All trainings share one generator of random numbers.
-            n_jobs=None if self.fitness_epochs else self.n_jobs, **settings,
+            # All trainings share one generator of random numbers; None might be more.
+            n_jobs=1 if self.fitness_epochs else self.n_jobs, **settings,
         )  # fmt: skip
 
     def _name_results(self, problems: Any, result: CoevolutionResult) -> None:
@@ -487,9 +536,10 @@ class CoEvolutionaryPruner(
 
     def _finish(
         self, base: CycleGANTranslator, problems: Any, directions: Any,
-        result: CoevolutionResult, train: Any, seed: int,
+        result: CoevolutionResult, data: tuple, seed: int,
     ) -> None:  # fmt: skip
         """Build the best pair and train it; keep the better of before and after."""
+        train, held = data
         full = base.generator_ab_, base.generator_ba_
         pair = tuple(
             problem.finish(best)
@@ -499,12 +549,15 @@ class CoEvolutionaryPruner(
         n_epochs = base.max_epochs if n_epochs is None else n_epochs
         tuned = self._trained(base, pair, train, n_epochs, seed)
         after = tuned.generator_ab_, tuned.generator_ba_
-        if closeness(after, directions) < closeness(pair, directions):
+        # Also if it is NaN.
+        if not closeness(after, directions) >= closeness(pair, directions):
             tuned = self._trained(base, pair, train, 0, seed)
         self.estimator_ = self.translator_ = tuned
         after = tuned.generator_ab_, tuned.generator_ba_
+        is_held_out = all(a is not b for a, b in zip(train, held, strict=True))
+        score = "score" if is_held_out else "training score"
         self.report_ = CompressionReport(
-            *(_described(one, directions) for one in (full, after))
+            *(_described(one, directions, base._layout, score) for one in (full, after))
         )
 
     def _trained(
@@ -516,17 +569,27 @@ class CoEvolutionaryPruner(
             folder = Path(self.checkpoint) / "tuning"
             check_folder(folder)
             tuned.set_params(checkpoint=folder, warm_start=self.warm_start)
-        net, weight = tuned._make_net(), self._form("distill_weight")
+        net, key = _trainable_net(tuned), seed
+        weight = self._form("distill_weight") if n_epochs else 0
         if weight:
             generators = base.generator_ab_, base.generator_ba_
             made = [run(g, images) for g, images in zip(generators, train, strict=True)]
             net.__class__ = distilling(made[0], made[1], weight)
-        tuned._train(net, UnpairedImages(*train), None, seed)
+            # The translator knows nothing of this, and so no checkpoint of its own.
+            key = int(joblib.hash([seed, float(weight), *map(Tensor.numpy, made)]), 16)
+        if not _is_trained(tuned, net, train, key):
+            warnings.warn(
+                f"{net.fault_} in the training of the small generators, which are left "
+                "as they were cut; choose a smaller lr of the translator.",
+                ConvergenceWarning,
+                stacklevel=6,
+            )
+            return self._trained(base, pair, train, 0, seed)
         net.__class__ = CycleGANNet
         # A fit goes on from here.
         tuned.set_params(
-            generator=(tuned.generator_ab_, tuned.generator_ba_),
-            discriminator=(tuned.discriminator_a_, tuned.discriminator_b_),
+            generator=_copied(tuned.generator_ab_, tuned.generator_ba_),
+            discriminator=_copied(tuned.discriminator_a_, tuned.discriminator_b_),
             max_epochs=base.max_epochs, checkpoint=None, warm_start=False,
         )  # fmt: skip
         return tuned
@@ -535,7 +598,14 @@ class CoEvolutionaryPruner(
         self, base: CycleGANTranslator, pair: Any, n_epochs: int, seed: int
     ) -> CycleGANTranslator:
         """A translator that starts from these generators and trained discriminators."""
+        # A net would make its modules anew of arguments for them.
+        net_params = {
+            name: copy.deepcopy(value)
+            for name, value in (base.net_params or {}).items()
+            if name.partition("__")[0] not in MODULES
+        }
         settings = base.get_params(deep=False) | {
+            "net_params": net_params or None,
             "generator": pair,
             "discriminator": (base.discriminator_a_, base.discriminator_b_),
             "max_epochs": n_epochs, "random_state": seed, "checkpoint": None,
@@ -610,7 +680,36 @@ class CoEvolutionaryPruner(
         return tags
 
 
-def _described(pair: Any, directions: tuple[Direction, Direction]) -> dict[str, float]:
+def _trainable_net(translator: CycleGANTranslator) -> CycleGANNet:
+    """Its net, in which generators learn even if all weights of the full are frozen."""
+    net = translator._make_net()
+    for module in (net.module, net.generator_ba):
+        if not any(parameter.requires_grad for parameter in module.parameters()):
+            module.requires_grad_()
+    return net
+
+
+def _is_trained(
+    translator: CycleGANTranslator, net: CycleGANNet, train: Any, key: int
+) -> bool:
+    """Train; False if that failed before a first epoch with finite losses."""
+    try:
+        translator._train(net, UnpairedImages(*train), None, key)
+    except ValueError:
+        if not getattr(net, "fault_", ""):
+            raise
+        return False
+    return True
+
+
+def _copied(*modules: nn.Module) -> tuple[nn.Module, ...]:
+    """Copies for a parameter, which no training changes and that load without a GPU."""
+    return tuple(copy.deepcopy(module).cpu() for module in modules)
+
+
+def _described(
+    pair: Any, directions: tuple[Direction, Direction], layout: ImageLayout, score: str
+) -> dict[str, float]:
     """One side of the report, of both generators together."""
     sides = [
         describe(module, direction.X[:1])
@@ -618,7 +717,9 @@ def _described(pair: Any, directions: tuple[Direction, Direction]) -> dict[str, 
     ]
     cycles = []
     for module, back, direction in zip(pair, pair[::-1], directions, strict=True):
-        again = run(back, run(module, direction.X))
-        cycles.append(float((again - direction.X.cpu()).abs().mean()))
+        # As the translator does it: what was padded is cut off in between.
+        again = run(back, layout.pad(run(module, direction.X)))
+        rows = [layout.to_rows(images, np.float64) for images in (again, direction.X)]
+        cycles.append(np.abs(rows[0] - rows[1]).mean())
     total = {name: sides[0][name] + sides[1][name] for name in sides[0]}
-    return total | {"score": -float(np.mean(cycles))}
+    return total | {score: -float(np.mean(cycles))}

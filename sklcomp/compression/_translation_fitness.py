@@ -1,5 +1,6 @@
 """How good a cut pair of generators is, by the discriminators and by its cycles."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from sklcomp.compression._fitness import as_channels_last
 from sklcomp.compression._pruning import PruningProblem
-from sklcomp.nn._running import device_of, evaluating
+from sklcomp.nn._running import device_of, evaluating, reestimate_batch_norms
 
 # Weight of the change of a generator's images. Without it a generator that does less
 # than the full one is rewarded, as its cycles are shorter.
@@ -40,14 +41,15 @@ class Direction:
         cycle_weight: float, train: Callable | None,
     ):  # fmt: skip
         self.problem, self.partner = problem, partner
-        self.discriminator = discriminator
+        # A copy, of which threads need not set the mode.
+        self.discriminator = copy.deepcopy(discriminator).eval()
         self.gamma, self.cycle_weight, self.train = gamma, cycle_weight, train
         self.X = X.to(device_of(problem.module))
         self.fast_X = as_channels_last(self.X)
-        with evaluating(problem.module), evaluating(discriminator):
+        with evaluating(problem.module):
             self.made = problem.module(self.X)
             self.scores = self._judge(self.made)
-        self.is_fast = all(map(self._can_be_fast, (problem, partner)))
+        self.is_fast = self._can_be_fast()
         self._partner: tuple[bytes, Any] = (b"", None)
 
     def __call__(self, genome: np.ndarray, partner: np.ndarray | None) -> float:
@@ -74,10 +76,14 @@ class Direction:
 
     def _judge(self, images: Tensor) -> Tensor:
         """Mean over the patches of every image."""
-        return self.discriminator(images).flatten(1).mean(1)
+        return self.discriminator(images).reshape(len(images), -1).mean(1)
 
     def _decode(self, problem: PruningProblem, genome: np.ndarray) -> nn.Module:
-        module: Any = problem.decode(genome)
+        module: Any = problem.decode(genome).eval()
+        if problem.compensation is not None:
+            # As in the finished network, of few images: it is done for every genome.
+            n_images = max(2, len(self.X))
+            reestimate_batch_norms(module, problem.statistics[:n_images])
         return module.to(memory_format=torch.channels_last) if self.is_fast else module
 
     def _back(self, partner: np.ndarray | None) -> nn.Module:
@@ -91,14 +97,23 @@ class Direction:
             self._partner = key, module
         return module
 
-    def _can_be_fast(self, problem: PruningProblem) -> bool:
-        """Whether a network takes images with channels last."""
+    def _can_be_fast(self) -> bool:
+        """Whether all networks take images with channels last.
+
+        A forward with ``view`` does not.
+        """
         if self.X.ndim != 4:
             return False
-        module: Any = problem.decode(np.ones(problem.graph.n_genes, bool))
+        pair: list[Any] = [
+            problem.decode(np.ones(problem.graph.n_genes, bool)).eval()
+            for problem in (self.problem, self.partner)
+        ]
         try:
-            with evaluating(module.to(memory_format=torch.channels_last)):
-                module(self.fast_X)
+            module, back = (net.to(memory_format=torch.channels_last) for net in pair)
+            with torch.no_grad():
+                made = module(self.fast_X)
+                self._judge(made)
+                back(made)
         except RuntimeError:
             return False
         return True

@@ -570,9 +570,7 @@ def test_discriminators_in_training_are_left_alone(digits):
     translator.discriminator_a_.train()
     translator.generator_ba_.train()
     before = fingerprint(translator.discriminator_a_)
-    threads = prune(
-        digits, translator, n_jobs=8, population_size=12, finetune_epochs=0
-    )
+    threads = prune(digits, translator, n_jobs=8, population_size=12, finetune_epochs=0)
     assert fingerprint(translator.discriminator_a_) == before
     assert all(part.training for part in translator.discriminator_a_.modules())
     assert all(part.training for part in translator.generator_ba_.modules())
@@ -688,7 +686,7 @@ def test_translators_that_cannot_be_used(digits, trained):
         moved = copy.deepcopy(trained).set_params(device="cuda")
         with pytest.raises(RuntimeError, match="device='cuda'.*Choose device=\"cpu\""):
             CoEvolutionaryPruner(FrozenEstimator(moved), max_params=0.5).fit(X, y)
-    with pytest.raises(ValueError, match=r"2 classes.*Domain A is .*, of which"):
+    with pytest.raises(ValueError, match=r"2 classes: .*Domain A is "):
         prune(digits, trained, max_params=0.5).fit(X, np.where(y == y[0], "p", "q"))
 
 
