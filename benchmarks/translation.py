@@ -16,6 +16,7 @@ from sklearn.frozen import FrozenEstimator
 from torch import nn
 
 from sklcomp.compression import CoEvolutionaryPruner
+from sklcomp.compression._pair_training import train_pair
 from sklcomp.compression._pruning import PruningProblem
 from sklcomp.compression._translation_fitness import Direction
 from sklcomp.datasets import make_unpaired_digits
@@ -301,7 +302,6 @@ def photographs(report, folder, quick, part):
                   "CPU", flush=True)  # fmt: skip
             small = pruner.estimator_
             rivals[name] = small.generator_ab_, small.generator_ba_
-    tuner = CoEvolutionaryPruner(FrozenEstimator(base), max_params=0.3)
     full = [base.generator_ab_, base.generator_ba_]
     teacher = world.measure(full)
     table, after = [], {}
@@ -310,7 +310,7 @@ def photographs(report, folder, quick, part):
         found = []
         for seed in range(2 if quick else 3):
             with torch_session(seed, 1):
-                tuned = tuner._trained(base, pair, train, 1, seed)
+                tuned = train_pair(base, pair, train, 1, seed, weight=10.0)
             found.append(world.measure((tuned.generator_ab_, tuned.generator_ba_)))
         after[name] = np.mean(found, axis=0)
         spread = np.std(found, axis=0, ddof=1)

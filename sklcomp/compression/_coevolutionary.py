@@ -1,7 +1,5 @@
 """Two generators made small together, as Shu et al. (arXiv 1907.10804)."""
 
-import copy
-import warnings
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -16,12 +14,18 @@ from sklearn.base import (
     TransformerMixin,
     clone,
 )
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from sklcomp.compression._pair_training import (
+    is_trained,
+    max_epochs,
+    start_from,
+    train_pair,
+    trainable_net,
+)
 from sklcomp.compression._presets import COEVOLUTION, PAPER_PAIR
 from sklcomp.compression._pruning import PruningProblem, pareto_front
 from sklcomp.compression._report import CompressionReport, describe
@@ -33,10 +37,6 @@ from sklcomp.nn._training import check_device, torch_session
 from sklcomp.translation import CycleGANTranslator
 from sklcomp.translation._images import ImageLayout
 from sklcomp.translation._net import (
-    MODULES,
-    CycleGANNet,
-    UnpairedImages,
-    distilling,
     run,
 )
 from sklcomp.utils._sklearn import (
@@ -336,6 +336,10 @@ class CoEvolutionaryPruner(
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         base = self._fitted_translator(X, y, seed)
         domains = self._domains(base, X, y)
+        for name in ("n_features_in_", "feature_names_in_"):
+            self.__dict__.pop(name, None)
+            if hasattr(base, name):
+                setattr(self, name, getattr(base, name))
         rng = np.random.default_rng(seed)
         with torch_session(seed, self.n_threads):
             parts = [self._hold_out(images, rng) for images in domains]
@@ -399,10 +403,6 @@ class CoEvolutionaryPruner(
                 "let StratifiedKFold split them."
             )
             raise ValueError(msg)
-        for name in ("n_features_in_", "feature_names_in_"):
-            self.__dict__.pop(name, None)
-            if hasattr(base, name):
-                setattr(self, name, getattr(base, name))
         return domains
 
     def _hold_out(
@@ -435,8 +435,9 @@ class CoEvolutionaryPruner(
     ) -> tuple[Direction, Direction]:
         def learn(ab: nn.Module, ba: nn.Module) -> tuple[nn.Module, nn.Module]:
             with torch_session(seed, self.n_threads):
-                tuned = self._tuner(base, (ab, ba), self.fitness_epochs, seed)
-                if not _is_trained(tuned, _trainable_net(tuned), train, seed):
+                n_epochs = self.fitness_epochs
+                tuned = start_from(base, (ab, ba), n_epochs, seed, self.n_threads)
+                if not is_trained(tuned, trainable_net(tuned), train, seed):
                     return ab, ba
             return tuned.generator_ab_, tuned.generator_ba_
 
@@ -513,11 +514,8 @@ class CoEvolutionaryPruner(
         self.n_evaluations_ = int(result.history["n_evaluations"][-1])
         self.pareto_front_, self.winners_ = {}, {}
         for k, side in enumerate(("ab", "ba")):
-            problem, genomes, fitness = (
-                problems[k],
-                result.genomes[k],
-                result.fitness[k],
-            )
+            problem, genomes = problems[k], result.genomes[k]
+            fitness = result.fitness[k]
             costs = np.array([problem.cost(genome) for genome in genomes])
             front = pareto_front(costs, fitness)
             self.pareto_front_[side] = {
@@ -546,12 +544,16 @@ class CoEvolutionaryPruner(
             for problem, best in zip(problems, result.best, strict=True)
         )
         n_epochs = self.finetune_epochs
-        n_epochs = base.max_epochs if n_epochs is None else n_epochs
-        tuned = self._trained(base, pair, train, n_epochs, seed)
+        tuned = train_pair(
+            base, pair, train, max_epochs(base) if n_epochs is None else n_epochs, seed,
+            weight=self._form("distill_weight"), n_threads=self.n_threads,
+            checkpoint=self.checkpoint and Path(self.checkpoint) / "tuning",
+            warm_start=self.warm_start,
+        )  # fmt: skip
         after = tuned.generator_ab_, tuned.generator_ba_
         # Also if it is NaN.
         if not closeness(after, directions) >= closeness(pair, directions):
-            tuned = self._trained(base, pair, train, 0, seed)
+            tuned = train_pair(base, pair, train, 0, seed, n_threads=self.n_threads)
         self.estimator_ = self.translator_ = tuned
         after = tuned.generator_ab_, tuned.generator_ba_
         is_held_out = all(a is not b for a, b in zip(train, held, strict=True))
@@ -559,64 +561,6 @@ class CoEvolutionaryPruner(
         self.report_ = CompressionReport(
             *(_described(one, directions, base._layout, score) for one in (full, after))
         )
-
-    def _trained(
-        self, base: CycleGANTranslator, pair: Any, train: Any, n_epochs: int, seed: int
-    ) -> CycleGANTranslator:
-        """A translator of the pair, trained with the full one's images in view."""
-        tuned = self._tuner(base, pair, n_epochs, seed)
-        if self.checkpoint is not None and n_epochs:
-            folder = Path(self.checkpoint) / "tuning"
-            check_folder(folder)
-            tuned.set_params(checkpoint=folder, warm_start=self.warm_start)
-        net, key = _trainable_net(tuned), seed
-        weight = self._form("distill_weight") if n_epochs else 0
-        if weight:
-            generators = base.generator_ab_, base.generator_ba_
-            made = [run(g, images) for g, images in zip(generators, train, strict=True)]
-            net.__class__ = distilling(made[0], made[1], weight)
-            # The translator knows nothing of this, and so no checkpoint of its own.
-            key = int(joblib.hash([seed, float(weight), *map(Tensor.numpy, made)]), 16)
-        if not _is_trained(tuned, net, train, key):
-            warnings.warn(
-                f"{net.fault_} in the training of the small generators, which are left "
-                "as they were cut; choose a smaller lr of the translator.",
-                ConvergenceWarning,
-                stacklevel=6,
-            )
-            return self._trained(base, pair, train, 0, seed)
-        net.__class__ = CycleGANNet
-        # A fit goes on from here.
-        tuned.set_params(
-            generator=_copied(tuned.generator_ab_, tuned.generator_ba_),
-            discriminator=_copied(tuned.discriminator_a_, tuned.discriminator_b_),
-            max_epochs=base.max_epochs, checkpoint=None, warm_start=False,
-        )  # fmt: skip
-        return tuned
-
-    def _tuner(
-        self, base: CycleGANTranslator, pair: Any, n_epochs: int, seed: int
-    ) -> CycleGANTranslator:
-        """A translator that starts from these generators and trained discriminators."""
-        # A net would make its modules anew of arguments for them.
-        net_params = {
-            name: copy.deepcopy(value)
-            for name, value in (base.net_params or {}).items()
-            if name.partition("__")[0] not in MODULES
-        }
-        settings = base.get_params(deep=False) | {
-            "net_params": net_params or None,
-            "generator": pair,
-            "discriminator": (base.discriminator_a_, base.discriminator_b_),
-            "max_epochs": n_epochs, "random_state": seed, "checkpoint": None,
-            "warm_start": False, "n_threads": self.n_threads,
-        }  # fmt: skip
-        tuned = type(base)(**settings)
-        for name in ("_layout", "image_shape_", "classes_", "n_features_in_",
-                     "feature_names_in_"):  # fmt: skip
-            if hasattr(base, name):
-                setattr(tuned, name, copy.copy(getattr(base, name)))
-        return tuned
 
     def transform(self, X):
         """Translate from the first domain to the second, with the small generator.
@@ -678,33 +622,6 @@ class CoEvolutionaryPruner(
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.non_deterministic = False
         return tags
-
-
-def _trainable_net(translator: CycleGANTranslator) -> CycleGANNet:
-    """Its net, in which generators learn even if all weights of the full are frozen."""
-    net = translator._make_net()
-    for module in (net.module, net.generator_ba):
-        if not any(parameter.requires_grad for parameter in module.parameters()):
-            module.requires_grad_()
-    return net
-
-
-def _is_trained(
-    translator: CycleGANTranslator, net: CycleGANNet, train: Any, key: int
-) -> bool:
-    """Train; False if that failed before a first epoch with finite losses."""
-    try:
-        translator._train(net, UnpairedImages(*train), None, key)
-    except ValueError:
-        if not getattr(net, "fault_", ""):
-            raise
-        return False
-    return True
-
-
-def _copied(*modules: nn.Module) -> tuple[nn.Module, ...]:
-    """Copies for a parameter, which no training changes and that load without a GPU."""
-    return tuple(copy.deepcopy(module).cpu() for module in modules)
 
 
 def _described(

@@ -474,7 +474,11 @@ class EvolutionaryPruner(Compressor):
         self, task: Task, module: nn.Module, X: np.ndarray, y: np.ndarray
     ) -> Any:
         base, weight = self.base_estimator_, self._form("distill_weight")
-        net = rebuild_net(base, copy.deepcopy(module))
+        module = copy.deepcopy(module)
+        if not any(parameter.requires_grad for parameter in module.parameters()):
+            # The full net's weights were frozen; those of the small one learn.
+            module.requires_grad_()
+        net = rebuild_net(base, module)
         if self.finetune_epochs is not None:
             net.set_params(max_epochs=self.finetune_epochs)
         if not weight:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -211,7 +212,12 @@ def absolute_budget(limit: Any, full: int) -> float:
     """A budget as a number: a float up to 1 is a share, an int a count."""
     if limit is None:
         return np.inf
-    return limit * full if isinstance(limit, float) and limit <= 1 else float(limit)
+    if isinstance(limit, Integral):
+        return float(limit)
+    if limit > 1:
+        msg = f"a budget of {limit}; give a share up to 1.0, or an integer number."
+        raise ValueError(msg)
+    return float(limit) * full
 
 
 def pareto_front(costs: np.ndarray, fitness: np.ndarray) -> np.ndarray:

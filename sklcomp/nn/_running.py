@@ -68,7 +68,7 @@ def reestimate_batch_norms(module: nn.Module, X: Tensor, batch_size: int = 250) 
     As :func:`torch.optim.swa_utils.update_bn`, but dropout stays off.
     """
     norms = [part for part in module.modules() if isinstance(part, BatchNorm)]
-    if not any(norm.track_running_stats for norm in norms):
+    if len(X) < 2 or not any(norm.track_running_stats for norm in norms):
         return
     modes = {part: part.training for part in module.modules()}
     momenta = {norm: norm.momentum for norm in norms}

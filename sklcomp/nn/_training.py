@@ -41,7 +41,8 @@ def train_net(
     try:
         net.initialize()
         n_rows = len(net.get_split_datasets(X, y)[0])
-        if n_rows % net.batch_size == 1 and has_batch_norm(net.module_):
+        modules = [getattr(net, f"{name}_") for name in net._modules]
+        if n_rows % net.batch_size == 1 and any(map(has_batch_norm, modules)):
             # set_params would make the module anew.
             vars(net)["iterator_train__drop_last"] = True
         net.check_data(X, y)

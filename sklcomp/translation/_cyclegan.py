@@ -468,6 +468,7 @@ class CycleGANTranslator(
         examples = data.a.numpy(force=True), data.b.numpy(force=True)
         groups = [
             {name: value for name, value in group.items() if name != "params"}
+            | {"kind": type(optimizer).__name__}
             for optimizer in (net.optimizer_, net.discriminator_optimizer_)
             for group in optimizer.param_groups
         ]

@@ -588,6 +588,14 @@ def test_settings_of_modules_do_not_make_them_anew(digits):
     assert sizes[0] <= 0.4 * sizes[1]
 
 
+def test_epochs_of_the_tuning_are_not_those_of_the_net(digits):
+    translator = fit_translator(digits, max_epochs=9, net_params={"max_epochs": 2})
+    assert translator.n_iter_ == 2
+    small = prune(digits, translator, finetune_epochs=0).estimator_
+    assert small.n_iter_ == 0
+    assert small.fit(digits.data, digits.target).n_iter_ == 2
+
+
 @pytest.mark.parametrize("settings", [{}, {"fitness_epochs": 1, "n_generations": 1}])
 def test_callbacks_of_the_translator_are_its_own(digits, settings):
     counter = CountEpochs()

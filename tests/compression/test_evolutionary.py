@@ -20,6 +20,7 @@ from skorch.callbacks import EarlyStopping
 from skorch.dataset import ValidSplit
 
 from sklcomp.compression import EvolutionaryPruner
+from sklcomp.compression._pruning import absolute_budget
 from sklcomp.compression._training import Task, hold_out
 from sklcomp.nn import count_macs, count_parameters
 from sklcomp.nn._checkpoint import check_folder, load_state, save_state
@@ -389,6 +390,27 @@ def test_resume_goes_on_from_the_state(digits, trained, tmp_path):
         Task.divergence = original
     np.testing.assert_array_equal(again.predict_proba(X), first)
     assert len(calls) < pruner.n_evaluations_
+
+
+def test_frozen_weights_can_be_tuned(digits, trained):
+    net = copy.deepcopy(trained)
+    net.module_.requires_grad_(False)
+    pruner = EvolutionaryPruner(FrozenEstimator(net), max_params=0.5, **QUICK)
+    expected = EvolutionaryPruner(FrozenEstimator(trained), max_params=0.5, **QUICK)
+    X, y = digits
+    np.testing.assert_array_equal(
+        pruner.fit(X, y).predict_proba(X), expected.fit(X, y).predict_proba(X)
+    )
+    assert not any(p.requires_grad for p in net.module_.parameters())
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, float])
+def test_shares_of_any_float(kind):
+    assert absolute_budget(kind(0.5), 100) == 50
+    assert absolute_budget(kind(1), 100) == 100
+    assert absolute_budget(np.int32(1), 100) == 1
+    with pytest.raises(ValueError, match=r"a budget of 1.5; give a share"):
+        absolute_budget(kind(1.5), 100)
 
 
 def test_the_trained_net_is_in_the_checkpoint(digits, tmp_path):

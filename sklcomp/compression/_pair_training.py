@@ -1,0 +1,135 @@
+"""Small generators trained on, with the full ones' images in view."""
+
+import copy
+import warnings
+from pathlib import Path
+from typing import Any
+
+import joblib
+from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor, nn
+
+from sklcomp.nn._checkpoint import check_folder
+from sklcomp.translation import CycleGANTranslator
+from sklcomp.translation._net import (
+    MODULES,
+    CycleGANNet,
+    UnpairedImages,
+    distilling,
+    run,
+)
+
+# What is known of the data when a translator is fitted.
+KNOWN = ("_layout", "image_shape_", "classes_", "n_features_in_", "feature_names_in_")
+
+
+def train_pair(
+    base: CycleGANTranslator, pair: Any, train: Any, n_epochs: int, seed: int, *,
+    weight: float = 0.0, n_threads: int = 1, checkpoint: Path | None = None,
+    warm_start: bool = False,
+) -> CycleGANTranslator:  # fmt: skip
+    """A fitted translator of two small generators.
+
+    Parameters
+    ----------
+    base : CycleGANTranslator
+        The full one, whose discriminators and settings are taken.
+    pair : tuple of two nn.Module
+        Small generators from A to B and back.
+    train : tuple of two Tensor
+        Images of A and of B.
+    n_epochs : int
+        0 trains nothing.
+    seed : int
+        Of the order of the images.
+    weight : float
+        Of the difference to what the full generators make.
+    n_threads : int
+        Threads of torch, later on.
+    checkpoint : Path, default=None
+        Folder for the state of the training.
+    warm_start : bool, default=False
+        Whether to go on from there.
+    """
+    tuned = start_from(base, pair, n_epochs, seed, n_threads)
+    if checkpoint is not None and n_epochs:
+        check_folder(checkpoint)
+        tuned.set_params(checkpoint=checkpoint, warm_start=warm_start)
+    net, key = trainable_net(tuned), seed
+    if weight and n_epochs:
+        generators = base.generator_ab_, base.generator_ba_
+        made = [run(g, images) for g, images in zip(generators, train, strict=True)]
+        net.__class__ = distilling(made[0], made[1], weight)
+        # The translator's own key knows nothing of what is distilled.
+        key = int(joblib.hash([seed, float(weight), *map(Tensor.numpy, made)]), 16)
+    if not is_trained(tuned, net, train, key):
+        warnings.warn(
+            f"{net.fault_} in the training of the small generators, which are left "
+            "as they were cut; choose a smaller lr of the translator.",
+            ConvergenceWarning,
+            stacklevel=6,
+        )
+        return train_pair(base, pair, train, 0, seed, n_threads=n_threads)
+    net.__class__ = CycleGANNet
+    # A fit goes on from here.
+    return tuned.set_params(
+        generator=_copied(tuned.generator_ab_, tuned.generator_ba_),
+        discriminator=_copied(tuned.discriminator_a_, tuned.discriminator_b_),
+        max_epochs=max_epochs(base), checkpoint=None, warm_start=False,
+    )  # fmt: skip
+
+
+def start_from(
+    base: CycleGANTranslator, pair: Any, n_epochs: int, seed: int, n_threads: int
+) -> CycleGANTranslator:
+    """A translator that starts from these generators and trained discriminators."""
+    # They have the last word; a net makes modules anew of arguments for them.
+    net_params = {
+        name: copy.deepcopy(value)
+        for name, value in (base.net_params or {}).items()
+        if name.partition("__")[0] not in (*MODULES, "max_epochs")
+    }
+    settings = base.get_params(deep=False) | {
+        "net_params": net_params or None,
+        "generator": pair,
+        "discriminator": (base.discriminator_a_, base.discriminator_b_),
+        "max_epochs": n_epochs, "random_state": seed, "checkpoint": None,
+        "warm_start": False, "n_threads": n_threads,
+    }  # fmt: skip
+    tuned = type(base)(**settings)
+    for name in KNOWN:
+        if hasattr(base, name):
+            setattr(tuned, name, copy.copy(getattr(base, name)))
+    return tuned
+
+
+def max_epochs(translator: CycleGANTranslator) -> int:
+    """Epochs for which a translator trains."""
+    return (translator.net_params or {}).get("max_epochs", translator.max_epochs)
+
+
+def trainable_net(translator: CycleGANTranslator) -> CycleGANNet:
+    """Its net, in which generators learn even if all weights of the full are frozen."""
+    net = translator._make_net()
+    for module in (net.module, net.generator_ba):
+        if not any(parameter.requires_grad for parameter in module.parameters()):
+            module.requires_grad_()
+    return net
+
+
+def is_trained(
+    translator: CycleGANTranslator, net: CycleGANNet, train: Any, key: int
+) -> bool:
+    """Train; False if that failed before a first epoch with finite losses."""
+    try:
+        translator._train(net, UnpairedImages(*train), None, key)
+    except ValueError:
+        if not getattr(net, "fault_", ""):
+            raise
+        return False
+    return True
+
+
+def _copied(*modules: nn.Module) -> tuple[nn.Module, ...]:
+    """Copies for a parameter, which no training changes and that load without a GPU."""
+    return tuple(copy.deepcopy(module).cpu() for module in modules)
