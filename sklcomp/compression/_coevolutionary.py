@@ -79,10 +79,10 @@ class CoEvolutionaryPruner(
     with the discriminator's mean answer D to an image, the full generator G, the cut
     one :math:`G_p`, the other population's best :math:`F_q` and mean squares over
     pixels. The last term is ours: without it, a generator that does less is rewarded,
-    as its cycles are shorter. ``preset="paper"``
-    is the published form, :math:`1 / (N(p) + \gamma(D + \lambda C))` with the share N
-    of parameters that is left. The best pair is built with truly smaller tensors and
-    trained on, listening to the full generators.
+    as its cycles are shorter. ``preset="paper"`` is the published form,
+    :math:`1 / (N(p) + \gamma(D + \lambda C))` with the first two terms D and C and the
+    share N of parameters that is left. The best pair is built with truly smaller
+    tensors and trained on, listening to the full generators.
 
     Parameters
     ----------

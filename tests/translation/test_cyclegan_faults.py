@@ -85,6 +85,7 @@ def test_stopped_and_resumed_is_uninterrupted(tmp_path, stop):
         {"adversarial": "vanilla"},
         {"net_params": {"optimizer__weight_decay": 0.1}},
         {"net_params": {"optimizer__betas": (0.6, 0.999)}},
+        {"net_params": {"optimizer": torch.optim.NAdam}},
         {"warm_start": False},
         "data",
     ],
