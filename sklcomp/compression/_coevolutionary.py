@@ -1,5 +1,6 @@
 """Two generators made small together, as Shu et al. (arXiv 1907.10804)."""
 
+from dataclasses import replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from sklcomp.compression._pair_training import (
     train_pair,
     trainable_net,
 )
-from sklcomp.compression._presets import COEVOLUTION, PAPER_PAIR
+from sklcomp.compression._presets import COEVOLUTION, FRONT_SHARES, PAPER_PAIR
 from sklcomp.compression._pruning import PruningProblem, pareto_front
 from sklcomp.compression._report import CompressionReport, describe
 from sklcomp.compression._translation_fitness import Direction, closeness
@@ -348,6 +349,8 @@ class CoEvolutionaryPruner(
             directions = self._directions(base, problems, train, held, seed)
             key = self._search_key(base, domains, seed)
             result = self._search(problems, directions, rng, reporter, key)
+            if problems[0].has_budget:
+                result = _with_uniform(problems, directions, result)
             self.base_translator_ = base
             self._name_results(problems, result)
             self._finish(base, problems, directions, result, (train, held), seed)
@@ -511,7 +514,8 @@ class CoEvolutionaryPruner(
 
     def _name_results(self, problems: Any, result: CoevolutionResult) -> None:
         self.history_ = result.history
-        self.n_evaluations_ = int(result.history["n_evaluations"][-1])
+        n_uniform = 2 * len(FRONT_SHARES) if problems[0].has_budget else 0
+        self.n_evaluations_ = int(result.history["n_evaluations"][-1]) + n_uniform
         self.pareto_front_, self.winners_ = {}, {}
         for k, side in enumerate(("ab", "ba")):
             problem, genomes = problems[k], result.genomes[k]
@@ -622,6 +626,23 @@ class CoEvolutionaryPruner(
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.non_deterministic = False
         return tags
+
+
+def _with_uniform(
+    problems: Any, directions: Any, result: CoevolutionResult
+) -> CoevolutionResult:
+    """The result with pairs of uniform widths, so that the fronts span all sizes."""
+    genomes: Any = list(result.genomes)
+    fitness: Any = list(result.fitness)
+    for k in range(2):
+        own, other = (
+            np.array([problem.uniform(share) for share in FRONT_SHARES])
+            for problem in (problems[k], problems[1 - k])
+        )
+        found = [directions[k](*pair) for pair in zip(own, other, strict=True)]
+        genomes[k] = np.concatenate([genomes[k], own])
+        fitness[k] = np.concatenate([fitness[k], found])
+    return replace(result, genomes=tuple(genomes), fitness=tuple(fitness))
 
 
 def _described(

@@ -124,8 +124,12 @@ class EvolutionDisplay:
             self.ax_[0].plot(self.history[name], marker=".", label=name)
         self.ax_[0].set(xlabel="generation", ylabel="fitness")
         self.ax_[0].legend()
+        # A front in MACs as well has points that a smaller one beats in fitness.
+        order = np.lexsort([-self.front["fitness"], self.front["n_parameters"]])
+        sizes, fitness = (self.front[k][order] for k in ("n_parameters", "fitness"))
+        is_best = fitness >= np.maximum.accumulate(fitness)
         self.ax_[1].plot(
-            self.front["n_parameters"], self.front["fitness"], marker="o",
+            sizes[is_best], fitness[is_best], marker="o",
             drawstyle="steps-post", label="Pareto front",
         )  # fmt: skip
         self.ax_[1].plot(*self.best, marker="*", markersize=14, linestyle="none",

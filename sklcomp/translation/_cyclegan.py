@@ -97,8 +97,8 @@ class CycleGANTranslator(
     cycle_weight : float, default=10.0
         Weight of the cycles' error.
     identity_weight : float, default=5.0
-        Weight of the change of what is already of the wanted domain; without it, a step
-        takes a third less time.
+        Weight of the change of what is already of the wanted domain; without it, the
+        generators have a third less to do.
     adversarial : {"lsgan", "vanilla"}, default="lsgan"
         Squared error, or cross entropy, of the discriminators' scores.
     pool_size : int, default=50

@@ -232,6 +232,13 @@ def test_report_is_of_both(digits, trained, pruned):
     assert -1 < report.before["score"] < 0
 
 
+def test_front_spans_all_sizes(trained, pruned):
+    for side, front in pruned.pareto_front_.items():
+        full = count_parameters(getattr(trained, f"generator_{side}_"))
+        assert front["n_parameters"].min() < 0.3 * full
+        assert front["n_parameters"].max() == full
+
+
 def test_front_is_not_dominated(pruned):
     for front in pruned.pareto_front_.values():
         sizes = np.column_stack([front["n_parameters"], front["n_macs"]])
