@@ -44,8 +44,8 @@ CASES = {
         {"params": {"max_params": 0.25}, "macs": {"max_macs": 0.26}},
     ),
     # The rate of the fine-tuning was chosen on 1,500 of the training images: with .02,
-    # .005, .00125 the strongest rival (group norm with our repair) had an error of 34.7,
-    # 24.7, 25.3 there, and ours 24.8, 21.5, 21.7.
+    # .005, .00125 the strongest rival (group norm with our repair) had an error of
+    # 34.7, 24.7, 25.3 there, and ours 24.8, 21.5, 21.7.
     "ResNet-20 on CIFAR-10-small": (
         CifarResNet, load_cifar, None, {"epochs": 15, "flip": True, "lr": 0.1}, 2,
         0.005,
