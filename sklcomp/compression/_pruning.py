@@ -24,7 +24,7 @@ from sklcomp.nn import (
     keep_fraction,
     trace_channels,
 )
-from sklcomp.nn._channels import prune_again
+from sklcomp.nn._channels import prune_remembering
 from sklcomp.nn._compensation import Repairs
 from sklcomp.nn._cost import ChannelCost
 from sklcomp.nn._graph import freeze_genes, tie_inner_widths
@@ -129,7 +129,7 @@ class PruningProblem:
 
     def decode(self, genome: np.ndarray) -> nn.Module:
         """The network of a genome, repaired if the problem says so."""
-        return prune_again(
+        return prune_remembering(
             self.module, self.graph, genome, self.compensation, self._repairs
         )
 

@@ -11,7 +11,12 @@ from torch import Tensor, nn
 
 from sklcomp.compression._fitness import as_channels_last
 from sklcomp.compression._pruning import PruningProblem
-from sklcomp.nn._running import device_of, evaluating, reestimate_batch_norms
+from sklcomp.nn._running import (
+    device_of,
+    evaluating,
+    reestimate_batch_norms,
+    takes_channels_last,
+)
 
 # Weight of the change of a generator's images. Without it a generator that does less
 # than the full one is rewarded, as its cycles are shorter.
@@ -53,11 +58,10 @@ class Direction:
         self._partner: tuple[bytes, Any] = (b"", None)
 
     def __call__(self, genome: np.ndarray, partner: np.ndarray | None) -> float:
-        if partner is None and self.gamma is not None:
-            # The published search has no cycle in its first generation.
-            module, back = self._decode(self.problem, genome), None
-        else:
-            module, back = self._decode(self.problem, genome), self._back(partner)
+        module = self._decode(self.problem, genome)
+        # The published search has no cycle in its first generation.
+        is_first = partner is None and self.gamma is not None
+        back = None if is_first else self._back(partner)
         if self.train is not None and partner is not None:
             module, back = self.train(module, back)
         with evaluating(module):
@@ -98,25 +102,20 @@ class Direction:
         return module
 
     def _can_be_fast(self) -> bool:
-        """Whether all networks take images with channels last.
-
-        A forward with ``view`` does not.
-        """
+        """Whether all networks take images with channels last."""
         if self.X.ndim != 4:
             return False
-        pair: list[Any] = [
+        module, back = (
             problem.decode(np.ones(problem.graph.n_genes, bool)).eval()
             for problem in (self.problem, self.partner)
-        ]
-        try:
-            module, back = (net.to(memory_format=torch.channels_last) for net in pair)
-            with torch.no_grad():
-                made = module(self.fast_X)
-                self._judge(made)
-                back(made)
-        except RuntimeError:
-            return False
-        return True
+        )
+
+        def translate() -> None:
+            made = module(self.fast_X)
+            self._judge(made)
+            back(made)
+
+        return takes_channels_last(translate, module, back)
 
 
 def closeness(

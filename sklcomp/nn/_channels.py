@@ -228,14 +228,14 @@ def prune_channels(
       (2): Linear(in_features=5, out_features=2, bias=True)
     )
     """
-    return prune_again(module, graph, keep, compensate, Repairs())
+    return prune_remembering(module, graph, keep, compensate, Repairs())
 
 
-def prune_again(
+def prune_remembering(
     module: nn.Module, graph: ChannelGraph, keep: Any, compensate: Any,
     repairs: Repairs,
 ) -> nn.Module:  # fmt: skip
-    """``prune_channels`` that remembers repairs."""
+    """``prune_channels`` for many cuts, which remembers the repairs of layers."""
     keep = graph.check_keep(keep)
     alive = np.append(keep, True)
     memo: dict[int, Any] = {}

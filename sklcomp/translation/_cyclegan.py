@@ -595,7 +595,9 @@ class CycleGANTranslator(
 
         Parameters
         ----------
-        X, y : array-like
+        X : array-like of shape (n_samples, n_features) or (n_samples, ...)
+            Examples.
+        y : array-like of shape (n_samples,), or images, default=None
             As in ``fit``; a domain may be missing, and without y all of X is taken for
             the first.
 

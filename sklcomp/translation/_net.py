@@ -11,7 +11,7 @@ from skorch import NeuralNet
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from sklcomp.nn._running import device_of, evaluating
+from sklcomp.nn._running import device_of, evaluating, takes_channels_last
 from sklcomp.nn._training import StopTraining
 
 # Numbers, of all pixels and channels, that a network is given at once.
@@ -383,25 +383,21 @@ def run(module: nn.Module, images: Tensor) -> Tensor:
 
 
 def use_channels_last(net: CycleGANNet, data: UnpairedImages) -> None:
-    """Lay out networks and images so that convolutions are fast, if they can take it.
-
-    A forward with ``view`` cannot.
-    """
+    """Networks and images with channels last, if the networks can take it."""
     data.a, data.b = data.a.to(net.device), data.b.to(net.device)
     if data.a.ndim != 4:
         return
     modules = [getattr(net, f"{name}_") for name in MODULES]
     example = data.a[:2].contiguous(memory_format=torch.channels_last)
-    try:
+
+    def forward() -> None:
         for module in modules:
-            with evaluating(module.to(memory_format=torch.channels_last)):
+            with evaluating(module):
                 module(example)
-    except RuntimeError:
-        for module in modules:
-            module.to(memory_format=torch.contiguous_format)
-        return
-    data.a = data.a.contiguous(memory_format=torch.channels_last)
-    data.b = data.b.contiguous(memory_format=torch.channels_last)
+
+    if takes_channels_last(forward, *modules):
+        data.a = data.a.contiguous(memory_format=torch.channels_last)
+        data.b = data.b.contiguous(memory_format=torch.channels_last)
 
 
 def use_default_layout(net: CycleGANNet) -> None:

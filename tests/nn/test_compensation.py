@@ -14,7 +14,7 @@ from sklcomp.nn import (
     prune_channels,
     trace_channels,
 )
-from sklcomp.nn._channels import prune_again
+from sklcomp.nn._channels import prune_remembering
 from sklcomp.nn._compensation import RIDGE, Repairs
 
 
@@ -341,7 +341,7 @@ def test_remembered_repairs_are_those_of_a_single_cut():
     # The second cut leaves the second layer the same inputs, and fewer outputs.
     for keep in (first, first & (np.arange(graph.n_genes) != 8)):
         alone = prune_channels(net, graph, keep, covariances)
-        again = prune_again(net, graph, keep, covariances, repairs)
+        again = prune_remembering(net, graph, keep, covariances, repairs)
         calls.append(len(repairs._found))
         for name, weight in alone.state_dict().items():
             torch.testing.assert_close(again.state_dict()[name], weight)
