@@ -1,12 +1,13 @@
 """Pictures of what a student learned from its teacher."""
 
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.manifold import trustworthiness
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, check_scalar
 
 
 class DistillationDisplay:
@@ -98,6 +99,7 @@ class DistillationDisplay:
         display : DistillationDisplay
             With ``figure_`` and ``ax_``.
         """
+        check_scalar(n_images, "n_images", Integral, min_val=1)
         check_is_fitted(estimator)
         if hasattr(estimator, "sample"):
             images = _sorted_images(estimator, n_images)

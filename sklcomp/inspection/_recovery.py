@@ -1,8 +1,10 @@
 """Pictures of recovered images."""
 
+from numbers import Integral
 from typing import Any
 
 import numpy as np
+from sklearn.utils.validation import check_scalar
 
 from sklcomp.metrics import psnr
 from sklcomp.utils._validation import unmask
@@ -91,6 +93,7 @@ class RecoveryDisplay:
         display : RecoveryDisplay
             With ``figure_`` and ``ax_``.
         """
+        check_scalar(n_images, "n_images", Integral, min_val=1)
         X = X[:n_images]
         axis = None if image_shape else getattr(estimator, "channel_axis", None)
         shape = image_shape or getattr(estimator, "image_shape_", np.shape(X)[1:])

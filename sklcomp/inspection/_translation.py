@@ -1,11 +1,12 @@
 """Pictures of a translation between two domains."""
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 from sklearn.decomposition import PCA
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, check_scalar
 
 ARROW = " → "
 # As in the translator: more of them are not taken for the channels of an image.
@@ -109,9 +110,10 @@ class TranslationDisplay:
         Raises
         ------
         ValueError
-            If there are neither examples of A nor of B, or they are images that have
-            not 1, 3 or 4 channels.
+            If there are neither examples of A nor of B, they are images that have not
+            1, 3 or 4 channels, or ``n_images`` is below 1.
         """
+        check_scalar(n_images, "n_images", Integral, min_val=1)
         given = {"A": X_a, "B": X_b}
         domains = {name: X for name, X in given.items() if X is not None}
         others = others or {}

@@ -82,6 +82,11 @@ def test_not_fitted():
         )  # fmt: skip
 
 
+def test_no_images_are_refused(distiller):
+    with pytest.raises(ValueError, match="n_images == 0, must be >= 1"):
+        DistillationDisplay.from_estimator(distiller, X, n_images=0)
+
+
 def digit_net(width):
     return torch.nn.Sequential(
         torch.nn.Conv2d(1, width, 3), torch.nn.Flatten(), torch.nn.Linear(36 * width, 3)

@@ -52,6 +52,12 @@ def test_volumes_are_refused(shape):
         RecoveryDisplay.from_estimator(DCTImputer().fit(X), X)
 
 
+def test_no_images_are_refused():
+    X = np.ones((1, 4, 5))
+    with pytest.raises(ValueError, match="n_images == 0, must be >= 1"):
+        RecoveryDisplay.from_estimator(DCTImputer().fit(X), X, n_images=0)
+
+
 def test_frames_markers_and_channels_first(rng):
     X, _ = make_masked_images(rng.random((2, 6, 8, 3)), missing=0.5, random_state=0)
     first = np.moveaxis(X, -1, 1)

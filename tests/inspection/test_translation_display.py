@@ -295,6 +295,11 @@ def test_nothing_to_draw():
             TranslationDisplay.from_estimator(Stub(shape).fit())
 
 
+def test_no_images_are_refused():
+    with pytest.raises(ValueError, match="n_images == 0, must be >= 1"):
+        TranslationDisplay.from_estimator(Stub((4, 5)).fit(), n_images=0)
+
+
 def test_not_fitted(X):
     with pytest.raises(NotFittedError):
         TranslationDisplay.from_estimator(Stub(), X)
