@@ -6,14 +6,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
+from sklearn.base import (
+    BaseEstimator,
+    MetaEstimatorMixin,
+    clone,
+    is_classifier,
+    is_regressor,
+)
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.preprocessing import LabelEncoder
-from sklearn.utils import check_random_state, get_tags
+from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
+from skorch import NeuralNet, NeuralNetBinaryClassifier
 from torch import nn
 
 from sklcomp.compression._training import first_output, rebuild_net
@@ -55,25 +62,23 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _check_fit_data(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
         """X as float32, and y as the net takes it."""
-        self.__dict__.pop("estimator_", None)
+        for name in ("estimator_", "classes_"):
+            self.__dict__.pop(name, None)
+        check_kind(self._prototype)
         is_classes = _is_classifier(self)
         X, y = validate_data(
             self, X, y, dtype=np.float32, allow_nd=True, order="C",
             ensure_min_samples=2, multi_output=not is_classes, y_numeric=not is_classes,
         )  # fmt: skip
         X = _writable(X)
-        module = self._ready_module()
+        n_outputs = self._n_outputs(X)
         if not is_classes:
             self._y_is_flat = y.ndim == 1
             return X, y.reshape(len(y), -1).astype(np.float32)
         check_classification_targets(y)
-        n_outputs = (
-            None
-            if module is None
-            else self._count_outputs(module, X, self._source_name)
-        )
         encoder = LabelEncoder().fit(y)
-        encoder.classes_ = all_classes(encoder.classes_, n_outputs)
+        source = getattr(self, self._source_name)
+        encoder.classes_ = name_classes(source, encoder.classes_, n_outputs)
         self.classes_ = encoder.classes_
         if len(self.classes_) < 2:
             msg = (
@@ -109,6 +114,27 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         check_device(net)
         return net.module_
 
+    def _n_outputs(self, X: np.ndarray) -> int | None:
+        """Outputs of the source; None of an untrained one if they cannot be told yet.
+
+        A class of modules that asks for their number is told it later.
+        """
+        module = self._ready_module()
+        if module is not None:
+            return self._count_outputs(module, X, self._source_name)
+        net = getattr(self, self._source_name)
+        if self._asks_for_outputs(net):
+            return None
+        with torch.random.fork_rng():
+            try:
+                module = net.module
+                if not isinstance(module, nn.Module):
+                    module = module(**net.get_params_for("module"))
+                return self._count_outputs(copy.deepcopy(module), X, self._source_name)
+            # Anything: it may be a callback that makes the module fit the data.
+            except Exception:
+                return None
+
     def _count_outputs(self, module: nn.Module, X: np.ndarray, what: str) -> int:
         """Outputs of a network, which is tried on two examples."""
         name = f"the {what} {type(module).__name__}"
@@ -120,10 +146,28 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
             shape = ", ".join(["n", *map(str, X.shape[1:])])
             msg = f"{name} cannot take X of shape ({shape}): {error}"
             raise ValueError(msg) from error
-        if output.ndim != 2:
-            msg = f"{name} gives outputs of shape {tuple(output.shape)} for 2 examples."
-            raise ValueError(msg + " Expected (2, n_classes).")
+        unit = "n_classes" if _is_classifier(self) else "n_outputs"
+        if not torch.is_tensor(output) or output.ndim != 2:
+            shape = f"outputs of shape {tuple(getattr(output, 'shape', ()))}"
+            what = shape if torch.is_tensor(output) else f"a {type(output).__name__}"
+            msg = f"{name} gives {what} for 2 examples. Expected a tensor (2, {unit})."
+            raise ValueError(msg)
         return output.shape[1]
+
+    def _check_n_outputs(
+        self, module: nn.Module, X: np.ndarray, y: np.ndarray, what: str
+    ) -> None:
+        """Raise if a trained network has not an output for each class, or number."""
+        n_outputs = self._count_outputs(module, X, what)
+        wanted, unit = y.shape[-1], "outputs"
+        if _is_classifier(self):
+            wanted, unit = len(self.classes_), "classes"
+        if n_outputs != wanted:
+            msg = (
+                f"the {what} has {n_outputs} outputs for {wanted} {unit}; give its "
+                f"module {wanted}."
+            )
+            raise ValueError(msg)
 
     def _untrained(self, name: str, y: np.ndarray) -> Any:
         """A copy of a net of the user's, which must not be fitted."""
@@ -140,7 +184,7 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         net = clone(net)
         self._set_outputs(net, y)
         if isinstance(net.module, nn.Module):
-            net = rebuild_net(net, copy.deepcopy(net.module))
+            net = rebuild_net(net, copy.deepcopy(net.module), keeps_files=True)
         return net
 
     def _plain_net(self, module: nn.Module, X: np.ndarray, y: np.ndarray) -> Any:
@@ -154,15 +198,19 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _set_outputs(self, net: Any, y: np.ndarray) -> None:
         """Tell a module class that asks for it how many outputs are needed."""
-        name, n = "n_outputs", y.shape[-1]
-        if _is_classifier(self):
-            name, n = "n_classes", len(self.classes_)
-        if (
+        if name := self._asks_for_outputs(net):
+            n = len(self.classes_) if _is_classifier(self) else y.shape[-1]
+            net.set_params(**{f"module__{name}": n})
+
+    def _asks_for_outputs(self, net: Any) -> str | None:
+        """The parameter of a class of modules that is the number of outputs."""
+        name = "n_classes" if _is_classifier(self) else "n_outputs"
+        is_open = (
             inspect.isclass(net.module)
             and name in inspect.signature(net.module).parameters
             and f"module__{name}" not in net.get_params(deep=False)
-        ):
-            net.set_params(**{f"module__{name}": n})
+        )
+        return name if is_open else None
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict with the compressed net.
@@ -221,9 +269,6 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "estimator_")
 
-    def _draw_seed(self) -> int:
-        return int(check_random_state(self.random_state).randint(2**31 - 1))
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         inner = get_tags(getattr(self, self._net_name))
@@ -234,6 +279,40 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         tags.target_tags.multi_output = not _is_classifier(self)
         tags.non_deterministic = False
         return tags
+
+
+def check_kind(net: Any) -> None:
+    """Raise if a net is neither of a classifier's outputs nor of a regressor."""
+    if isinstance(net, NeuralNetBinaryClassifier) or not (
+        is_classifier(net) or is_regressor(net)
+    ):
+        msg = (
+            f"{type(net).__name__} is not supported; take a NeuralNetClassifier, with "
+            "an output for each class, or a NeuralNetRegressor."
+        )
+        raise ValueError(msg)
+
+
+def name_classes(source: Any, seen: np.ndarray | None, n_outputs: int | None) -> Any:
+    """Classes that the outputs of a source stand for, by its own word if it has one.
+
+    The classes of a skorch net may be codes that were made outside of it.
+    """
+    net = source.estimator if isinstance(source, FrozenEstimator) else None
+    own = getattr(net, "classes_", None)
+    if seen is None:
+        own = np.arange(n_outputs or 0) if own is None else own
+        return all_classes(np.asarray(own), n_outputs)
+    if own is None:
+        return all_classes(seen, n_outputs)
+    strange = seen[~np.isin(seen, own)].tolist()
+    if strange and not isinstance(net, NeuralNet):
+        msg = (
+            f"y contains {strange[0]!r}; the {type(net).__name__} knows "
+            f"{np.asarray(own).tolist()}. Give it no other classes."
+        )
+        raise ValueError(msg)
+    return all_classes(seen if strange else np.asarray(own), n_outputs)
 
 
 def all_classes(seen: np.ndarray, n_outputs: int | None) -> np.ndarray:
@@ -247,7 +326,7 @@ def all_classes(seen: np.ndarray, n_outputs: int | None) -> np.ndarray:
     if seen.dtype.kind in "iu" and seen[0] >= 0 and seen[-1] < n_outputs:
         return np.arange(n_outputs)
     msg = (
-        f"y has {len(seen)} classes, from {seen[0]} to {seen[-1]}, and the trained "
+        f"y has {len(seen)} classes, from {seen[0]} to {seen[-1]}, and the "
         f"net has {n_outputs} outputs. Give as many classes, or number them "
         f"0 to {n_outputs - 1} as the outputs are."
     )

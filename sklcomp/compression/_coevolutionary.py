@@ -16,7 +16,6 @@ from sklearn.base import (
     clone,
 )
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
@@ -33,7 +32,7 @@ from sklcomp.compression._report import CompressionReport, describe
 from sklcomp.compression._translation_fitness import Direction, closeness
 from sklcomp.evolution import CoevolutionResult, coevolve
 from sklcomp.nn._checkpoint import check_folder, load_state, save_state
-from sklcomp.nn._resuming import settings_of, weights_of
+from sklcomp.nn._resuming import draw_seed, settings_of, weights_of
 from sklcomp.nn._training import check_device, torch_session
 from sklcomp.translation import CycleGANTranslator
 from sklcomp.translation._images import ImageLayout
@@ -144,7 +143,8 @@ class CoEvolutionaryPruner(
     checkpoint : str or path, default=None
         Folder in which the states of the search and of both trainings are kept.
     warm_start : bool, default=False
-        Go on from the checkpoint, if there is one of the same fit.
+        Go on from the checkpoint, if there is one of the same fit; ``random_state``
+        must be set.
     n_threads : int, default=1
         Threads of torch within a training or an evaluation.
     random_state : int, RandomState instance or None, default=None
@@ -334,7 +334,7 @@ class CoEvolutionaryPruner(
         if self.checkpoint is not None:
             check_folder(self.checkpoint)
         reporter = IterationReporter(self, X=X, y=y)
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        seed = draw_seed(self)
         base = self._fitted_translator(X, y, seed)
         domains = self._domains(base, X, y)
         for name in ("n_features_in_", "feature_names_in_"):
@@ -473,7 +473,7 @@ class CoEvolutionaryPruner(
                 base.discriminator_a_, base.discriminator_b_,
             )
         ]  # fmt: skip
-        settings = [settings_of(self, but=FREE), str(self.selection)]
+        settings = [settings_of(self, but=FREE)]
         if self.fitness_epochs:
             settings.append(settings_of(base, but=TRANSLATOR_FREE))
         return joblib.hash([images, seed, weights, settings])
@@ -636,8 +636,7 @@ def _with_uniform(
     fitness: Any = list(result.fitness)
     for k in range(2):
         own, other = (
-            np.array([problem.uniform(share) for share in FRONT_SHARES])
-            for problem in (problems[k], problems[1 - k])
+            problem.uniform_front() for problem in (problems[k], problems[1 - k])
         )
         found = [directions[k](*pair) for pair in zip(own, other, strict=True)]
         genomes[k] = np.concatenate([genomes[k], own])

@@ -22,7 +22,7 @@ from sklcomp.compression._data_free_settings import (
     drop_features,
     find_layer,
     has_failed,
-    name_classes,
+    named_classes,
     resolve_settings,
     warn_of_collapse,
 )
@@ -40,6 +40,7 @@ from sklcomp.compression._training import Task, rebuild_net
 from sklcomp.nn import kd_loss
 from sklcomp.nn._checkpoint import check_folder, load_training, save_training
 from sklcomp.nn._features import PENULTIMATE
+from sklcomp.nn._resuming import draw_seed
 from sklcomp.nn._running import device_of
 from sklcomp.nn._training import check_device, torch_session, train_net
 from sklcomp.utils._sklearn import (
@@ -168,7 +169,8 @@ class DataFreeDistiller(Compressor):
     checkpoint : str or path, default=None
         Folder in which the state of the training is kept, up to twenty times in a fit.
     warm_start : bool, default=False
-        Go on from the checkpoint, if there is one of the same fit.
+        Go on from the checkpoint, if there is one of the same fit; ``random_state``
+        must be set.
     n_threads : int, default=1
         Threads of torch.
     random_state : int, RandomState instance or None, default=None
@@ -432,7 +434,7 @@ class DataFreeDistiller(Compressor):
         if self.checkpoint is not None:
             check_folder(self.checkpoint)
         reporter = IterationReporter(self, X=X, y=y)
-        seed = self._draw_seed()
+        seed = draw_seed(self)
         with torch_session(seed, self.n_threads):
             module = self._ready_module()
             if module is None:
@@ -479,7 +481,7 @@ class DataFreeDistiller(Compressor):
             msg = "the teacher has 1 output; give one with an output for each class."
             raise ValueError(msg)
         if self._ready_module() is not None:
-            self.classes_ = name_classes(self.classes, self.teacher, y, n_outputs)
+            self.classes_ = named_classes(self.classes, self.teacher, y, n_outputs)
         elif self.classes is not None or n_outputs != len(self.classes_):
             msg = (
                 f"the teacher that was trained on y has {n_outputs} outputs for "

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.frozen import FrozenEstimator
 from torch import Tensor, nn
 
-from sklcomp.compression._base import all_classes
+from sklcomp.compression._base import name_classes
 from sklcomp.compression._presets import SYNTHESIS
 from sklcomp.compression._synthesis import Inputs
 from sklcomp.compression._training import first_output
@@ -115,7 +114,7 @@ def _numbers(values: Any, name: str, shape: tuple[int, ...]) -> Any:
     return float(values.item()) if values.size == 1 else values.tolist()
 
 
-def name_classes(classes: Any, teacher: Any, y: Any, n_outputs: int) -> np.ndarray:
+def named_classes(classes: Any, teacher: Any, y: Any, n_outputs: int) -> np.ndarray:
     """What the outputs of a trained teacher stand for."""
     if classes is not None:
         if len(classes) != n_outputs:
@@ -125,13 +124,7 @@ def name_classes(classes: Any, teacher: Any, y: Any, n_outputs: int) -> np.ndarr
             )
             raise ValueError(msg)
         return np.asarray(classes)
-    own = None
-    if isinstance(teacher, FrozenEstimator):
-        own = getattr(teacher.estimator, "classes_", None)
-    seen = None if y is None else np.unique(y)
-    if own is not None and (seen is None or np.isin(seen, own).all()):
-        return all_classes(np.asarray(own), n_outputs)
-    return np.arange(n_outputs) if seen is None else all_classes(seen, n_outputs)
+    return name_classes(teacher, None if y is None else np.unique(y), n_outputs)
 
 
 def find_layer(module: nn.Module, layer: str, X: Tensor) -> str | None:
@@ -139,7 +132,7 @@ def find_layer(module: nn.Module, layer: str, X: Tensor) -> str | None:
     if layer != PENULTIMATE:
         check_layer(module, layer, "feature_layer")
         return layer
-    with evaluating(module), capturing(module, layer) as seen:
+    with evaluating(module), capturing(module, layer, must_run=False) as seen:
         module(X)
     return layer if seen else None
 

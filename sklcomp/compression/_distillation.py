@@ -4,6 +4,7 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,9 @@ from skorch.dataset import Dataset as SkorchDataset
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from sklcomp.compression._training import Task
+from sklcomp.compression._training import Task, is_finite
 from sklcomp.nn._features import capturing
-from sklcomp.nn._training import StopTraining, train_net
+from sklcomp.nn._training import StopTraining, is_stopped_early, train_net
 
 # Examples that a teacher answers at once, and bytes that its kept answers may take.
 BATCH, CACHE_LIMIT = 256, 2**30
@@ -79,18 +80,23 @@ def may_augment(net: Any) -> bool:
     )
 
 
-def rows_of(dataset: Any) -> np.ndarray:
-    """Places of a data set's examples in the one that it was split from."""
+def rows_of(dataset: Any, X: np.ndarray, kind: type) -> np.ndarray | None:
+    """Places of a data set's examples in X; None if they are not from there.
+
+    ``kind`` is the class of data sets that a net makes of X.
+    """
     if isinstance(dataset, Subset):
-        return rows_of(dataset.dataset)[np.asarray(dataset.indices)]
-    return np.arange(len(dataset))
+        rows = rows_of(dataset.dataset, X, kind)
+        return None if rows is None else rows[np.asarray(dataset.indices)]
+    source = getattr(dataset, "X", X if type(dataset) is kind else None)
+    return np.arange(len(X)) if source is X and len(dataset) == len(X) else None
 
 
 class NumberedRows(Dataset):
     """Examples together with their places."""
 
-    def __init__(self, dataset: Any):
-        self.dataset, self.rows = dataset, rows_of(dataset)
+    def __init__(self, dataset: Any, rows: np.ndarray):
+        self.dataset, self.rows = dataset, rows
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -131,20 +137,22 @@ class Lesson:
         Where the student's features are.
     task_weight : float
         Weight of the student's own loss.
-    after_epoch : callable, default=None
+    X : ndarray
+        All examples.
+    after_epoch : callable
         Called with the net when an epoch is done.
     """
 
     def __init__(
         self, teacher: Teacher, *, embedding: Any = None, gamma: float = 0.0,
         kd_weight: float, temperature: float, clip_grad_norm: float | None = None,
-        layer: str = "", task_weight: float = 1.0,
-        after_epoch: Callable[[Any], None] | None = None,
+        layer: str = "", task_weight: float = 1.0, X: np.ndarray,
+        after_epoch: Callable[[Any], Any] = lambda net: None,
     ):  # fmt: skip
         self.teacher, self.embedding, self.gamma = teacher, embedding, gamma
         self.kd_weight, self.temperature = kd_weight, temperature
         self.clip_grad_norm, self.layer = clip_grad_norm, layer
-        self.task_weight, self.after_epoch = task_weight, after_epoch
+        self.task_weight, self.X, self.after_epoch = task_weight, X, after_epoch
         # Known when the student is: what its outputs mean, and what the fit is.
         self.task, self.key = teacher.task, ""
         self.answers: tuple[Tensor, Tensor] | None = None
@@ -154,7 +162,8 @@ class Lesson:
         self.history: dict[str, list[float]] = {}
         self.fault = ""
         self._sums: dict[str, float] = {}
-        self._best: tuple[float, int, dict] = (math.inf, 0, {})
+        # Least loss, its epoch, and the weights after it.
+        self.best: tuple[float, int, dict] = (math.inf, 0, {})
 
     @property
     def needs_teacher(self) -> bool:
@@ -198,29 +207,35 @@ class Lesson:
         return sum(weights[name] * term for name, term in terms.items())
 
     def _ask(self, X: Any) -> tuple[Tensor, Tensor]:
-        if self.answers is None:
+        if self.answers is None or self.rows is None:
             return self.teacher(X)
         rows = self.rows.to(self.answers[0].device)
         return self.answers[0][rows], self.answers[1][rows]
 
     def end_epoch(self, net: Any) -> None:
         """Record the means of an epoch, and its weights if they are the best so far."""
+        if not self._sums:
+            msg = (
+                "no batch came to the loss in an epoch. Choose a smaller batch_size if "
+                "drop_last leaves none; a training step of your own must call get_loss."
+            )
+            raise ValueError(msg)
         n = self._sums.pop("n")
         means = {name: value / n for name, value in self._sums.items()}
         self._sums = {}
         for name, value in means.items():
             self.history.setdefault(name, []).append(value)
-        total = self._total(means)
-        if total < self._best[0]:
+        total = float(self._total(means))
+        if total < self.best[0] and is_finite(net.module_):
             weights = copy.deepcopy(net.module_.state_dict())
-            self._best = (total, len(net.history), weights)
+            self.best = (total, len(net.history), weights)
 
     def recover(self, net: Any) -> None:
         """Give a net whose loss became infinite the weights of its best epoch."""
-        _, epoch, weights = self._best
+        _, epoch, weights = self.best
         what = f"{self.fault} in epoch {len(net.history)}"
         cure = "choose a smaller lr of the student, gamma or kd_weight."
-        if not epoch:
+        if not 0 < epoch < len(net.history):
             msg = f"{what}; {cure}"
             raise ValueError(msg)
         warnings.warn(
@@ -228,7 +243,8 @@ class Lesson:
             ConvergenceWarning,
             stacklevel=5,
         )
-        del net.history[-1:]
+        if len(net.history) > len(self.history["task"]):
+            del net.history[-1:]
         net.module_.load_state_dict(weights)
 
 
@@ -239,10 +255,22 @@ def listening(net_class: type, lesson: Lesson) -> type:
     """
 
     class Listening(net_class):
+        def get_split_datasets(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
+            train, valid = super().get_split_datasets(X, y, **fit_params)
+            lesson.valid_rows = None
+            if valid is not None:
+                lesson.valid_rows = rows_of(valid, lesson.X, self.dataset)
+            return train, valid
+
         def get_iterator(self, dataset: Any, training: bool = False) -> Any:
-            if not training or lesson.answers is None:
+            rows = None
+            if training and lesson.answers is not None:
+                lesson.rows = None
+                rows = rows_of(dataset, lesson.X, self.dataset)
+            if rows is None:
                 return super().get_iterator(dataset, training=training)
-            loader = super().get_iterator(NumberedRows(dataset), training=True)
+            numbered = NumberedRows(dataset, rows)
+            loader = super().get_iterator(numbered, training=True)
             return RowsKept(loader, lesson.keep_rows)
 
         def infer(self, x: Any, **fit_params: Any) -> Any:
@@ -264,31 +292,50 @@ def listening(net_class: type, lesson: Lesson) -> type:
                 nn.utils.clip_grad_norm_(parameters, lesson.clip_grad_norm)
 
         def notify(self, method_name: str, **kwargs: Any) -> None:
-            if method_name == "on_epoch_end":
-                lesson.end_epoch(self)
-                valid = kwargs["dataset_valid"]
-                lesson.valid_rows = None if valid is None else rows_of(valid)
-            super().notify(method_name, **kwargs)
-            if method_name == "on_epoch_end" and lesson.after_epoch is not None:
-                lesson.after_epoch(self)
+            if method_name != "on_epoch_end":
+                super().notify(method_name, **kwargs)
+                return
+            lesson.end_epoch(self)
+            try:
+                super().notify(method_name, **kwargs)
+            except KeyboardInterrupt:
+                if is_stopped_early(self):
+                    with suppress(StopTraining):
+                        lesson.after_epoch(self)
+                raise
+            lesson.after_epoch(self)
+
+        def __reduce_ex__(self, protocol: Any) -> tuple:
+            # Callbacks may pickle the net.
+            return net_class.__new__, (net_class,), self.__getstate__()
 
     return Listening
 
 
 def train_with_teacher(
     net: Any, X: np.ndarray, y: np.ndarray, teacher: nn.Module, task: Task, *,
-    weight: float, temperature: float,
+    weight: float, temperature: float, before: Callable[[], None] | None = None,
 ) -> Any:  # fmt: skip
-    """Train a net by its own loss and, to a share, by a teacher's softened scores."""
+    """Train a net by its own loss and, to a share, by a teacher's softened scores.
+
+    A loss that becomes infinite ends it, with a warning and the best weights so far.
+    """
     examples = torch.from_numpy(X)
     lesson = Lesson(
         Teacher(teacher, None, task.is_classes, examples, net.device),
-        kd_weight=weight, task_weight=1 - weight, temperature=temperature,
+        kd_weight=weight, task_weight=1 - weight, temperature=temperature, X=X,
     )  # fmt: skip
     lesson.task = task
     lesson.ask_once(net, examples)
     net_class = type(net)
     net.__class__ = listening(net_class, lesson)
-    train_net(net, X, y)
-    net.__class__ = net_class
+    try:
+        train_net(net, X, y, before)
+    finally:
+        net.__class__ = net_class
+    if lesson.fault and lesson.best[1]:
+        lesson.recover(net)
+    elif lesson.fault:
+        msg = f"{lesson.fault} in the first epoch; choose a smaller lr of the net."
+        warnings.warn(msg, ConvergenceWarning, stacklevel=4)
     return net

@@ -15,17 +15,23 @@ from torch import nn
 from sklcomp.compression._base import Compressor
 from sklcomp.compression._distillation import Lesson, Teacher, listening
 from sklcomp.compression._report import CompressionReport, describe
-from sklcomp.compression._training import Task
+from sklcomp.compression._training import Task, check_finite
 from sklcomp.nn import LocalityPreservingLoss
 from sklcomp.nn._checkpoint import check_folder, load_training, save_training
 from sklcomp.nn._features import check_layer
 from sklcomp.nn._resuming import (
+    draw_seed,
     restore_training,
     settings_of,
     training_state,
     weights_of,
 )
-from sklcomp.nn._training import StopTraining, torch_session, train_net
+from sklcomp.nn._training import (
+    StopTraining,
+    torch_session,
+    train_batch_size,
+    train_net,
+)
 from sklcomp.utils._sklearn import (
     Interval,
     IterationReporter,
@@ -95,8 +101,8 @@ class FeatureEmbeddingDistiller(Compressor):
     checkpoint : str or path, default=None
         Folder in which the state of the training is kept after every epoch.
     warm_start : bool, default=False
-        Go on from the checkpoint, if there is one of the same fit. A larger
-        ``max_epochs`` is the same fit.
+        Go on from the checkpoint, if there is one of the same fit; ``random_state``
+        must be set. A larger ``max_epochs`` is the same fit.
     n_threads : int, default=1
         Threads of torch.
     random_state : int, RandomState instance or None, default=None
@@ -122,7 +128,9 @@ class FeatureEmbeddingDistiller(Compressor):
     n_iter_ : int
         Epochs.
     classes_ : ndarray of shape (n_classes,)
-        Classes; absent for regression. With a trained teacher all that it knows.
+        Classes; absent for regression. With a trained teacher all that it knows: its
+        own ``classes_``, or, of a net whose labels were numbered outside, y in sorted
+        order if there are as many as outputs, else output k is the class k.
     n_features_in_ : int
         Length of the second axis of X.
     feature_names_in_ : ndarray of str
@@ -260,7 +268,7 @@ class FeatureEmbeddingDistiller(Compressor):
         if self.checkpoint is not None:
             check_folder(self.checkpoint)
         reporter = IterationReporter(self, X=X, y=y)
-        seed = self._draw_seed()
+        seed = draw_seed(self)
         with torch_session(seed, self.n_threads):
             module = self._ready_module()
             if module is None:
@@ -280,21 +288,22 @@ class FeatureEmbeddingDistiller(Compressor):
         self, net: Any, X: np.ndarray, y: np.ndarray, reporter: IterationReporter
     ) -> Lesson:
         """What the student is to hear from the teacher."""
-        check_layer(self.teacher_, self.teacher_layer, "teacher_layer")
+        layer = self.teacher_layer if self.gamma else None
+        if self.gamma:
+            check_layer(self.teacher_, self.teacher_layer, "teacher_layer")
+        check_finite(self.teacher_, "teacher")
+        self._check_n_outputs(self.teacher_, X, y, "teacher")
         examples = torch.from_numpy(X)
-        teacher = Teacher(
-            self.teacher_, self.teacher_layer, hasattr(self, "classes_"), examples,
-            net.device,
-        )  # fmt: skip
-        features, scores = teacher(examples[: max(net.batch_size, 2)])
-        teacher.task.check_outputs(scores, y, "teacher")
+        is_classes = hasattr(self, "classes_")
+        teacher = Teacher(self.teacher_, layer, is_classes, examples, net.device)
+        features, _ = teacher(examples[: max(train_batch_size(net, len(X)), 2)])
         embedding = LocalityPreservingLoss(self.n_neighbors, self.sigma)
         if self.gamma:
             self._check_graph(net, embedding, features, len(X))
         lesson = Lesson(
             teacher, embedding=embedding, gamma=self.gamma, kd_weight=self.kd_weight,
             temperature=self.temperature, clip_grad_norm=self.clip_grad_norm,
-            layer=self.student_layer,
+            layer=self.student_layer, X=X,
             after_epoch=lambda net: self._end_epoch(net, lesson, reporter),
         )  # fmt: skip
         lesson.ask_once(net, examples, self.cache_teacher)
@@ -323,17 +332,9 @@ class FeatureEmbeddingDistiller(Compressor):
         self, net: Any, lesson: Lesson, X: np.ndarray, y: np.ndarray, seed: int
     ) -> None:
         """Check an initialised student; take up the work of an earlier fit."""
-        check_layer(net.module_, self.student_layer, "student_layer")
-        n_outputs = self._count_outputs(net.module_, X, "student")
-        wanted, unit = y.shape[-1], "outputs"
-        if hasattr(self, "classes_"):
-            wanted, unit = len(self.classes_), "classes"
-        if n_outputs != wanted:
-            msg = (
-                f"the student has {n_outputs} outputs for {wanted} {unit} of the "
-                f"teacher and y; give its module {wanted}."
-            )
-            raise ValueError(msg)
+        if self.gamma:
+            check_layer(net.module_, self.student_layer, "student_layer")
+        self._check_n_outputs(net.module_, X, y, "student")
         lesson.task = Task.of_net(net, hasattr(self, "classes_"))
         if self.checkpoint is None:
             return
@@ -341,13 +342,16 @@ class FeatureEmbeddingDistiller(Compressor):
         settings = settings_of(net, self, but=FREE)
         lesson.key = joblib.hash([X, y, seed, weights, settings])
         state = load_training(self.checkpoint, lesson.key) if self.warm_start else None
-        if state is not None:
+        if state is not None and state["n_epochs"] <= net.max_epochs:
             restore_training(net, state)
-            lesson.history = state["losses"]
+            lesson.history, lesson.best = state["losses"], state["best"]
 
     def _end_epoch(self, net: Any, lesson: Lesson, reporter: IterationReporter) -> None:
         if self.checkpoint is not None:
-            state = training_state(net) | {"losses": lesson.history}
+            state = training_state(net) | {
+                "losses": lesson.history, "best": lesson.best,
+                "n_epochs": len(net.history),
+            }  # fmt: skip
             save_training(self.checkpoint, state, lesson.key)
         if self.verbose:
             losses = (
@@ -359,20 +363,23 @@ class FeatureEmbeddingDistiller(Compressor):
 
     def _finish(self, net: Any, lesson: Lesson, X: np.ndarray, y: np.ndarray) -> None:
         """Name the results of a training that may have failed late."""
-        if lesson.fault:
-            lesson.recover(net)
-        net.module_.eval()
-        self.estimator_ = net
-        self.module_ = net.module_
-        self.n_iter_ = len(net.history)
-        self.history_ = {
-            name: np.array(values) for name, values in lesson.history.items()
-        }
         rows, name = lesson.valid_rows, "score"
         if rows is None:
             rows, name = np.arange(min(len(X), N_SCORED)), "training score"
         some, y = torch.from_numpy(X[rows]), y[rows]
         answers = lesson.task.logits(net.forward(some))
+        if not lesson.fault and not torch.isfinite(answers).all():
+            lesson.fault = "the student's answers became infinite"
+        if lesson.fault:
+            lesson.recover(net)
+            answers = lesson.task.logits(net.forward(some))
+        net.module_.eval()
+        self.estimator_ = net
+        self.module_ = net.module_
+        self.n_iter_ = len(lesson.history.get("task", ()))
+        self.history_ = {
+            name: np.array(values) for name, values in lesson.history.items()
+        }
         self.report_ = CompressionReport(
             describe(self.teacher_, some[:1])
             | {name: lesson.task.score(lesson.teacher.answer_all(some)[1], y)},
@@ -395,6 +402,8 @@ class FeatureEmbeddingDistiller(Compressor):
             Those of ``student_layer``.
         """
         some = torch.from_numpy(self._check_X(X))
+        check_layer(self.teacher_, self.teacher_layer, "teacher_layer")
+        check_layer(self.module_, self.student_layer, "student_layer")
         return tuple(
             Teacher(module, layer, hasattr(self, "classes_"), some, "cpu")
             .answer_all(some)[0]

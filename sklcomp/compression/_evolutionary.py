@@ -17,11 +17,17 @@ from torch import nn
 from sklcomp.compression._base import Compressor
 from sklcomp.compression._distillation import train_with_teacher
 from sklcomp.compression._fitness import Fitness
-from sklcomp.compression._presets import FRONT_SHARES, PAPER, SEARCH
+from sklcomp.compression._presets import PAPER, SEARCH
 from sklcomp.compression._pruning import PruningProblem, absolute_budget, pareto_front
 from sklcomp.compression._report import CompressionReport, describe
-from sklcomp.compression._training import Task, hold_out, rebuild_net
+from sklcomp.compression._training import (
+    Task,
+    check_finite,
+    hold_out,
+    rebuild_net,
+)
 from sklcomp.evolution import EvolutionResult, evolve
+from sklcomp.evolution._engine import check_rates
 from sklcomp.nn._checkpoint import (
     check_folder,
     load_state,
@@ -30,6 +36,7 @@ from sklcomp.nn._checkpoint import (
     save_training,
 )
 from sklcomp.nn._resuming import (
+    draw_seed,
     restore_training,
     settings_of,
     training_state,
@@ -43,6 +50,9 @@ from sklcomp.utils._sklearn import (
     fit_context,
     with_callbacks,
 )
+
+# What a checkpoint of the search need not agree in.
+FREE = ("estimator", "checkpoint", "warm_start", "n_jobs", "verbose")
 
 
 class EvolutionaryPruner(Compressor):
@@ -66,7 +76,8 @@ class EvolutionaryPruner(Compressor):
         Your net. Unfitted, it is trained first, on the data of ``fit``. A fitted one
         goes into ``sklearn.frozen.FrozenEstimator`` and stays as it is. If its module
         has a parameter ``n_classes`` (regression: ``n_outputs``) that is not set, it
-        is set to what y has.
+        is set to what y has. Its callbacks take part in the fine-tuning, but for those
+        that write or read files of parameters.
     max_params : float in (0, 1] or int, default=None
         Budget of parameters: a share of the net's, or a number.
     max_macs : float in (0, 1] or int, default=None
@@ -90,22 +101,25 @@ class EvolutionaryPruner(Compressor):
     selection : {"roulette", "rank", "tournament"} or callable, default=None
         As in :func:`sklcomp.evolution.evolve`.
     crossover_rate : float in [0, 1], default=None
-        Share of a new generation that has two parents.
+        Share of a new generation that has two parents: .5, the paper .7.
     mutation_rate : float in [0, 1], default=None
-        Share that is mutated; the rest are copies.
+        Share that is mutated: .5, the paper .1. Both are at most 1 together; the rest
+        are copies.
     elitism : int, default=None
-        Individuals that go on unchanged.
+        Individuals that go on unchanged, fewer than all: 2, the paper 1.
     n_polish_steps : int, default=None
         Changes of the winner that are tried one by one at the end.
     fitness : {"kl", "accuracy"} or callable, default="kl"
         "kl" needs no labels; for regression it is the mean squared difference of the
         outputs, and "accuracy" the coefficient of determination. A callable takes
-        ``(module, X, y)``, tensors, and returns a number, higher is better.
+        ``(module, X, y)``, tensors, and returns a number, higher is better. The
+        module's batch norms know the statistics of X.
     trade_off : float, default=1.0
         Weight of the reward ``1 - size / full size`` in ``preset="paper"``.
     n_fitness_samples : int, default=1000
-        Examples that are held out for the fitness, at most a quarter of all; no
-        training here sees them.
+        Examples that are held out for the fitness, at most a quarter of all. No
+        training here sees them; they also decide whether the fine-tuning helped, and
+        the report's score is theirs.
     compensate : bool, default=True
         Repair cut networks in closed form, also within the search; see
         :func:`sklcomp.nn.prune_channels`.
@@ -126,7 +140,8 @@ class EvolutionaryPruner(Compressor):
         Folder in which the trained net and, after every generation, the state of the
         search are kept.
     warm_start : bool, default=False
-        Go on from the checkpoint, if there is one of the same fit.
+        Go on from the checkpoint, if there is one of the same fit; ``random_state``
+        must be set. Functions, such as a fitness, are known by their names.
     n_threads : int, default=1
         Threads of torch within a training or an evaluation.
     n_jobs : int, default=None
@@ -148,7 +163,7 @@ class EvolutionaryPruner(Compressor):
     kept_channels_ : dict of str to ndarray of int
         Layer -> indices of the channels that it kept.
     best_individual_ : ndarray of bool, shape (n_genes,)
-        The winner.
+        The fittest that the search met.
     best_fitness_ : float
         Its fitness.
     graph_ : sklcomp.nn.ChannelGraph
@@ -157,13 +172,15 @@ class EvolutionaryPruner(Compressor):
         "best" and "mean" fitness and "n_evaluations" of every generation.
     pareto_front_ : dict of str to ndarray
         "genomes", "fitness", "n_parameters", "n_macs" of all that were evaluated and
-        that nothing smaller beats.
+        that nothing smaller beats. With a budget some uniform networks from 10 to
+        100 % are among them, which did not take part in the search.
     report_ : CompressionReport
         Sizes, speed and score before and after.
     n_evaluations_ : int
         Networks that were built and scored.
     classes_ : ndarray of shape (n_classes,)
-        Classes; absent for regression.
+        Classes; absent for regression. A net with as many outputs as y has classes
+        takes them in sorted order; if it has more, output k is the class k.
     n_features_in_ : int
         Length of the second axis of X.
     feature_names_in_ : ndarray of str
@@ -180,6 +197,9 @@ class EvolutionaryPruner(Compressor):
     are the same algorithm in a sub-space. On the nets that we measured, free bits
     chosen on a thousand examples were not better than the closed-form order at the
     same widths; what the search finds is how many channels each layer needs.
+
+    A fitted pruner, and so its pickle, keeps up to 2,000 training examples, which
+    :meth:`at` needs; ``estimator_`` keeps none.
 
     References
     ----------
@@ -328,20 +348,31 @@ class EvolutionaryPruner(Compressor):
                 'max_params=0.3, or take preset="paper", which needs none.'
             )
             raise ValueError(msg)
+        for limit in (self.max_params, self.max_macs):
+            absolute_budget(limit, 1)
+        settings = self._evolution_settings()
+        check_rates(
+            settings["population_size"], settings["elitism"],
+            settings["crossover_rate"], settings["mutation_rate"],
+        )  # fmt: skip
         if self.checkpoint is not None:
             check_folder(self.checkpoint)
         reporter = IterationReporter(self, X=X, y=y)
-        seed = self._draw_seed()
+        seed = draw_seed(self)
         rng = np.random.default_rng(seed)
         with torch_session(seed, self.n_threads):
             train, held = hold_out(y, self.n_fitness_samples, seed)
             base = self._prototype
             if not isinstance(self.estimator, FrozenEstimator):
                 base = self._trained_base(X[train], y[train], seed)
+            check_finite(base.module_, "net")
+            self._check_n_outputs(base.module_, X, y, "net")
             task = Task.of_net(base, hasattr(self, "classes_"))
+            # Of a copy, so that the front stays what it is if the net is trained on.
             problem = PruningProblem(
-                base.module_, torch.from_numpy(X[train]), max_params=self.max_params,
-                max_macs=self.max_macs, importance=self._form("importance"),
+                copy.deepcopy(base.module_), torch.from_numpy(X[train]),
+                max_params=self.max_params, max_macs=self.max_macs,
+                importance=self._form("importance"),
                 compensate=self._form("compensate"), rng=rng,
                 ignored_layers=self.ignored_layers, min_channels=self.min_channels,
             )  # fmt: skip
@@ -387,24 +418,19 @@ class EvolutionaryPruner(Compressor):
     ) -> EvolutionResult:  # fmt: skip
         """Evolve, and keep the state of every generation where that is wanted."""
         is_nested = self._form("genes") == "nested"
-        settings = dict(SEARCH[self.preset, self._form("genes")])
-        for name in settings:
-            if getattr(self, name) is not None:
-                settings[name] = getattr(self, name)
+        settings = self._evolution_settings()
         n = settings.pop("population_size")
         start = problem.start(n, rng, self.preset, is_nested)
         key, state = "", None
         if self.checkpoint is not None:
             weights = weights_of(self.base_estimator_.module_)
-            key = joblib.hash([*data, weights, self._search_settings()])
+            key = joblib.hash([*data, weights, settings_of(self, but=FREE)])
             state = load_state(self.checkpoint, key) if self.warm_start else None
 
         def after_generation(state: dict[str, np.ndarray]) -> bool:
             if self.checkpoint is not None:
                 save_state(self.checkpoint, state, key)
-            if self.verbose:
-                best = state["history_best"][-1]
-                print(f"generation {state['generation']}: best fitness {best:.5g}")  # noqa: T201
+            self._say(state["history_best"])
             return reporter(int(state["generation"]))
 
         result = evolve(
@@ -413,21 +439,30 @@ class EvolutionaryPruner(Compressor):
             callback=after_generation,
             **problem.operators(self.preset, is_nested), **settings,
         )  # fmt: skip
-        if problem.has_budget:
-            uniform = [problem.uniform(share) for share in FRONT_SHARES]
-            found = np.array([score(genome) for genome in uniform])
-            return replace(
-                result,
-                genomes=np.concatenate([result.genomes, uniform]),
-                fitness=np.concatenate([result.fitness, found]),
-            )
-        return result
+        self._say(result.history["best"])
+        if not problem.has_budget:
+            return result
+        met = {genome.tobytes() for genome in result.genomes}
+        front = {genome.tobytes(): genome for genome in problem.uniform_front()}
+        uniform = [genome for key, genome in front.items() if key not in met]
+        if not uniform:
+            return result
+        found = np.array([score(genome) for genome in uniform])
+        return replace(
+            result,
+            genomes=np.concatenate([result.genomes, uniform]),
+            fitness=np.concatenate([result.fitness, found]),
+        )
 
-    def _search_settings(self) -> str:
-        """What a checkpoint must agree in."""
-        left_out = {"estimator", "checkpoint", "warm_start", "n_jobs", "verbose"}
-        params = self.get_params(deep=False)
-        return repr([(k, v) for k, v in sorted(params.items()) if k not in left_out])
+    def _evolution_settings(self) -> dict[str, Any]:
+        """What the preset says, unless a parameter says something else."""
+        settings = dict(SEARCH[self.preset, self._form("genes")])
+        own = {name: getattr(self, name) for name in settings}
+        return settings | {k: v for k, v in own.items() if v is not None}
+
+    def _say(self, best: np.ndarray) -> None:
+        if self.verbose:
+            print(f"generation {len(best) - 1}: best fitness {best[-1]:.5g}")  # noqa: T201
 
     def _name_results(self, result: EvolutionResult) -> None:
         problem = self._problem
@@ -481,11 +516,22 @@ class EvolutionaryPruner(Compressor):
         net = rebuild_net(base, module)
         if self.finetune_epochs is not None:
             net.set_params(max_epochs=self.finetune_epochs)
+
+        def check_module() -> None:
+            if net.module_ is not module:
+                msg = (
+                    f"a callback of the {type(net).__name__} makes its module anew, "
+                    "such as by set_params(module__...), which gives the removed "
+                    "channels back. Leave it out, or take finetune=False."
+                )
+                raise ValueError(msg)
+
         if not weight:
-            return train_net(net, X, y)
+            return train_net(net, X, y, check_module)
         return train_with_teacher(
-            net, X, y, base.module_, task, weight=weight, temperature=self.temperature
-        )
+            net, X, y, base.module_, task, weight=weight, temperature=self.temperature,
+            before=check_module,
+        )  # fmt: skip
 
     def at(self, *, max_params: Any = None, max_macs: Any = None) -> Any:
         """Another point of the Pareto front, decoded from the same search.

@@ -12,6 +12,7 @@ from sklcomp.compression._pruning import PruningProblem
 from sklcomp.compression._training import Task
 from sklcomp.nn._running import (
     evaluating,
+    reestimate_batch_norms,
     takes_channels_last,
     use_batch_statistics,
 )
@@ -44,6 +45,8 @@ class Fitness:
         if self.is_fast:
             module = module.to(memory_format=torch.channels_last)
         if callable(self.kind):
+            if self.is_fresh:
+                reestimate_batch_norms(module, self.X)
             with evaluating(module):
                 worth = float(self.kind(module, self.X, self._targets()))
         else:
@@ -82,7 +85,7 @@ class Fitness:
     ) -> Tensor:
         X = self.fast_X if is_fast else self.X
         with evaluating(module):
-            if is_fresh:
+            if is_fresh and len(X) > 1:
                 use_batch_statistics(module)
             return torch.cat([
                 self.task.logits(module(batch))

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sklcomp.compression._presets import FRONT_SHARES
 from sklcomp.evolution._operators import (
     exchange_layers,
     fit_budget,
@@ -143,6 +144,11 @@ class PruningProblem:
     def uniform(self, share: float) -> np.ndarray:
         """The most important of every segment, this share of them."""
         return keep_fraction(self.graph, self.order, share)
+
+    def uniform_front(self) -> np.ndarray:
+        """Uniform genomes from small to whole."""
+        genomes = [self.uniform(share) for share in FRONT_SHARES]
+        return revive(np.array(genomes), self.order, self.min_channels)
 
     def repair(self, population: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Keep the budget, and a least number of channels in every segment."""

@@ -9,10 +9,13 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.model_selection import train_test_split
-from skorch.callbacks import InputShapeSetter
+from skorch.callbacks import Checkpoint, InputShapeSetter, LoadInitState
 from torch import Tensor, nn
 
 from sklcomp.nn import kd_loss
+
+# Callbacks that write or read files of parameters.
+FILES = (Checkpoint, LoadInitState)
 
 
 def hold_out(y: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -28,28 +31,49 @@ def hold_out(y: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def rebuild_net(net: Any, module: nn.Module, net_class: type | None = None) -> Any:
-    """A net of the same class and settings around another module."""
+def rebuild_net(net: Any, module: nn.Module, keeps_files: bool = False) -> Any:
+    """A net of the same class and settings around another module.
+
+    Without callbacks that would make the module anew and, unless they are to be kept,
+    those that write its parameters to files of the user's, or read them.
+    """
     settings = {
         name: value
         for name, value in net.get_params(deep=False).items()
         if not name.startswith("module__") and name != "module"
     }
-    settings["callbacks"] = _without_shape_setters(settings.get("callbacks"))
-    return (net_class or type(net))(module=module, **copy.deepcopy(settings))
+    kinds = InputShapeSetter if keeps_files else (InputShapeSetter, *FILES)
+    settings["callbacks"] = _without(settings.get("callbacks"), kinds)
+    return type(net)(module=module, **copy.deepcopy(settings))
 
 
-def _without_shape_setters(callbacks: Any) -> Any:
-    """Callbacks but those that would make the module anew."""
+def _without(callbacks: Any, kinds: Any) -> Any:
+    """Callbacks but those of some kinds."""
     if not isinstance(callbacks, (list, tuple)):
         return callbacks
 
-    def sets_shape(entry: Any) -> bool:
+    def is_one(entry: Any) -> bool:
         callback = entry[1] if isinstance(entry, tuple) else entry
         kind = callback if inspect.isclass(callback) else type(callback)
-        return issubclass(kind, InputShapeSetter)
+        return issubclass(kind, kinds)
 
-    return [entry for entry in callbacks if not sets_shape(entry)]
+    return [entry for entry in callbacks if not is_one(entry)]
+
+
+def is_finite(module: nn.Module) -> bool:
+    """Whether no weight of a network is NaN or infinite."""
+    parts = [*module.parameters(), *module.buffers()]
+    return all(bool(torch.isfinite(part).all()) for part in parts)
+
+
+def check_finite(module: nn.Module, what: str) -> None:
+    """Raise if a network has weights that are NaN or infinite."""
+    if not is_finite(module):
+        msg = (
+            f"the {what} has weights that are not finite: its training has diverged. "
+            "Train it with a smaller lr."
+        )
+        raise ValueError(msg)
 
 
 class Task:
@@ -94,8 +118,8 @@ class Task:
         ):
             unit = "classes" if self.is_classes else "outputs"
             msg = (
-                f"the {what} gives outputs of shape {tuple(output.shape)} for "
-                f"{len(y)} examples, y has {n} {unit}: expected ({len(y)}, {n})."
+                f"the {what} gives outputs of shape {tuple(output.shape)}, y has {n} "
+                f"{unit}: expected ({len(output)}, {n})."
             )
             raise ValueError(msg)
 

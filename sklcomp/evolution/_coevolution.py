@@ -9,7 +9,6 @@ import numpy as np
 from sklcomp.evolution._engine import (
     State,
     _Breeder,
-    _check,
     _Evaluator,
     _keep,
     _key,
@@ -19,9 +18,10 @@ from sklcomp.evolution._engine import (
     _save_known,
     _save_rng,
     _score,
+    check_start,
+    find_selection,
 )
 from sklcomp.evolution._operators import (
-    SELECTIONS,
     flip_segment,
     nan_is_worst,
     swap_segment,
@@ -154,8 +154,8 @@ def coevolve(
     """
     starts = [np.array(each, dtype=bool) for each in _pair(populations, "populations")]
     for start in starts:
-        _check(start, elitism, crossover_rate, mutation_rate)
-    select = SELECTIONS[selection] if isinstance(selection, str) else selection
+        check_start(start, elitism, crossover_rate, mutation_rate)
+    select = find_selection(selection)
     breeders = [
         _Breeder(
             select, cross, mutate, mend or _keep,

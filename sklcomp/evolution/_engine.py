@@ -162,9 +162,9 @@ def evolve(
     True
     """
     population = np.array(population, dtype=bool)
-    _check(population, elitism, crossover_rate, mutation_rate)
+    check_start(population, elitism, crossover_rate, mutation_rate)
     breeder = _Breeder(
-        SELECTIONS[selection] if isinstance(selection, str) else selection,
+        find_selection(selection),
         crossover, mutation, repair or _keep,
         crossover_rate, mutation_rate, child_mutation_rate, elitism,
     )  # fmt: skip
@@ -204,19 +204,37 @@ def _keep(population: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return population
 
 
-def _check(
+def find_selection(selection: str | Callable) -> Callable:
+    """The function of a name."""
+    if not isinstance(selection, str):
+        return selection
+    if selection not in SELECTIONS:
+        msg = f"selection={selection!r}; choose one of {', '.join(SELECTIONS)}."
+        raise ValueError(msg)
+    return SELECTIONS[selection]
+
+
+def check_start(
     population: np.ndarray, elitism: int, crossover_rate: float, mutation_rate: float
 ) -> None:
+    """Raise if a population cannot be evolved at these rates."""
     if population.ndim != 2 or len(population) < 2:
         msg = (
             f"population of shape {population.shape}; expected (n_individuals, "
             "n_genes) with at least 2 individuals."
         )
         raise ValueError(msg)
-    if not 0 <= elitism < len(population):
+    check_rates(len(population), elitism, crossover_rate, mutation_rate)
+
+
+def check_rates(
+    n: int, elitism: int, crossover_rate: float, mutation_rate: float
+) -> None:
+    """Raise if n individuals cannot be evolved at these rates."""
+    if not 0 <= elitism < n:
         msg = (
-            f"elitism={elitism} of {len(population)} individuals leaves no room for "
-            f"new ones; choose at most {len(population) - 1}."
+            f"elitism={elitism} of {n} individuals leaves no room for new ones; choose "
+            f"at most {n - 1}."
         )
         raise ValueError(msg)
     if crossover_rate + mutation_rate > 1 + 1e-12:
@@ -249,7 +267,8 @@ class _Breeder:
             if draw < self.crossover_rate:
                 children = self.crossover(population[self.select(worth, 2, rng)], rng)
                 mutated = rng.random(2) < self.child_mutation_rate
-                children[mutated] = self.mutation(children[mutated], rng)
+                if mutated.any():
+                    children[mutated] = self.mutation(children[mutated], rng)
             else:
                 children = population[self.select(worth, 1, rng)]
                 if draw < self.crossover_rate + self.mutation_rate:

@@ -104,6 +104,9 @@ class DistillationDisplay:
         if hasattr(estimator, "sample"):
             images = _sorted_images(estimator, n_images)
             return cls(history=estimator.history_, images=images).plot(figure=figure)
+        if X is None:
+            msg = "X is needed: examples whose features are to be drawn."
+            raise ValueError(msg)
         teacher, student = estimator.embed(X)
         trust = trustworthiness(teacher, student, n_neighbors=n_neighbors)
         reducer = PCA(2) if reducer is None else reducer

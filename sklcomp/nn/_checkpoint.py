@@ -57,7 +57,7 @@ def load_training(folder: str | Path, key: str) -> dict[str, Any] | None:
     """The state of the same fit; None if there is none. No code is run."""
     return _read(
         Path(folder) / TRAINING_FILE,
-        lambda file: torch.load(file, weights_only=True),
+        lambda file: torch.load(file, map_location="cpu", weights_only=True),
         key,
     )
 
@@ -81,6 +81,7 @@ def _read(path: Path, read: Callable[[BinaryIO], dict], key: str) -> dict | None
             state = read(file)
         found = str(state.pop("key"))
     except UNREADABLE as error:
-        msg = f"{path} is no state of a fit ({error}); delete it to start afresh."
+        reason = f"{error}".partition("\n")[0]
+        msg = f"{path} is no state of a fit ({reason}); delete it to start afresh."
         raise ValueError(msg) from error
     return state if found == key else None

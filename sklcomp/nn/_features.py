@@ -30,23 +30,26 @@ def check_layer(module: nn.Module, layer: str, parameter: str) -> None:
 
 
 @contextmanager
-def capturing(module: nn.Module, layer: str) -> Iterator[list[Tensor]]:
+def capturing(
+    module: nn.Module, layer: str, must_run: bool = True
+) -> Iterator[list[Tensor]]:
     """Run the network inside; the list then holds the features (n, d) at its end.
 
     ``layer`` names a part, whose output they are, or is "penultimate": the input of
-    the Linear that runs last.
+    the Linear that runs last. ValueError if it does not run, unless that may be.
     """
     seen: list[Tensor] = []
 
-    def take_input(part: nn.Module, inputs: tuple) -> None:
-        seen[:] = [inputs[0].flatten(1)]
+    # Copies: what comes after may work in place.
+    def take_input(part: nn.Module, inputs: tuple, named: dict) -> None:
+        seen[:] = [tensors_in([inputs, named])[0].flatten(1).clone()]
 
     def take_output(part: nn.Module, inputs: tuple, output: object) -> None:
-        seen[:] = [tensors_in(output)[0].flatten(1)]
+        seen[:] = [tensors_in(output)[0].flatten(1).clone()]
 
     if layer == PENULTIMATE:
         handles = [
-            part.register_forward_pre_hook(take_input)
+            part.register_forward_pre_hook(take_input, with_kwargs=True)
             for part in module.modules()
             if isinstance(part, nn.Linear)
         ]
@@ -57,3 +60,6 @@ def capturing(module: nn.Module, layer: str) -> Iterator[list[Tensor]]:
     finally:
         for handle in handles:
             handle.remove()
+    if must_run and not seen:
+        msg = f"the layer {layer!r} did not run in the forward; name one that does."
+        raise ValueError(msg)

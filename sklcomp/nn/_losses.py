@@ -1,8 +1,15 @@
 """The losses of the papers, one function or module each."""
 
+from numbers import Real
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+def _as_float(values: Tensor) -> Tensor:
+    """In float32 at least: squares of half precision overflow."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def kd_loss(
@@ -28,6 +35,11 @@ def kd_loss(
     loss : Tensor, a scalar
         Zero where both answer alike.
 
+    Raises
+    ------
+    ValueError
+        If the temperature is not above 0.
+
     References
     ----------
     .. [1] G. Hinton, O. Vinyals and J. Dean, "Distilling the Knowledge in a Neural
@@ -41,6 +53,9 @@ def kd_loss(
     >>> float(kd_loss(logits + 5.0, logits))
     0.0
     """
+    if not temperature > 0:
+        msg = f"temperature={temperature!r}; give a number above 0."
+        raise ValueError(msg)
     return temperature**2 * F.kl_div(
         F.log_softmax(student_logits / temperature, -1),
         F.log_softmax(teacher_logits / temperature, -1),
@@ -71,6 +86,11 @@ class LocalityPreservingLoss(nn.Module):
         teacher's features does not matter. A number that is small beside the distances
         makes all weights vanish.
 
+    Raises
+    ------
+    ValueError
+        If ``n_neighbors`` is below 1, or ``sigma`` neither "auto" nor above 0.
+
     References
     ----------
     .. [1] H. Chen, Y. Wang, C. Xu, C. Xu and D. Tao, "Learning Student Networks via
@@ -91,6 +111,12 @@ class LocalityPreservingLoss(nn.Module):
 
     def __init__(self, n_neighbors: int = 5, sigma: float | str = "auto"):
         super().__init__()
+        if not n_neighbors >= 1:
+            msg = f"n_neighbors={n_neighbors!r}; give an integer from 1."
+            raise ValueError(msg)
+        if sigma != "auto" and not (isinstance(sigma, Real) and sigma > 0):
+            msg = f'sigma={sigma!r}; give a number above 0, or "auto".'
+            raise ValueError(msg)
         self.n_neighbors = n_neighbors
         self.sigma = sigma
 
@@ -120,7 +146,7 @@ class LocalityPreservingLoss(nn.Module):
                 f"{len(teacher_features)} of teacher features: give the same batch."
             )
             raise ValueError(msg)
-        student = student_features.flatten(1)
+        student = _as_float(student_features.flatten(1))
         neighbors, weights = self.weigh_neighbors(teacher_features)
         steps = student.unsqueeze(1) - student[neighbors]
         squares = steps.square().sum(-1)
@@ -142,7 +168,7 @@ class LocalityPreservingLoss(nn.Module):
         weights : Tensor of shape (m, k)
             In [0, 1].
         """
-        teacher = teacher_features.flatten(1)
+        teacher = _as_float(teacher_features.flatten(1))
         m = len(teacher)
         # Distances do not change, but fewer digits are lost below.
         teacher = teacher - teacher.mean(0)

@@ -1,26 +1,48 @@
 """The state of a training, so that it can go on as if it had not been interrupted."""
 
 import json
+from functools import partial
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from skorch import NeuralNet
 from skorch.history import History
 from torch import nn
+
+# Stands for an array of numpy in a state.
+ARRAY = "array of numpy"
+
+
+def draw_seed(estimator: Any) -> int:
+    """The seed of a fit, from ``random_state``, to be found again by a later one."""
+    state = estimator.random_state
+    if estimator.warm_start and estimator.checkpoint is not None and state is None:
+        msg = (
+            "random_state=None is another seed in every fit, and warm_start=True goes "
+            "on with a fit of the same seed: give a number as random_state."
+        )
+        raise ValueError(msg)
+    return int(check_random_state(state).randint(2**31 - 1))
 
 
 def training_state(net: Any) -> dict[str, Any]:
     """Weights, optimizer, history, generator and callbacks of a net in training."""
     return {
         "parts": {name: _state_of(part) for name, part in _parts(net).items()},
-        "history": json.dumps(net.history.to_list(), default=float),
+        "history": json.dumps(net.history.to_list(), default=_as_list),
         "generator": torch.get_rng_state(),
+        "cuda_generators": torch.cuda.get_rng_state_all(),
         "callbacks": {
             name: {
                 key: kept
                 for key, value in vars(callback).items()
-                if key.endswith("_") and (kept := _plain(value)) is not None
+                if key.endswith("_") and (kept := _kept(value)) is not None
             }
             for name, callback in net.callbacks_
         },
@@ -30,13 +52,16 @@ def training_state(net: Any) -> dict[str, Any]:
 def restore_training(net: Any, state: dict[str, Any]) -> None:
     """Bring a net that is about to be trained to a state."""
     for name, part in _parts(net).items():
-        part.load_state_dict(state["parts"][name])
+        saved = state["parts"][name]
+        part.load_state_dict(saved if isinstance(part, nn.Module) else _revived(saved))
     net.history_ = History(json.loads(state["history"]))
     torch.set_rng_state(state["generator"])
+    if len(state["cuda_generators"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda_generators"])
     for name, callback in net.callbacks_:
         for key, (kind, value) in state["callbacks"].get(name, {}).items():
             if kind == "state":
-                getattr(callback, key).load_state_dict(value)
+                getattr(callback, key).load_state_dict(_revived(value))
             else:
                 setattr(callback, key, value)
 
@@ -49,15 +74,41 @@ def _parts(net: Any) -> dict[str, Any]:
 
 
 def _state_of(part: Any) -> dict[str, Any]:
-    """State of a module or an optimizer, with plain numbers for those of numpy."""
+    """State of a module, an optimizer or a scheduler."""
     state = part.state_dict()
-    for group in state.get("param_groups", ()):
-        group.update({
-            name: value.item()
-            for name, value in group.items()
-            if isinstance(value, np.generic)
-        })  # fmt: skip
-    return state
+    return state if isinstance(part, nn.Module) else _plain(state)
+
+
+def _plain(value: Any) -> Any:
+    """The same with numbers of Python for those of numpy, and tensors for its arrays.
+
+    They are all that a file may hold that is read without running code.
+    """
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return {ARRAY: torch.from_numpy(value.copy())}
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_plain, value))
+    return value
+
+
+def _revived(value: Any) -> Any:
+    """What _plain was given, but for numbers of numpy."""
+    if isinstance(value, dict):
+        if ARRAY in value:
+            return value[ARRAY].numpy()
+        return {key: _revived(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_revived, value))
+    return value
+
+
+def _as_list(value: Any) -> Any:
+    """What JSON takes in place of numbers and arrays of numpy, and of tensors."""
+    return value.tolist() if hasattr(value, "tolist") else float(value)
 
 
 def weights_of(module: nn.Module) -> list[np.ndarray]:
@@ -66,20 +117,57 @@ def weights_of(module: nn.Module) -> list[np.ndarray]:
 
 
 def settings_of(*owners: Any, but: tuple[str, ...] = ()) -> str:
-    """Numbers and texts that a checkpoint must agree in."""
+    """Settings that a checkpoint must agree in, in words.
+
+    Of modules and estimators only the class: what they are, others say.
+    """
     found = {
-        name: value.item() if isinstance(value, np.generic) else value
+        name: _described(value)
         for owner in owners
         for name, value in owner.get_params(deep=False).items()
-        if isinstance(value, (str, Real, np.bool_)) and name not in but
+        if name not in but
     }
     return repr(sorted(found.items()))
 
 
-def _plain(value: Any) -> tuple[str, Any] | None:
+def _described(value: Any) -> Any:
+    """A value in words that are the same in another process."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (str, Real)):
+        return value
+    if torch.is_tensor(value):
+        value = value.numpy(force=True)
+    if isinstance(value, np.ndarray):
+        return joblib.hash(value)
+    if isinstance(value, (Path, torch.device, torch.dtype)):
+        return str(value)
+    if isinstance(value, dict):
+        return sorted((str(key), _described(entry)) for key, entry in value.items())
+    if isinstance(value, (list, tuple)):
+        return [_described(entry) for entry in value]
+    if isinstance(value, partial):
+        return _described([value.func, value.args, value.keywords])
+    if hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    return [_described(type(value)), *_described_attributes(value)]
+
+
+def _described_attributes(owner: Any) -> list[Any]:
+    """Settings of a callback, a split and the like; not what came of them."""
+    if isinstance(owner, (nn.Module, BaseEstimator, NeuralNet)):
+        return []
+    return [
+        (name, _described(value))
+        for name, value in sorted(getattr(owner, "__dict__", {}).items())
+        if not name.startswith("_") and not name.endswith("_")
+    ]
+
+
+def _kept(value: Any) -> tuple[str, Any] | None:
     """What of a callback's attribute can be stored without pickling objects."""
     if hasattr(value, "state_dict") and not isinstance(value, type):
-        return "state", value.state_dict()
+        return "state", _state_of(value)
     if isinstance(value, dict) and all(map(torch.is_tensor, value.values())):
         return "value", value
     for kind in (bool, int, float, str):

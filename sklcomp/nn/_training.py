@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from skorch.callbacks import EarlyStopping
 
@@ -12,18 +13,22 @@ from sklcomp.nn._running import has_batch_norm
 
 @contextmanager
 def torch_session(seed: int, n_threads: int) -> Iterator[None]:
-    """A seeded generator and a fixed number of threads; both are restored.
+    """Seeded generators and a fixed number of threads; all are restored.
 
-    Sums of one and of two threads differ in the last bits.
+    Sums of one and of two threads differ in the last bits. Splits of skorch draw from
+    the generator of numpy.
     """
     threads = torch.get_num_threads()
+    numpy_state = np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng():
         torch.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
         torch.set_num_threads(n_threads)
         try:
             yield
         finally:
             torch.set_num_threads(threads)
+            np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 class StopTraining(Exception):
@@ -38,11 +43,17 @@ def train_net(
     A batch norm cannot take the statistics of a single row. ``before`` is called
     when all is initialised; epochs that are in the history then are not done again.
     """
+    drops_last = False
     try:
         net.initialize()
         n_rows = len(net.get_split_datasets(X, y)[0])
         modules = [getattr(net, f"{name}_") for name in net._modules]
-        if n_rows % net.batch_size == 1 and any(map(has_batch_norm, modules)):
+        drops_last = (
+            n_rows % train_batch_size(net, n_rows) == 1
+            and any(map(has_batch_norm, modules))
+            and not _get(net, "iterator_train__drop_last")
+        )
+        if drops_last:
             # set_params would make the module anew.
             vars(net)["iterator_train__drop_last"] = True
         net.check_data(X, y)
@@ -54,7 +65,7 @@ def train_net(
         except StopTraining:
             pass
         except KeyboardInterrupt:
-            if not _is_stopped_early(net):
+            if not is_stopped_early(net):
                 raise
         net.notify("on_train_end", X=X, y=y)
     except (MemoryError, torch.OutOfMemoryError) as error:
@@ -63,10 +74,23 @@ def train_net(
             "smaller batch_size."
         )
         raise MemoryError(msg) from error
+    finally:
+        if drops_last:
+            del vars(net)["iterator_train__drop_last"]
     return net
 
 
-def _is_stopped_early(net: Any) -> bool:
+def _get(net: Any, name: str, default: Any = None) -> Any:
+    return net.get_params(deep=False).get(name, default)
+
+
+def train_batch_size(net: Any, n_rows: int) -> int:
+    """Examples in a step of a net's training."""
+    size = int(_get(net, "iterator_train__batch_size", net.batch_size))
+    return max(n_rows, 1) if size == -1 else size
+
+
+def is_stopped_early(net: Any) -> bool:
     """Whether the interrupt is skorch's way of stopping, not the user's."""
     return any(
         isinstance(callback, EarlyStopping) and callback.misses_ == callback.patience

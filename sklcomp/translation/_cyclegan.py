@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from torch import nn
 
 from sklcomp.nn._checkpoint import check_folder, load_training, save_training
 from sklcomp.nn._resuming import (
+    draw_seed,
     restore_training,
     settings_of,
     training_state,
@@ -55,7 +56,8 @@ CRITERIA = {"lsgan": nn.MSELoss, "vanilla": nn.BCEWithLogitsLoss}
 DTYPES = (np.float64, np.float32, np.uint8)
 LOSSES = ("cycle", "identity", "generator", "discriminator", "distill")
 # What a checkpoint need not agree in.
-FREE = ("verbose", "checkpoint", "warm_start", "device", "n_threads")
+FREE = ("verbose", "checkpoint", "warm_start", "device", "n_threads", "callbacks",
+        "net_params")  # fmt: skip
 
 
 class CycleGANTranslator(
@@ -122,7 +124,8 @@ class CycleGANTranslator(
     checkpoint : str or path, default=None
         Folder in which the state of the training is kept after every epoch.
     warm_start : bool, default=False
-        Go on from the checkpoint, if there is one of the same fit.
+        Go on from the checkpoint, if there is one of the same fit; ``random_state``
+        must be set.
     n_threads : int, default=1
         Threads of torch.
     random_state : int, RandomState instance or None, default=None
@@ -330,7 +333,7 @@ class CycleGANTranslator(
         if self.checkpoint is not None:
             check_folder(self.checkpoint)
         reporter = IterationReporter(self, X=X, y=y)
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        seed = draw_seed(self)
         with torch_session(seed, self.n_threads):
             data = UnpairedImages(self._layout.to_tensor(a), self._layout.to_tensor(b))
             self._train(self._make_net(), data, reporter, seed)

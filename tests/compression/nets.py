@@ -76,13 +76,12 @@ class Viewing(nn.Module):
 
 def classifier(module=Dense, **settings):
     """A classifier that adapts to any number of features."""
+    is_dense = isinstance(module, type) and issubclass(module, Dense)
     settings = {
         "criterion": nn.CrossEntropyLoss, "optimizer": torch.optim.Adam, "lr": 0.02,
         "max_epochs": 15, "batch_size": 32, "train_split": None, "verbose": 0,
-        "callbacks": [FeatureSetter(param_name="n_features")],
+        "callbacks": [FeatureSetter(param_name="n_features")] if is_dense else None,
     } | settings  # fmt: skip
-    if not (isinstance(module, type) and issubclass(module, Dense)):
-        settings["callbacks"] = None
     return NeuralNetClassifier(module, **settings)
 
 

@@ -218,6 +218,7 @@ def test_worker_that_dies_is_told_with_its_generation(rng):
         (1, {}, "at least 2 individuals"),
         (4, {"elitism": 4}, "elitism=4 of 4 individuals.*at most 3"),
         (4, {"crossover_rate": 0.8, "mutation_rate": 0.3}, "sum to more than 1"),
+        (4, {"selection": "best"}, "selection='best'; choose one of roulette, rank"),
     ],
 )
 def test_bad_settings(n, settings, message, rng):
@@ -291,3 +292,15 @@ def test_budget_is_filled_up(rng):
                 more = genome.copy()
                 more[dead[-1]] = True
                 assert not fits(more)
+
+
+def test_mutation_is_never_asked_for_nothing(rng):
+    sizes = []
+
+    def mutate(population, rng):
+        sizes.append(len(population))
+        return np.stack([~genome for genome in population])
+
+    start = rng.random((6, 9)) < 0.5
+    evolve(np.sum, start, mutation=mutate, child_mutation_rate=0.3, rng=rng)
+    assert min(sizes) == 1

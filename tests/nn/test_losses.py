@@ -139,6 +139,28 @@ def test_images_are_flattened():
     )
 
 
+@pytest.mark.parametrize("settings", [
+    {"n_neighbors": 0}, {"sigma": 0}, {"sigma": -1.0}, {"sigma": "median"},
+])  # fmt: skip
+def test_settings_that_mean_nothing(settings):
+    (name,) = settings
+    with pytest.raises(ValueError, match=f"{name}={settings[name]!r}"):
+        LocalityPreservingLoss(**settings)
+
+
+def test_temperature_of_zero():
+    with pytest.raises(ValueError, match="temperature=0"):
+        kd_loss(*features(d=(3, 3)), temperature=0)
+
+
+def test_half_precision_does_not_overflow():
+    student, teacher = (300 * part for part in features())
+    found = LocalityPreservingLoss()(student.half(), teacher.half())
+    assert float(found) == pytest.approx(
+        float(LocalityPreservingLoss()(student, teacher)), rel=0.01
+    )
+
+
 def test_batches_of_two_lengths_are_refused():
     with pytest.raises(ValueError, match="12 rows of student features and 7"):
         LocalityPreservingLoss()(features()[0], features(7)[1])
