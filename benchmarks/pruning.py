@@ -39,8 +39,14 @@ CASES = {
         LeNet, load_mnist, 6000, {"epochs": 4}, 1, 0.01,
         {"params": {"max_params": 0.05}, "macs": {"max_macs": 0.15}},
     ),
+    # The rate of the fine-tuning was chosen on 1,500 of the training images that
+    # neither net nor search had seen: with .02, .005, .00125 (.00031) the errors at
+    # 25 % of the parameters were, with our repair, L1 34.1, 31.2, 29.6 (29.9), group
+    # norm 35.0, 30.7, 30.0, OBS 33.2, 30.7, 29.3, ours 33.6, 30.9, 28.3; without, L1
+    # 40.7, 32.8, 32.7 (36.6), group norm 37.7, 34.4, 33.9 (36.7), from scratch 54.9,
+    # 56.6, 60.8.
     "small VGG on CIFAR-10-small": (
-        SmallVGG, load_cifar, None, {"epochs": 15, "flip": True}, 2, 0.02,
+        SmallVGG, load_cifar, None, {"epochs": 15, "flip": True}, 2, 0.00125,
         {"params": {"max_params": 0.25}, "macs": {"max_macs": 0.26}},
     ),
     # The rate of the fine-tuning was chosen on 1,500 of the training images: with .02,
