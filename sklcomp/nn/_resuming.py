@@ -17,6 +17,8 @@ from torch import nn
 
 # Stands for an array of numpy in a state.
 ARRAY = "array of numpy"
+# Of objects within objects that are described; they may contain each other.
+MAX_DEPTH = 8
 
 
 def draw_seed(estimator: Any) -> int:
@@ -130,7 +132,7 @@ def settings_of(*owners: Any, but: tuple[str, ...] = ()) -> str:
     return repr(sorted(found.items()))
 
 
-def _described(value: Any) -> Any:
+def _described(value: Any, depth: int = 0) -> Any:
     """A value in words that are the same in another process."""
     if isinstance(value, np.generic):
         value = value.item()
@@ -142,24 +144,27 @@ def _described(value: Any) -> Any:
         return joblib.hash(value)
     if isinstance(value, (Path, torch.device, torch.dtype)):
         return str(value)
-    if isinstance(value, dict):
-        return sorted((str(key), _described(entry)) for key, entry in value.items())
-    if isinstance(value, (list, tuple)):
-        return [_described(entry) for entry in value]
-    if isinstance(value, partial):
-        return _described([value.func, value.args, value.keywords])
     if hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
-    return [_described(type(value)), *_described_attributes(value)]
+    parts = _parts_of(value) if depth < MAX_DEPTH else []
+    return [_described(type(value)), *(_described(part, depth + 1) for part in parts)]
 
 
-def _described_attributes(owner: Any) -> list[Any]:
-    """Settings of a callback, a split and the like; not what came of them."""
-    if isinstance(owner, (nn.Module, BaseEstimator, NeuralNet)):
+def _parts_of(value: Any) -> list[Any]:
+    """Entries of a container; settings of a callback, a split and the like."""
+    if isinstance(value, dict):
+        return [(str(key), value[key]) for key in sorted(value, key=str)]
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    if isinstance(value, partial):
+        return [value.func, value.args, value.keywords]
+    if isinstance(value, (nn.Module, BaseEstimator, NeuralNet)):
         return []
+    own = getattr(value, "__dict__", {})
+    # What came of them has such names.
     return [
-        (name, _described(value))
-        for name, value in sorted(getattr(owner, "__dict__", {}).items())
+        (name, own[name])
+        for name in sorted(own)
         if not name.startswith("_") and not name.endswith("_")
     ]
 

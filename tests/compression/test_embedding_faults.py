@@ -28,6 +28,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from sklcomp.compression import FeatureEmbeddingDistiller
 from sklcomp.inspection import DistillationDisplay
+from sklcomp.nn._resuming import settings_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 from nets import Stop, classifier, regressor
@@ -164,6 +165,17 @@ def test_states_with_values_of_numpy_are_resumed(distil, tmp_path, callback):
         distil(student(), stop=Stop(2), **kept)
     assert (tmp_path / "training.pt").exists()
     assert_same(distil(student(), **kept), distil(student()))
+
+
+def test_settings_that_hold_each_other_are_described():
+    class Owner:
+        def __init__(self, number):
+            self.number, self.other = number, self
+
+        def get_params(self, deep):
+            return vars(self)
+
+    assert settings_of(Owner(1)) == settings_of(Owner(1)) != settings_of(Owner(2))
 
 
 def test_resumed_training_knows_its_best_epoch(distil, tmp_path):
