@@ -154,13 +154,14 @@ def candidates(base, X, budget, seed):
     return found
 
 
-def search(base, X, y, budget, seed, preset):
+def search(base, X, y, budget, seed, preset, **settings):
     pruner = EvolutionaryPruner(
         FrozenEstimator(base),
         preset=preset,
         finetune=False,
         random_state=seed,
         **budget,
+        **settings,
     )
     start = time.process_time()
     pruner.fit(X.numpy(), y.numpy())
@@ -318,16 +319,19 @@ def width(report, folder, quick):
 
 def searching(report, folder, quick):
     """CPU of a whole search, covariances and order included; random weights."""
-    for name, make, shape, budget, limit in (
-        ("LeNet", LeNet, (1, 28, 28), {"max_params": 0.05}, 4),
-        ("small VGG", SmallVGG, (3, 32, 32), {"max_params": 0.25}, 35),
+    for name, make, shape, budget, limit, n in (
+        ("LeNet", LeNet, (1, 28, 28), {"max_params": 0.05}, 4, 1000),
+        ("small VGG", SmallVGG, (3, 32, 32), {"max_params": 0.25}, 35, 1000),
+        ("small VGG", SmallVGG, (3, 32, 32), {"max_params": 0.25}, 35, 500),
     ):  # fmt: skip
         torch.manual_seed(0)
         base = as_net(make(), 1, 0.01)
         X, y = torch.rand(6000, *shape), torch.arange(6000) % 10
-        pruner, seconds = search(base, X, y, budget, 0, "default")
+        pruner, seconds = search(
+            base, X, y, budget, 0, "default", n_fitness_samples=n
+        )  # fmt: skip
         report.goal(
-            f"a whole search on {name}: <= {limit} s of CPU",
+            f"a whole search on {name}, {n} fitness examples: <= {limit} s of CPU",
             f"{seconds:.1f} s, {pruner.n_evaluations_} evaluations",
             seconds <= limit,
         )
