@@ -110,19 +110,6 @@ class Task:
             return kd_loss(student, teacher, T)
         return F.mse_loss(student, teacher)
 
-    def check_outputs(self, output: Tensor, y: np.ndarray, what: str = "net") -> None:
-        """Raise if a net does not give what y asks for."""
-        n = int(y.max()) + 1 if self.is_classes else y.shape[1]
-        if output.ndim != 2 or (
-            output.shape[1] < n if self.is_classes else output.shape[1] != n
-        ):
-            unit = "classes" if self.is_classes else "outputs"
-            msg = (
-                f"the {what} gives outputs of shape {tuple(output.shape)}, y has {n} "
-                f"{unit}: expected ({len(output)}, {n})."
-            )
-            raise ValueError(msg)
-
     def score(self, output: Tensor, y: np.ndarray) -> float:
         """Accuracy, or the coefficient of determination."""
         values = output.detach().cpu().numpy()
