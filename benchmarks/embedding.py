@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from _torch_training import error_rate, load_cifar, load_mnist, train
 from skorch import NeuralNetClassifier
 from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from sklcomp.compression import FeatureEmbeddingDistiller
 from sklcomp.nn import LeNet, LocalityPreservingLoss, count_parameters, kd_loss
@@ -149,9 +150,7 @@ class Race:
                 regressor = nn.Linear(width, self.features.shape[1])
                 parameters += regressor.parameters()
             optimizer = torch.optim.SGD(parameters, lr=LR, momentum=0.9)
-            falling = torch.optim.lr_scheduler.CosineAnnealingLR(
-                optimizer, self.n_steps
-            )  # fmt: skip
+            falling = CosineAnnealingLR(optimizer, self.n_steps)
             rng = np.random.default_rng(seed)
             net.train()
             step = 0

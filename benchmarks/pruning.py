@@ -32,10 +32,10 @@ from sklcomp.nn import (
 from sklcomp.nn._training import torch_session, train_net
 
 KD_WEIGHT, TEMPERATURE, BATCH = 0.7, 4.0, 64
+NAMES = {"max_params": "of the parameters", "max_macs": "of the MACs"}
 # Net, data, examples used after the training of the base, epochs of the base and of
 # the fine-tuning, its learning rate, whether that falls to zero, and budgets by the end
 # of the group's name.
-NAMES = {"max_params": "of the parameters", "max_macs": "of the MACs"}
 CASES = {
     "LeNet on MNIST": (
         LeNet, load_mnist, 6000, {"epochs": 4}, 1, (0.01, False),
@@ -64,12 +64,15 @@ CASES = {
 
 def as_net(module, epochs, lr, n_steps=None):
     """A fitted skorch net around a trained module; its rate falls to 0 in n steps."""
-    falling = LRScheduler("CosineAnnealingLR", step_every="batch", T_max=n_steps)
+    callbacks = None
+    if n_steps is not None:
+        falling = LRScheduler("CosineAnnealingLR", step_every="batch", T_max=n_steps)
+        callbacks = [falling]
     net = NeuralNetClassifier(
         module, criterion=nn.CrossEntropyLoss, optimizer=torch.optim.SGD,
         optimizer__momentum=0.9, optimizer__nesterov=True, lr=lr, batch_size=BATCH,
         max_epochs=epochs, train_split=None, verbose=0, iterator_train__shuffle=True,
-        iterator_train__drop_last=True, callbacks=[falling] if n_steps else None,
+        iterator_train__drop_last=True, callbacks=callbacks,
     ).initialize()  # fmt: skip
     net.check_data(None, np.arange(10))
     return net
@@ -327,9 +330,7 @@ def searching(report, folder, quick):
         torch.manual_seed(0)
         base = as_net(make(), 1, 0.01)
         X, y = torch.rand(6000, *shape), torch.arange(6000) % 10
-        pruner, seconds = search(
-            base, X, y, budget, 0, "default", n_fitness_samples=n
-        )  # fmt: skip
+        pruner, seconds = search(base, X, y, budget, 0, "default", n_fitness_samples=n)
         report.goal(
             f"a whole search on {name}, {n} fitness examples: <= {limit} s of CPU",
             f"{seconds:.1f} s, {pruner.n_evaluations_} evaluations",

@@ -354,9 +354,7 @@ class CoEvolutionaryPruner(
             self.base_translator_ = base
             self._name_results(problems, result)
             self._finish(base, problems, directions, result, (train, held), seed)
-        reporter.finish(lambda: {
-            name: value for name, value in vars(self).items() if name.endswith("_")
-        })  # fmt: skip
+        reporter.finish()
         return self
 
     def _form(self, name: str) -> Any:

@@ -19,10 +19,10 @@ from sklcomp.compression._base import Compressor
 from sklcomp.compression._data_free_settings import (
     check_gradients,
     check_inputs,
+    choose_classes,
     drop_features,
     find_layer,
     has_failed,
-    named_classes,
     resolve_settings,
     warn_of_collapse,
 )
@@ -446,9 +446,7 @@ class DataFreeDistiller(Compressor):
             net, training = self._begin(teacher, inputs, settings, rng)
             history = self._train(training, reporter, seed, inputs)
             self._finish(net, training, history, inputs)
-        reporter.finish(lambda: {
-            name: value for name, value in vars(self).items() if name.endswith("_")
-        })  # fmt: skip
+        reporter.finish()
         return self
 
     def _check_optional_data(self, X: Any, y: Any) -> tuple[Any, Any]:
@@ -481,7 +479,7 @@ class DataFreeDistiller(Compressor):
             msg = "the teacher has 1 output; give one with an output for each class."
             raise ValueError(msg)
         if self._ready_module() is not None:
-            self.classes_ = named_classes(self.classes, self.teacher, y, n_outputs)
+            self.classes_ = choose_classes(self.classes, self.teacher, y, n_outputs)
         elif self.classes is not None or n_outputs != len(self.classes_):
             msg = (
                 f"the teacher that was trained on y has {n_outputs} outputs for "

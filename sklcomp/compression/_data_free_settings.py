@@ -114,8 +114,8 @@ def _numbers(values: Any, name: str, shape: tuple[int, ...]) -> Any:
     return float(values.item()) if values.size == 1 else values.tolist()
 
 
-def named_classes(classes: Any, teacher: Any, y: Any, n_outputs: int) -> np.ndarray:
-    """What the outputs of a trained teacher stand for."""
+def choose_classes(classes: Any, teacher: Any, y: Any, n_outputs: int) -> np.ndarray:
+    """What the outputs of a trained teacher stand for: ``classes``, or its own."""
     if classes is not None:
         if len(classes) != n_outputs:
             msg = (

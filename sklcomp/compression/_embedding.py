@@ -279,9 +279,7 @@ class FeatureEmbeddingDistiller(Compressor):
             train_net(net, X, y, before=lambda: self._begin(net, lesson, X, y, seed))
             net.__class__ = type(self.student)
             self._finish(net, lesson, X, y)
-        reporter.finish(lambda: {
-            name: value for name, value in vars(self).items() if name.endswith("_")
-        })  # fmt: skip
+        reporter.finish()
         return self
 
     def _lesson(

@@ -384,9 +384,7 @@ class EvolutionaryPruner(Compressor):
             result = self._search(problem, score, rng, reporter, (X, y, seed))
             self._name_results(result)
             self._train(task, score, X[train], y[train])
-        reporter.finish(lambda: {
-            name: value for name, value in vars(self).items() if name.endswith("_")
-        })  # fmt: skip
+        reporter.finish()
         return self
 
     def _trained_base(self, X: np.ndarray, y: np.ndarray, seed: int) -> Any:

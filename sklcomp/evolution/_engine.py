@@ -148,8 +148,8 @@ def evolve(
     Raises
     ------
     ValueError
-        If the population is not a table of bits with two rows or more, or elitism
-        leaves no room.
+        If the population is not a table of bits with two rows or more, elitism leaves
+        no room, the rates sum to more than 1, or ``selection`` is unknown.
 
     Examples
     --------

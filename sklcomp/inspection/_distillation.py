@@ -98,6 +98,11 @@ class DistillationDisplay:
         -------
         display : DistillationDisplay
             With ``figure_`` and ``ax_``.
+
+        Raises
+        ------
+        ValueError
+            If ``n_images`` is below 1, or X is None where it is needed.
         """
         check_scalar(n_images, "n_images", Integral, min_val=1)
         check_is_fitted(estimator)

@@ -92,6 +92,11 @@ class RecoveryDisplay:
         -------
         display : RecoveryDisplay
             With ``figure_`` and ``ax_``.
+
+        Raises
+        ------
+        ValueError
+            If ``n_images`` is below 1, or the images cannot be drawn.
         """
         check_scalar(n_images, "n_images", Integral, min_val=1)
         X = X[:n_images]

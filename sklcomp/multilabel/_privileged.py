@@ -293,7 +293,7 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
         self._name_results(result, X, varies, constant_scores)
         if self.threshold == "f1" and result is not None:
             self.thresholds_[varies] = self._find_thresholds(*task, rng)
-        reporter.finish(lambda: vars(self).copy())
+        reporter.finish()
         if not reporter.stopped:
             self._warn(result, varies, X)
         if self.verbose:

@@ -230,7 +230,7 @@ class StreamingLabelClassifier(LinearMultiLabelClassifier):
         self.representation_: list[np.ndarray] = []
         self.prior_scale_ = np.zeros(0)
         self.n_iter_ = 1 if result is None else int(result.n_iter.max())
-        reporter.finish(lambda: vars(self).copy())
+        reporter.finish()
         if not reporter.stopped:
             self._report([] if result is None else [result])
         return self

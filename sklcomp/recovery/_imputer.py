@@ -342,7 +342,7 @@ class DCTImputer(
         result = self._solve(channels, reporter)
         self.n_iter_ = max(1, int(result.n_iter.max(initial=0)))
         self.converged_ = bool(result.converged.all())
-        reporter.finish(lambda: vars(self).copy())
+        reporter.finish()
         return self._to_rows(result.solution).reshape(layout)
 
     def _check_images(self, X, *, reset):

@@ -190,7 +190,7 @@ class DCTRegressor(
         self.grid_ = result.solution[0] if np.ndim(y) == 1 else result.solution
         self.n_iter_ = max(1, int(result.n_iter.max()))
         self.converged_ = bool(result.converged.all())
-        reporter.finish(lambda: vars(self).copy())
+        reporter.finish()
         return self
 
     def predict(self, X: Any) -> np.ndarray:

@@ -337,9 +337,7 @@ class CycleGANTranslator(
         with torch_session(seed, self.n_threads):
             data = UnpairedImages(self._layout.to_tensor(a), self._layout.to_tensor(b))
             self._train(self._make_net(), data, reporter, seed)
-        reporter.finish(lambda: {
-            name: value for name, value in vars(self).items() if name.endswith("_")
-        })  # fmt: skip
+        reporter.finish()
         return self
 
     def _check_domains(

@@ -3,7 +3,6 @@
 When scikit-learn changes one of them, this file is the one that changes with it.
 """
 
-from collections.abc import Callable
 from threading import Lock
 from typing import Any
 
@@ -70,8 +69,9 @@ class IterationReporter:
         """Whether a callback has asked to stop."""
         return self._stopped
 
-    def finish(self, attributes: Callable[[], dict[str, Any]]) -> None:
+    def finish(self) -> None:
         """Report the end of the fit with the attributes of the fitted estimator."""
         self._root.call_on_fit_task_end(
-            estimator=self._estimator, reconstruction_attributes=attributes
+            estimator=self._estimator,
+            reconstruction_attributes=lambda: vars(self._estimator).copy(),
         )

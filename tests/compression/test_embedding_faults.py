@@ -315,8 +315,8 @@ def test_last_epoch_of_early_stopping_is_reported(distil, capsys):
     assert len(lines) == distiller.n_iter_ == len(distiller.history_["task"]) == 3
 
 
-def test_epochs_are_those_of_the_history(distil):
-    best = Checkpoint(load_best=True, monitor="valid_loss_best")
+def test_epochs_are_those_of_the_history(distil, tmp_path):
+    best = Checkpoint(load_best=True, monitor="valid_loss_best", dirname=tmp_path)
     student = net(max_epochs=5, train_split=ValidSplit(5), callbacks=[best], lr=0.5)
     distiller = distil(student)
     assert distiller.n_iter_ == len(distiller.history_["task"]) == 5
