@@ -443,7 +443,7 @@ def paper_size(report, folder, quick):
         rng=np.random.default_rng(0),
     )  # fmt: skip
     keep = problem.widest_uniform()
-    cost = ChannelCost(generator, graph)
+    cost = ChannelCost(generator, graph, torch.zeros(1, 3, 256, 256))
     small = problem.decode(keep).to(memory_format=torch.channels_last)
     images = X[:1].contiguous(memory_format=torch.channels_last)
     times = []

@@ -76,8 +76,14 @@ class PruningProblem:
         if not self.graph.n_genes:
             msg = f"no channel of {type(module).__name__} can be removed: {self.graph}"
             raise ValueError(msg)
-        self.cost = ChannelCost(module, self.graph)
+        self.cost = ChannelCost(module, self.graph, X[:1].to(device))
         self.full_cost = self.cost(np.ones(self.graph.n_genes, bool))
+        given = {"max_params": max_params, "max_macs": max_macs}
+        self.budget = tuple(
+            absolute_budget(limit, full)
+            for limit, full in zip(given.values(), self.full_cost, strict=True)
+        )
+        self._check_budget(given)
         rows = rng.permutation(len(X))[:n_examples]
         self.statistics = X[torch.from_numpy(rows)].to(device)
         self.covariances = None
@@ -86,11 +92,6 @@ class PruningProblem:
         self.compensation = self.covariances if compensate else None
         self._repairs = Repairs()
         self.order = self._rank(importance, rng)
-        self.budget = tuple(
-            absolute_budget(limit, full)
-            for limit, full in zip((max_params, max_macs), self.full_cost, strict=True)
-        )
-        self._check_budget()
 
     def _rank(self, importance: str, rng: np.random.Generator) -> list[np.ndarray]:
         if importance == "random":
@@ -101,18 +102,18 @@ class PruningProblem:
             )
         return elimination_order(self.module, self.graph, norm=importance)
 
-    def _check_budget(self) -> None:
+    def _check_budget(self, given: dict[str, Any]) -> None:
         least = np.zeros(self.graph.n_genes, bool)
-        for genes in self.order:
+        for genes in self.graph.segments:
             least[genes[-self.min_channels :]] = True
-        for name, limit, cost in zip(
-            ("max_params", "max_macs"), self.budget, self.cost(least), strict=True
+        for (name, value), limit, cost, full in zip(
+            given.items(), self.budget, self.cost(least), self.full_cost, strict=True
         ):
             if cost > limit:
                 msg = (
-                    f"{name}={limit:g} cannot be reached: with {self.min_channels} "
-                    f"channels in every group {cost} are left. Raise {name}, or free "
-                    "layers that are frozen or ignored."
+                    f"{name}={value} cannot be reached: with {self.min_channels} "
+                    f"channels in every group {cost:,} of {full:,} are left. Raise "
+                    f"{name}, or free layers that are frozen or ignored."
                 )
                 raise ValueError(msg)
 
@@ -227,13 +228,17 @@ def absolute_budget(limit: Any, full: int) -> float:
 
 
 def pareto_front(costs: np.ndarray, fitness: np.ndarray) -> np.ndarray:
-    """Indices of what nothing beats in fitness and all costs, by rising cost."""
+    """Indices of what nothing beats in fitness and all costs, by rising cost.
+
+    Networks without a finite fitness are on it only if there are no others.
+    """
+    fitness = np.where(np.isfinite(fitness), fitness, -np.inf)
     values = np.column_stack([-fitness, costs])
-    values = np.where(np.isnan(values), np.inf, values)
     front = [
         k
         for k, own in enumerate(values)
-        if not ((values <= own).all(axis=1) & (values < own).any(axis=1)).any()
+        if (np.isfinite(own[0]) or not np.isfinite(fitness).any())
+        and not ((values <= own).all(axis=1) & (values < own).any(axis=1)).any()
     ]
     order = np.lexsort([-fitness[front], costs[front, 0]])
     return np.array(front)[order]

@@ -18,7 +18,7 @@ from sklcomp.nn._compensation import (
     compensate_layers,
 )
 from sklcomp.nn._graph import ChannelGraph, build_graph, freeze_genes
-from sklcomp.nn._running import call, evaluating, tensors_in
+from sklcomp.nn._running import call, copied, evaluating, tensors_in
 from sklcomp.nn._tracing import CONVOLUTIONS, TRANSPOSED, ChannelTracer
 
 # Share of the largest output by which a cut and a masked network may differ.
@@ -61,11 +61,12 @@ def trace_channels(module: nn.Module, example_input: Any) -> ChannelGraph:
       0  4 of 4 can go
       3  0 of 10 can go  is an output of the network
     """
+    example = copied(example_input)
     with evaluating(module), _paths(module) as stack:
         trace = ChannelTracer(module)
         trace.path = stack
         with trace:
-            output = call(module, example_input)
+            output = call(module, example)
         trace.path = [""]
         trace.freeze(output, "is an output of the network")
     skipped = {
@@ -139,7 +140,7 @@ def _fault(
             changed = remove(module, graph, keep)
             try:
                 with evaluating(changed):
-                    outputs.append(tensors_in(call(changed, example)))
+                    outputs.append(tensors_in(call(changed, copied(example))))
             except Exception as error:  # whatever a forward may raise
                 text = str(error).strip().partition("\n")[0]
                 return f"a smaller network raises {type(error).__name__}: {text}"
@@ -353,6 +354,8 @@ def mask_channels(module: nn.Module, graph: ChannelGraph, keep: Any) -> nn.Modul
     if graph.mixing:
         pruned = prune_channels(module, graph, keep)
     for path, genes in graph.mixing.items():
+        if alive[genes].all():
+            continue
         norm = pruned.get_submodule(path)
         axis = 1 if isinstance(norm, nn.GroupNorm) else -1
         part = _MaskedNorm(norm, alive[genes], axis)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sklcomp.nn._graph import ChannelGraph
-from sklcomp.nn._running import call, device_of, evaluating
+from sklcomp.nn._running import call, copied, device_of, evaluating
 from sklcomp.nn._tracing import CONVOLUTIONS, TRANSPOSED
 
 # Ridge in units of the mean variance.
@@ -202,7 +202,7 @@ def collect_covariances(
                 rows = slice(start, start + batch_size)
                 batch = tuple(column[rows].to(device) for column in columns)
                 share = len(batch[0]) / n
-                call(module, batch)
+                call(module, copied(batch))
     finally:
         for handle in handles:
             handle.remove()

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sklcomp.nn._graph import ChannelGraph
-from sklcomp.nn._running import call, evaluating
+from sklcomp.nn._running import call, copied, evaluating
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -62,8 +62,12 @@ def count_macs(module: nn.Module, input_shape: Any) -> int:
     shapes = input_shape if np.ndim(input_shape[0]) else (input_shape,)
     tensor = next(iter(module.parameters()), torch.empty(0))
     example = tuple(tensor.new_zeros(1, *shape).detach() for shape in shapes)
+    return _count(module, example)
+
+
+def _count(module: nn.Module, example: Any) -> int:
     with evaluating(module), FlopCounterMode(display=False) as counter:
-        call(module, example)
+        call(module, copied(example))
     return counter.get_total_flops() // 2
 
 
@@ -79,9 +83,11 @@ class ChannelCost:
         The network that was traced.
     graph : ChannelGraph
         Its graph.
+    example : Tensor, tuple or dict
+        Input of a forward on one example.
     """
 
-    def __init__(self, module: nn.Module, graph: ChannelGraph):
+    def __init__(self, module: nn.Module, graph: ChannelGraph, example: Any):
         rows: list[np.ndarray] = []
         fixed: list[int] = []
         self._parts: list[tuple[list[int], int, float]] = []
@@ -102,13 +108,17 @@ class ChannelCost:
             self._parts.append((at, factor, graph.uses.get(name, 0.0)))
         self._rows = np.array(rows).reshape(len(rows), graph.n_genes)
         self._fixed = np.array(fixed)
+        # Attention, recurrences and products of tensors are never cut.
+        self._other = 0
+        whole = self(np.ones(graph.n_genes, bool))[1]
+        self._other = _count(module, example) - whole
 
     def __call__(self, keep: np.ndarray) -> tuple[int, int]:
         """Parameters, and multiplications for one example."""
         sizes = self._rows @ keep + self._fixed
         numbers = [factor * int(sizes[at].prod()) for at, factor, _ in self._parts]
         uses = [n for _, _, n in self._parts]
-        return sum(numbers), round(float(np.dot(numbers, uses)))
+        return sum(numbers), round(float(np.dot(numbers, uses))) + self._other
 
 
 class Latency(NamedTuple):
@@ -164,6 +174,7 @@ def measure_latency(
 
 def _time(module: nn.Module, example: Any) -> float:
     on_gpu = any(p.is_cuda for p in module.parameters())
+    example = copied(example)
     start = time.perf_counter()
     call(module, example)
     if on_gpu:

@@ -35,6 +35,18 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
+def copied(example: Any) -> Any:
+    """The same in tensors of its own, for networks that overwrite what they are given.
+
+    Tensors made of a user's array would be that array.
+    """
+    if isinstance(example, dict):
+        return {name: copied(value) for name, value in example.items()}
+    if isinstance(example, (tuple, list)):
+        return type(example)(copied(value) for value in example)
+    return example.clone() if torch.is_tensor(example) else example
+
+
 def call(module: nn.Module, example: Any) -> Any:
     """A forward on one argument, a tuple of several, or a dict of named ones."""
     if isinstance(example, dict):
@@ -97,7 +109,7 @@ def reestimate_batch_norms(module: nn.Module, X: Tensor, batch_size: int = 250) 
         with torch.no_grad():
             for batch in X.split(batch_size):
                 if len(batch) > 1:
-                    module(batch)
+                    module(batch.clone())
     finally:
         for norm, momentum in momenta.items():
             norm.momentum = momentum

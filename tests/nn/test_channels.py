@@ -408,3 +408,15 @@ def test_pruned_network_learns(rng):
     assert all(
         p.grad is not None and p.grad.shape == p.shape for p in pruned.parameters()
     )
+
+
+def test_feed_forward_of_a_transformer_can_be_cut():
+    # The norms of its twin, none of whose channels go, stay as they are.
+    net = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    x = torch.randn(3, 5, 8)
+    graph = trace_channels(net, x)
+    assert len(graph.genes_of("linear1")) == 16
+    keep = np.arange(graph.n_genes) < 7
+    with torch.no_grad():
+        small = prune_channels(net, graph, keep)(x)
+        torch.testing.assert_close(small, mask_channels(net, graph, keep)(x))
