@@ -28,8 +28,8 @@ class CompressionReport:
     >>> from sklcomp.compression import CompressionReport
     >>> report = CompressionReport({"parameters": 100}, {"parameters": 25})
     >>> report
-                      before     after  after / before
-    parameters           100        25           0.250
+                before  after  after / before
+    parameters     100     25           0.250
     """
 
     before: dict[str, float]
@@ -79,7 +79,11 @@ class CompressionReport:
 
     def __repr__(self) -> str:
         lines = [("", "before", "after", "after / before"), *self._lines()]
-        return "\n".join(f"{a:14}{b:>10}{c:>10}{d:>16}" for a, b, c, d in lines)
+        first, *others = (max(map(len, column)) for column in zip(*lines, strict=True))
+        return "\n".join(
+            "  ".join([row.ljust(first), *map(str.rjust, cells, others)])
+            for row, *cells in lines
+        )
 
     def _repr_html_(self) -> str:
         head = "<tr><th></th><th>before</th><th>after</th><th>after / before</th></tr>"

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from sklcomp.inspection._figures import laid_out
+
 SAVED = ("parameters", "MACs", "bytes", "latency / ms")
 
 
@@ -20,7 +22,7 @@ class EvolutionDisplay:
     history : dict of str to ndarray of shape (n_generations + 1,)
         "best" and "mean" fitness.
     front : dict of str to ndarray of shape (n_points,)
-        "n_parameters" and "fitness".
+        "n_parameters" and "fitness"; points without a finite fitness are not drawn.
     widths : dict of str to tuple of int
         Layer -> channels kept, and channels before.
     best : tuple of (int, float)
@@ -106,19 +108,16 @@ class EvolutionDisplay:
         Parameters
         ----------
         figure : matplotlib figure, default=None
-            Where to draw; None makes a new one.
+            Where to draw; None makes a new one. One without a layout engine gets the
+            constrained one.
 
         Returns
         -------
         display : EvolutionDisplay
             This object, with ``figure_`` and ``ax_``.
         """
-        import matplotlib.pyplot as plt
-
-        if figure is None:
-            height = max(3.0, 1.2 + 0.22 * len(self.widths))
-            figure = plt.figure(figsize=(10, height), layout="constrained")
-        self.figure_ = figure
+        height = max(3.0, 1.2 + 0.22 * len(self.widths))
+        self.figure_ = figure = laid_out(figure, (10, height))
         self.ax_ = figure.subplots(1, 3)
         for name in ("best", "mean"):
             self.ax_[0].plot(self.history[name], marker=".", label=name)
@@ -126,6 +125,7 @@ class EvolutionDisplay:
         self.ax_[0].legend()
         # A front in MACs as well has points that a smaller one beats in fitness.
         order = np.lexsort([-self.front["fitness"], self.front["n_parameters"]])
+        order = order[np.isfinite(self.front["fitness"][order])]
         sizes, fitness = (self.front[k][order] for k in ("n_parameters", "fitness"))
         is_best = fitness >= np.maximum.accumulate(fitness)
         self.ax_[1].plot(

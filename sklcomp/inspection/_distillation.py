@@ -9,6 +9,8 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import trustworthiness
 from sklearn.utils.validation import check_is_fitted, check_scalar
 
+from sklcomp.inspection._figures import laid_out
+
 
 class DistillationDisplay:
     """How a student learned, and from what.
@@ -21,7 +23,8 @@ class DistillationDisplay:
     Parameters
     ----------
     history : dict of str to ndarray of shape (n_epochs,)
-        Name of a loss -> its means.
+        Name of a loss -> its means. With "classes", as a DataFreeDistiller has, they
+        are those of iterations.
     embeddings : dict of str to ndarray of shape (n_samples, 2), default=None
         Title of a panel -> points.
     labels : array-like of shape (n_samples,), default=None
@@ -118,8 +121,8 @@ class DistillationDisplay:
         display = cls(
             history=estimator.history_,
             embeddings={
-                f"teacher, {teacher.shape[1]} features": _reduced(reducer, teacher),
-                f"student, {student.shape[1]} features, trustworthiness {trust:.3f}":
+                f"teacher\n{teacher.shape[1]} features": _reduced(reducer, teacher),
+                f"student, {student.shape[1]} features\ntrustworthiness {trust:.3f}":
                     _reduced(reducer, student),
             },
             labels=y,
@@ -132,52 +135,64 @@ class DistillationDisplay:
         Parameters
         ----------
         figure : matplotlib figure, default=None
-            Where to draw; None makes a new one.
+            Where to draw; None makes a new one. One without a layout engine gets the
+            constrained one.
 
         Returns
         -------
         display : DistillationDisplay
             This object, with ``figure_`` and ``ax_``.
-        """
-        import matplotlib.pyplot as plt
 
+        Raises
+        ------
+        ValueError
+            If ``history`` holds no losses.
+        """
+        losses = {k: v for k, v in self.history.items() if v.ndim == 1 and len(v)}
+        if not losses:
+            msg = (
+                "history holds no losses; give at least one array of shape (n_epochs,)."
+            )
+            raise ValueError(msg)
         embeddings = self.embeddings or {}
         n = 1 + len(embeddings) + bool(self.images)
-        if figure is None:
-            figure = plt.figure(figsize=(4 * n, 3.6), layout="constrained")
-        self.figure_ = figure
+        self.figure_ = figure = laid_out(figure, (4 * n, 3.6))
         self.ax_ = np.atleast_1d(figure.subplots(1, n))
-        self._draw_losses(self.ax_[0])
-        for ax, (title, points) in zip(self.ax_[1:], embeddings.items(), strict=False):
-            self._draw_points(ax, points)
-            ax.set(title=title, xticks=[], yticks=[])
+        step = "iteration" if "classes" in self.history else "epoch"
+        _draw_losses(self.ax_[0], losses, step)
+        if embeddings:
+            _draw_points(self.ax_[1:], embeddings, self.labels)
         if self.images:
             _draw_images(self.ax_[-1], self.images)
+        for ax in self.ax_:
+            ax.title.set_fontsize("medium")
         return self
 
-    def _draw_losses(self, ax: Any) -> None:
-        for name, values in self.history.items():
-            if values.ndim == 1:
-                steps = np.arange(1, len(values) + 1)
-                ax.plot(
-                    steps, values, marker="." if len(values) < 50 else "", label=name
-                )
-        lowest = min(np.min(v) for v in self.history.values() if v.ndim == 1)
-        scale = "log" if lowest > 0 else "symlog"
-        step = "epoch" if self.embeddings else "iteration"
-        ax.set(title="losses", xlabel=step, yscale=scale)
-        ax.legend()
 
-    def _draw_points(self, ax: Any, points: np.ndarray) -> None:
-        labels = np.zeros(len(points)) if self.labels is None else self.labels
-        classes, colors = np.unique(labels, return_inverse=True)
-        are_few = self.labels is not None and len(classes) <= 10
+def _draw_losses(ax: Any, losses: dict[str, np.ndarray], step: str) -> None:
+    for name, values in losses.items():
+        steps = np.arange(1, len(values) + 1)
+        ax.plot(steps, values, marker="." if len(values) < 50 else "", label=name)
+    scale = "log" if min(map(np.min, losses.values())) > 0 else "symlog"
+    ax.set(title="losses", xlabel=step, yscale=scale)
+    ax.legend()
+
+
+def _draw_points(axes: Any, embeddings: dict[str, np.ndarray], labels: Any) -> None:
+    """A panel for each embedding; few classes are named beside the last."""
+    some = next(iter(embeddings.values()))
+    classes, colors = np.unique(
+        np.zeros(len(some)) if labels is None else labels, return_inverse=True
+    )
+    are_few = labels is not None and len(classes) <= 10
+    for ax, (title, points) in zip(axes, embeddings.items(), strict=False):
         dots = ax.scatter(
             *points.T, c=colors, s=8, cmap="tab10" if are_few else "viridis"
         )
-        if are_few and not self.figure_.legends:
-            handles, _ = dots.legend_elements(num=None)
-            self.figure_.legend(handles, list(classes), loc="outside right center")
+        ax.set(title=title, xticks=[], yticks=[])
+    if are_few:
+        handles, _ = dots.legend_elements(num=None)
+        ax.legend(handles, list(classes), loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def _sorted_images(estimator: Any, n_images: int) -> dict[Any, np.ndarray] | None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_scalar
 
+from sklcomp.inspection._figures import laid_out
 from sklcomp.metrics import psnr
 from sklcomp.utils._validation import unmask
 
@@ -129,10 +130,8 @@ class RecoveryDisplay:
         if self.true is not None:
             columns.append(("true", self.true))
         n_images = len(self.observed)
-        if figure is None:
-            size = (2.4 * len(columns), 2.6 * n_images)
-            figure = plt.figure(figsize=size, layout="constrained")
-        self.figure_ = figure
+        size = (2.4 * len(columns), 2.6 * n_images)
+        self.figure_ = figure = laid_out(figure, size)
         self.ax_ = figure.subplots(n_images, len(columns), squeeze=False)
         for row, axes in enumerate(self.ax_):
             reference = self.observed if self.true is None else self.true

@@ -8,6 +8,8 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.utils.validation import check_is_fitted, check_scalar
 
+from sklcomp.inspection._figures import laid_out
+
 ARROW = " → "
 # As in the translator: more of them are not taken for the channels of an image.
 MAX_CHANNELS = 4
@@ -149,8 +151,6 @@ class TranslationDisplay:
         display : TranslationDisplay
             This object, with ``figure_`` and ``ax_``.
         """
-        import matplotlib.pyplot as plt
-
         panels: list[tuple[Callable, Any, float]] = []
         height = 3.6
         if self.images:
@@ -163,11 +163,9 @@ class TranslationDisplay:
         if self.history:
             panels.append((_draw_losses, self.history, 4.0))
         widths = [width for *_, width in panels]
-        if figure is None:
-            # Row titles and legends stand beside the axes.
-            size = sum(widths) + 1.5 * len(panels), height
-            figure = plt.figure(figsize=size, layout="constrained")
-        self.figure_ = figure
+        # Row titles and legends stand beside the axes.
+        size = sum(widths) + 1.5 * len(panels), height
+        self.figure_ = figure = laid_out(figure, size)
         self.ax_ = figure.subplots(
             1, len(panels), squeeze=False, width_ratios=widths
         )[0]  # fmt: skip

@@ -46,6 +46,33 @@ def test_search_is_drawn_as_it_was(pruner):
     assert labels == ["0", "2"]
 
 
+SEARCH = {
+    "history": {"best": np.array([-2.0, -1.0]), "mean": np.array([-4.0, -2.0])},
+    "widths": {"features.conv1": (3, 8), "features.conv2": (2, 8)},
+}
+
+
+def test_points_of_unknown_fitness_are_not_in_the_front():
+    sizes, fitness = np.arange(10, 60, 10), np.array([np.nan, -3, np.inf, -np.inf, -1])
+    display = EvolutionDisplay(
+        front={"n_parameters": sizes, "fitness": fitness}, best=(50, -1.0), **SEARCH
+    ).plot()
+    np.testing.assert_array_equal(display.ax_[1].lines[0].get_xdata(), [20, 50])
+    np.testing.assert_array_equal(display.ax_[1].lines[0].get_ydata(), [-3, -1])
+
+
+@pytest.mark.parametrize("as_part", [False, True])
+def test_search_is_legible_in_any_figure(as_part):
+    figure = plt.figure(figsize=(7, 4))
+    part = figure.subfigures(1, 1) if as_part else figure
+    front = {"n_parameters": np.array([10]), "fitness": np.array([-1.0])}
+    display = EvolutionDisplay(front=front, best=(10, -1.0), **SEARCH)
+    axes = display.plot(figure=part).ax_
+    figure.draw_without_rendering()
+    for left, right in zip(axes, axes[1:], strict=False):
+        assert left.get_window_extent().x1 <= right.get_tightbbox().x0
+
+
 def test_report_is_drawn_as_shares(pruner):
     figure, ax = plt.subplots()
     display = CompressionDisplay.from_estimator(pruner, ax=ax)

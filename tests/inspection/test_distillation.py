@@ -75,6 +75,45 @@ def test_draws_into_a_figure(distiller):
     assert display.figure_ is figure
 
 
+@pytest.mark.parametrize("layout", [None, "tight"])
+@pytest.mark.parametrize("as_part", [False, True])
+def test_nothing_lies_over_the_panels(distiller, layout, as_part):
+    figure = plt.figure(layout=layout)
+    part = figure.subfigures(1, 1) if as_part and layout is None else figure
+    axes = DistillationDisplay.from_estimator(distiller, X, y, figure=part).ax_
+    figure.draw_without_rendering()
+    legend = axes[-1].get_legend()
+    assert [text.get_text() for text in legend.texts] == ["0", "1", "2"]
+    assert axes[-1].get_window_extent().x1 <= legend.get_window_extent().x0
+    assert legend.get_window_extent().x1 <= figure.bbox.x1
+    titles = [ax.title.get_window_extent() for ax in axes]
+    assert all(a.x1 < b.x0 for a, b in zip(titles, titles[1:], strict=False))
+    assert all(title.y1 <= figure.bbox.y1 for title in titles)
+
+
+def test_another_layout_is_left_alone(distiller):
+    figure = plt.figure(layout="tight")
+    engine = figure.get_layout_engine()
+    DistillationDisplay.from_estimator(distiller, X, figure=figure)
+    assert figure.get_layout_engine() is engine
+
+
+def test_steps_are_named_for_what_they_are():
+    losses = {"task": np.array([2.0, 1.0])}
+    for extra, step in (({}, "epoch"), ({"classes": np.eye(2)}, "iteration")):
+        display = DistillationDisplay(history=losses | extra).plot()
+        assert display.ax_[0].get_xlabel() == step
+
+
+@pytest.mark.parametrize(
+    "history", [{}, {"task": np.array([])}, {"classes": np.eye(2)}]
+)  # fmt: skip
+def test_a_history_without_losses_is_refused(history):
+    with pytest.raises(ValueError, match="history holds no losses; give"):
+        DistillationDisplay(history=history).plot()
+    assert not plt.get_fignums()
+
+
 def test_not_fitted():
     with pytest.raises(NotFittedError):
         DistillationDisplay.from_estimator(
