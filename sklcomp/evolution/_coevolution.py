@@ -19,10 +19,11 @@ from sklcomp.evolution._engine import (
     _save_rng,
     _score,
     check_start,
-    find_selection,
+    find_operator,
 )
 from sklcomp.evolution._operators import (
-    flip_segment,
+    MUTATIONS,
+    SELECTIONS,
     nan_is_worst,
     swap_segment,
 )
@@ -65,7 +66,7 @@ def coevolve(
     n_generations: int = 50,
     selection: str | Callable = "roulette",
     crossover: Callable | Sequence[Callable] = swap_segment,
-    mutation: Callable | Sequence[Callable] = flip_segment,
+    mutation: str | Callable | Sequence[str | Callable] = "segment",
     repair: Callable | Sequence[Callable | None] | None = None,
     crossover_rate: float = 0.7,
     mutation_rate: float = 0.1,
@@ -97,8 +98,8 @@ def coevolve(
         ``(fitness, n, rng) -> indices``, in both populations.
     crossover : callable or pair of callables, default=two-point exchange
         ``(parents (2, n_genes), rng) -> children (2, n_genes)``.
-    mutation : callable or pair of callables, default=flip of a segment
-        ``(population, rng) -> population``.
+    mutation : {"segment", "bitflip"}, callable or pair of these, default="segment"
+        ``(population, rng) -> population``; the names as in :func:`evolve`.
     repair : callable or pair of callables, default=None
         ``(population, rng) -> population``, applied to the starts and to everything
         new; such as one that keeps a budget. None in a pair leaves that population.
@@ -129,7 +130,8 @@ def coevolve(
     ------
     ValueError
         If a population is not a table of bits with two rows or more, elitism leaves
-        no room in it, or something comes in other than two parts.
+        no room in it, something comes in other than two parts, or the name of a
+        selection or mutation is unknown.
 
     References
     ----------
@@ -155,10 +157,10 @@ def coevolve(
     starts = [np.array(each, dtype=bool) for each in _pair(populations, "populations")]
     for start in starts:
         check_start(start, elitism, crossover_rate, mutation_rate)
-    select = find_selection(selection)
+    select = find_operator(selection, SELECTIONS, "selection")
     breeders = [
         _Breeder(
-            select, cross, mutate, mend or _keep,
+            select, cross, find_operator(mutate, MUTATIONS, "mutation"), mend or _keep,
             crossover_rate, mutation_rate, child_mutation_rate, elitism,
         )
         for cross, mutate, mend in zip(
@@ -185,8 +187,9 @@ def coevolve(
 
 
 def _pair(value: Any, name: str) -> tuple[Any, Any]:
-    """One for each population; a callable or None serves both."""
-    pair = (value, value) if value is None or callable(value) else tuple(value)
+    """One for each population; a callable, a name or None serves both."""
+    serves_both = value is None or callable(value) or isinstance(value, str)
+    pair = (value, value) if serves_both else tuple(value)
     if len(pair) != 2:
         msg = f"{name} has {len(pair)} parts; give 2, one for each population."
         raise ValueError(msg)

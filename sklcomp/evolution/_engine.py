@@ -9,8 +9,8 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from sklcomp.evolution._operators import (
+    MUTATIONS,
     SELECTIONS,
-    flip_segment,
     nan_is_worst,
     swap_segment,
 )
@@ -84,7 +84,7 @@ def evolve(
     n_generations: int = 50,
     selection: str | Callable = "roulette",
     crossover: Callable = swap_segment,
-    mutation: Callable = flip_segment,
+    mutation: str | Callable = "segment",
     repair: Callable | None = None,
     crossover_rate: float = 0.7,
     mutation_rate: float = 0.1,
@@ -116,8 +116,9 @@ def evolve(
         ``(fitness, n, rng) -> indices``.
     crossover : callable, default=two-point exchange
         ``(parents (2, n_genes), rng) -> children (2, n_genes)``.
-    mutation : callable, default=flip of a segment
-        ``(population, rng) -> population``.
+    mutation : {"segment", "bitflip"} or callable, default="segment"
+        ``(population, rng) -> population``. "segment" flips all bits between two random
+        cuts, "bitflip" each bit with probability 2 / n_genes.
     repair : callable, default=None
         ``(population, rng) -> population``, applied to the start and to everything
         new; such as one that keeps a budget.
@@ -149,7 +150,8 @@ def evolve(
     ------
     ValueError
         If the population is not a table of bits with two rows or more, elitism leaves
-        no room, the rates sum to more than 1, or ``selection`` is unknown.
+        no room, the rates sum to more than 1, or the name of a selection or mutation is
+        unknown.
 
     Examples
     --------
@@ -164,8 +166,8 @@ def evolve(
     population = np.array(population, dtype=bool)
     check_start(population, elitism, crossover_rate, mutation_rate)
     breeder = _Breeder(
-        find_selection(selection),
-        crossover, mutation, repair or _keep,
+        find_operator(selection, SELECTIONS, "selection"), crossover,
+        find_operator(mutation, MUTATIONS, "mutation"), repair or _keep,
         crossover_rate, mutation_rate, child_mutation_rate, elitism,
     )  # fmt: skip
     evaluate = _Evaluator(fitness, population.shape[1], n_jobs)
@@ -204,14 +206,16 @@ def _keep(population: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return population
 
 
-def find_selection(selection: str | Callable) -> Callable:
-    """The function of a name."""
-    if not isinstance(selection, str):
-        return selection
-    if selection not in SELECTIONS:
-        msg = f"selection={selection!r}; choose one of {', '.join(SELECTIONS)}."
+def find_operator(
+    operator: str | Callable, named: dict[str, Callable], parameter: str
+) -> Callable:
+    """The function of a name; a function is its own."""
+    if not isinstance(operator, str):
+        return operator
+    if operator not in named:
+        msg = f"{parameter}={operator!r}; choose one of {', '.join(named)}."
         raise ValueError(msg)
-    return SELECTIONS[selection]
+    return named[operator]
 
 
 def check_start(

@@ -99,6 +99,9 @@ def flip_bits(
     return population ^ (rng.random(population.shape) < rate)
 
 
+MUTATIONS: dict[str, Callable] = {"segment": flip_segment, "bitflip": flip_bits}
+
+
 def move_widths(
     population: np.ndarray, rng: np.random.Generator, order: Order, share: float = 0.1
 ) -> np.ndarray:

