@@ -25,13 +25,18 @@ from torch import nn
 
 from sklcomp.compression._training import first_output, rebuild_net
 from sklcomp.nn._running import device_of, evaluating
-from sklcomp.nn._training import check_device
+from sklcomp.nn._training import check_device, torch_session
 from sklcomp.utils._sklearn import CallbackSupportMixin
 
 
 def _writable(X: np.ndarray) -> np.ndarray:
     """The array, or a copy: torch does not know arrays that are read-only."""
     return X if X.flags.writeable else X.copy()
+
+
+def _shape(one: tuple[int, ...]) -> str:
+    """The shape of any number of examples, in words, from that of one."""
+    return f"({', '.join(['n', *map(str, one)])})"
 
 
 def _is_classifier(self: Any) -> bool:
@@ -65,19 +70,22 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         for name in ("estimator_", "classes_"):
             self.__dict__.pop(name, None)
         check_kind(self._prototype)
+        source = getattr(self, self._source_name)
+        if isinstance(source, NeuralNet):
+            check_same_kind(source, self._prototype)
         is_classes = _is_classifier(self)
         X, y = validate_data(
             self, X, y, dtype=np.float32, allow_nd=True, order="C",
             ensure_min_samples=2, multi_output=not is_classes, y_numeric=not is_classes,
         )  # fmt: skip
         X = _writable(X)
+        self._shape_in = X.shape[1:]
         n_outputs = self._n_outputs(X)
         if not is_classes:
             self._y_is_flat = y.ndim == 1
             return X, y.reshape(len(y), -1).astype(np.float32)
         check_classification_targets(y)
         encoder = LabelEncoder().fit(y)
-        source = getattr(self, self._source_name)
         encoder.classes_ = name_classes(source, encoder.classes_, n_outputs)
         self.classes_ = encoder.classes_
         if len(self.classes_) < 2:
@@ -125,12 +133,12 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         net = getattr(self, self._source_name)
         if self._asks_for_outputs(net):
             return None
-        with torch.random.fork_rng():
+        # Making a module may draw from any generator.
+        with torch_session(0, torch.get_num_threads()):
             try:
-                module = net.module
-                if not isinstance(module, nn.Module):
-                    module = module(**net.get_params_for("module"))
-                return self._count_outputs(copy.deepcopy(module), X, self._source_name)
+                kwargs = net.get_params_for("module")
+                module = net.initialized_instance(copy.deepcopy(net.module), kwargs)
+                return self._count_outputs(module, X, self._source_name)
             # Anything: it may be a callback that makes the module fit the data.
             except Exception:
                 return None
@@ -141,10 +149,15 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         device = device_of(module)
         try:
             with evaluating(module):
-                output = first_output(module(torch.from_numpy(X[:2]).to(device)))
-        except RuntimeError as error:
-            shape = ", ".join(["n", *map(str, X.shape[1:])])
-            msg = f"{name} cannot take X of shape ({shape}): {error}"
+                output = first_output(module(torch.from_numpy(X[:2].copy()).to(device)))
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            msg = (
+                f"{name} cannot take X of shape {_shape(X.shape[1:])} and dtype "
+                f"float32: {error}. Bring X into the shape that its forward takes; if "
+                "it takes another dtype, cast there."
+            )
             raise ValueError(msg) from error
         unit = "n_classes" if _is_classifier(self) else "n_outputs"
         if not torch.is_tensor(output) or output.ndim != 2:
@@ -183,7 +196,8 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
             raise ValueError(msg + ".")
         net = clone(net)
         self._set_outputs(net, y)
-        if isinstance(net.module, nn.Module):
+        has_settings = any(p.startswith("module__") for p in net.get_params(deep=False))
+        if isinstance(net.module, nn.Module) and not has_settings:
             net = rebuild_net(net, copy.deepcopy(net.module), keeps_files=True)
         return net
 
@@ -225,10 +239,10 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
             Classes, or numbers.
         """
-        X = self._check_X(X)
         if _is_classifier(self):
-            return self.classes_[self.estimator_.predict_proba(X).argmax(axis=1)]
-        y = self.estimator_.predict(X)
+            answers = self._ask("predict_proba", X)
+            return self.classes_[answers.argmax(axis=1)]
+        y = self._ask("predict", X)
         return y.ravel() if self._y_is_flat else y
 
     @available_if(_can_classify)
@@ -245,8 +259,21 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         probability : ndarray of shape (n_samples, n_classes)
             In the order of ``classes_``.
         """
+        return self._ask("predict_proba", X)
+
+    def _ask(self, method: str, X: Any) -> np.ndarray:
+        """What the compressed net says; of images of another size it may be nothing."""
         X = self._check_X(X)
-        return self.estimator_.predict_proba(X)
+        try:
+            return getattr(self.estimator_, method)(X)
+        except RuntimeError as error:
+            if X.shape[1:] == self._shape_in:
+                raise
+            msg = (
+                f"X has shape {_shape(X.shape[1:])}; {type(self).__name__} was fitted "
+                f"on {_shape(self._shape_in)}, and its net cannot take this: {error}"
+            )
+            raise ValueError(msg) from error
 
     def score(self, X: Any, y: Any) -> float:
         """Accuracy of a classifier, coefficient of determination of a regressor.
@@ -283,12 +310,25 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
 
 def check_kind(net: Any) -> None:
     """Raise if a net is neither of a classifier's outputs nor of a regressor."""
-    if isinstance(net, NeuralNetBinaryClassifier) or not (
-        is_classifier(net) or is_regressor(net)
+    if (
+        not isinstance(net, NeuralNet)
+        or isinstance(net, NeuralNetBinaryClassifier)
+        or not (is_classifier(net) or is_regressor(net))
     ):
         msg = (
             f"{type(net).__name__} is not supported; take a NeuralNetClassifier, with "
-            "an output for each class, or a NeuralNetRegressor."
+            "an output for each class, or a NeuralNetRegressor (of a fitted compressor "
+            "its estimator_)."
+        )
+        raise ValueError(msg)
+
+
+def check_same_kind(teacher: NeuralNet, student: NeuralNet) -> None:
+    """Raise if one of two nets is a classifier, and the other is not."""
+    if is_classifier(teacher) != is_classifier(student):
+        msg = (
+            f"the teacher is a {type(teacher).__name__}, the student a "
+            f"{type(student).__name__}; take two classifiers, or two regressors."
         )
         raise ValueError(msg)
 

@@ -531,8 +531,9 @@ class DataFreeDistiller(Compressor):
             )
             self._check_shape(source.sample(2), inputs)
         self.params_ = settings
+        task = Task.of_module(student, probes, True)
         return net, DataFreeTraining(
-            student, Task.of_net(net, True), teacher, source, noise, settings, rng
+            student, task, teacher, source, noise, settings, rng
         )
 
     def _check_shape(self, examples: torch.Tensor, inputs: Inputs) -> None:

@@ -21,6 +21,10 @@ from sklcomp.nn._training import StopTraining, is_stopped_early, train_net
 
 # Examples that a teacher answers at once, and bytes that its kept answers may take.
 BATCH, CACHE_LIMIT = 256, 2**30
+OWN_STEP = (
+    "a training step of your own must call infer(X) and get_loss(y_pred, y, X=X, "
+    "training=True)."
+)
 
 
 class Teacher:
@@ -38,17 +42,16 @@ class Teacher:
             self.module = copy.deepcopy(module).to(device).eval()
         self.module.requires_grad_(False)
         self.layer, self.device = layer, device
-        with torch.no_grad():
-            output = self.module(X[:64].to(device))
-        self.task = Task.of_outputs(output, is_classes)
+        self.task = Task.of_module(self.module, X, is_classes)
 
     def answer(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Features (n, d) and scores (n, k), through which gradients go."""
-        X = X.to(self.device)
+        # Of a copy: a network may overwrite what it is given.
+        X = X.to(self.device, copy=True)
         if self.layer is None:
             scores = self.task.logits(self.module(X))
             return scores.new_empty(len(X), 0), scores
-        with capturing(self.module, self.layer) as seen:
+        with capturing(self.module, self.layer, len(X)) as seen:
             output = self.module(X)
         return seen[0], self.task.logits(output)
 
@@ -70,26 +73,35 @@ class Teacher:
 
 def may_augment(net: Any) -> bool:
     """Whether a net may show its module an example in another form each time."""
-    hooks = ("get_dataset", "get_iterator", "train_step", "train_step_single", "infer")
-    settings = net.get_params(deep=False)
+    hooks = ("get_dataset", "train_step", "train_step_single", "infer")
     return (
         any(getattr(type(net), name) is not getattr(NeuralNet, name) for name in hooks)
-        or net.iterator_train is not DataLoader
         or net.dataset is not SkorchDataset
-        or "iterator_train__collate_fn" in settings
+        or makes_batches(net)
+    )
+
+
+def makes_batches(net: Any) -> bool:
+    """Whether a net puts examples together in a way of its own."""
+    return (
+        type(net).get_iterator is not NeuralNet.get_iterator
+        or net.iterator_train is not DataLoader
+        or "iterator_train__collate_fn" in net.get_params(deep=False)
     )
 
 
 def rows_of(dataset: Any, X: np.ndarray, kind: type) -> np.ndarray | None:
     """Places of a data set's examples in X; None if they are not from there.
 
-    ``kind`` is the class of data sets that a net makes of X.
+    ``kind`` is the class of data sets that a net makes of X. Subclasses may show
+    examples in another form.
     """
-    if isinstance(dataset, Subset):
+    if type(dataset) is Subset:
         rows = rows_of(dataset.dataset, X, kind)
         return None if rows is None else rows[np.asarray(dataset.indices)]
-    source = getattr(dataset, "X", X if type(dataset) is kind else None)
-    return np.arange(len(X)) if source is X and len(dataset) == len(X) else None
+    if type(dataset) not in (kind, SkorchDataset) or len(dataset) != len(X):
+        return None
+    return np.arange(len(X)) if getattr(dataset, "X", X) is X else None
 
 
 class NumberedRows(Dataset):
@@ -164,6 +176,8 @@ class Lesson:
         self._sums: dict[str, float] = {}
         # Least loss, its epoch, and the weights after it.
         self.best: tuple[float, int, dict] = (math.inf, 0, {})
+        # Of the net's history, once an epoch is done.
+        self.n_epochs = 0
 
     @property
     def needs_teacher(self) -> bool:
@@ -175,6 +189,13 @@ class Lesson:
         if is_cached == "auto":
             is_cached = not may_augment(net) and self.teacher.takes_little_room(X)
         if is_cached and self.needs_teacher:
+            if makes_batches(net):
+                msg = (
+                    "cache_teacher=True, and the student puts batches together by a "
+                    "collate function or an iterator of its own, of which the places "
+                    'of examples are not known: take cache_teacher="auto" or False.'
+                )
+                raise ValueError(msg)
             self.answers = self.teacher.answer_all(X)
 
     def keep_rows(self, rows: Tensor) -> None:
@@ -183,6 +204,8 @@ class Lesson:
 
     def loss(self, loss: Tensor, output: Any, X: Any) -> Tensor:
         """The student's loss of a batch with everything that is added to it."""
+        if X is None or (self.gamma and not self.features):
+            raise ValueError(OWN_STEP)
         terms = {"task": loss}
         if self.needs_teacher:
             features, scores = self._ask(X)
@@ -217,7 +240,7 @@ class Lesson:
         if not self._sums:
             msg = (
                 "no batch came to the loss in an epoch. Choose a smaller batch_size if "
-                "drop_last leaves none; a training step of your own must call get_loss."
+                f"drop_last leaves none; {OWN_STEP}"
             )
             raise ValueError(msg)
         n = self._sums.pop("n")
@@ -225,10 +248,11 @@ class Lesson:
         self._sums = {}
         for name, value in means.items():
             self.history.setdefault(name, []).append(value)
+        self.n_epochs = len(net.history)
         total = float(self._total(means))
         if total < self.best[0] and is_finite(net.module_):
             weights = copy.deepcopy(net.module_.state_dict())
-            self.best = (total, len(net.history), weights)
+            self.best = (total, self.n_epochs, weights)
 
     def recover(self, net: Any) -> None:
         """Give a net whose loss became infinite the weights of its best epoch."""
@@ -243,8 +267,7 @@ class Lesson:
             ConvergenceWarning,
             stacklevel=5,
         )
-        if len(net.history) > len(self.history["task"]):
-            del net.history[-1:]
+        del net.history[self.n_epochs :]
         net.module_.load_state_dict(weights)
 
 
@@ -276,7 +299,8 @@ def listening(net_class: type, lesson: Lesson) -> type:
         def infer(self, x: Any, **fit_params: Any) -> Any:
             if not (self.module_.training and lesson.gamma):
                 return super().infer(x, **fit_params)
-            with capturing(self.module_, lesson.layer) as lesson.features:
+            n_rows = len(x) if torch.is_tensor(x) else None
+            with capturing(self.module_, lesson.layer, n_rows) as lesson.features:
                 return super().infer(x, **fit_params)
 
         def get_loss(self, y_pred: Any, y_true: Any, X: Any = None,

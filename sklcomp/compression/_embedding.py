@@ -65,9 +65,10 @@ class FeatureEmbeddingDistiller(Compressor):
     Parameters
     ----------
     student : skorch.NeuralNetClassifier or skorch.NeuralNetRegressor
-        Your small net, not fitted; its loss, optimizer, epochs and callbacks are used.
-        If its module has a parameter ``n_classes`` (regression: ``n_outputs``) that is
-        not set, it is set to what is needed.
+        Your small net, not fitted; its loss, optimizer, epochs and callbacks are used,
+        of which only EarlyStopping may stop by KeyboardInterrupt. If its module has a
+        parameter ``n_classes`` (regression: ``n_outputs``) that is not set, it is set
+        to what is needed.
     teacher : nn.Module or skorch net
         A trained module, or a fitted net in ``sklearn.frozen.FrozenEstimator``, is used
         as it is and never changed. An unfitted net is trained first, on the data of
@@ -95,11 +96,12 @@ class FeatureEmbeddingDistiller(Compressor):
         Ask the teacher once for every example, instead of in every step. "auto" does so
         unless your net may show examples in another form each time (its own data set,
         collate function, iterator or training step), or the answers take more than
-        1 GiB.
+        1 GiB. A callback that changes batches in place needs False.
     clip_grad_norm : float or None, default=1.0
         Largest norm of all gradients of a step together.
     checkpoint : str or path, default=None
-        Folder in which the state of the training is kept after every epoch.
+        Folder in which the state of the training is kept after every epoch. That of a
+        teacher which is not fitted is not kept, but done again.
     warm_start : bool, default=False
         Go on from the checkpoint, if there is one of the same fit; ``random_state``
         must be set. A larger ``max_epochs`` is the same fit.
@@ -124,7 +126,8 @@ class FeatureEmbeddingDistiller(Compressor):
         Means of the losses "task", "embedding" and "kd", without their weights.
     report_ : CompressionReport
         The teacher before, the student after; "score" is taken of the examples that
-        the student's ``train_split`` held out, "training score" where it held out none.
+        the student's ``train_split`` held out, "training score" where it held out none:
+        of all, or of 2,000 at equal distances in X.
     n_iter_ : int
         Epochs.
     classes_ : ndarray of shape (n_classes,)
@@ -333,37 +336,47 @@ class FeatureEmbeddingDistiller(Compressor):
         if self.gamma:
             check_layer(net.module_, self.student_layer, "student_layer")
         self._check_n_outputs(net.module_, X, y, "student")
-        lesson.task = Task.of_net(net, hasattr(self, "classes_"))
+        examples, is_classes = torch.from_numpy(X), hasattr(self, "classes_")
+        lesson.task = Task.of_module(net.module_, examples, is_classes)
         if self.checkpoint is None:
             return
         weights = [*map(weights_of, (net.module_, lesson.teacher.module))]
         settings = settings_of(net, self, but=FREE)
         lesson.key = joblib.hash([X, y, seed, weights, settings])
         state = load_training(self.checkpoint, lesson.key) if self.warm_start else None
-        if state is not None and state["n_epochs"] <= net.max_epochs:
+        if state is not None and len(state["losses"]["task"]) <= net.max_epochs:
             restore_training(net, state)
             lesson.history, lesson.best = state["losses"], state["best"]
+            lesson.n_epochs = len(net.history)
+            if state["stopped_of"] == net.max_epochs:
+                raise StopTraining
 
     def _end_epoch(self, net: Any, lesson: Lesson, reporter: IterationReporter) -> None:
-        if self.checkpoint is not None:
-            state = training_state(net) | {
-                "losses": lesson.history, "best": lesson.best,
-                "n_epochs": len(net.history),
-            }  # fmt: skip
-            save_training(self.checkpoint, state, lesson.key)
+        self._keep(net, lesson)
         if self.verbose:
             losses = (
                 f"{name} {values[-1]:.5g}" for name, values in lesson.history.items()
             )
             print(f"epoch {len(net.history)}: {', '.join(losses)}")  # noqa: T201
         if reporter(len(net.history)):
+            self._keep(net, lesson, stopped_of=net.max_epochs)
             raise StopTraining
+
+    def _keep(self, net: Any, lesson: Lesson, stopped_of: int = 0) -> None:
+        """Write the checkpoint; of a training that was stopped, of how many epochs."""
+        if self.checkpoint is None:
+            return
+        state = training_state(net) | {
+            "losses": lesson.history, "best": lesson.best, "stopped_of": stopped_of,
+        }  # fmt: skip
+        save_training(self.checkpoint, state, lesson.key)
 
     def _finish(self, net: Any, lesson: Lesson, X: np.ndarray, y: np.ndarray) -> None:
         """Name the results of a training that may have failed late."""
         rows, name = lesson.valid_rows, "score"
         if rows is None:
-            rows, name = np.arange(min(len(X), N_SCORED)), "training score"
+            n = min(len(X), N_SCORED)
+            rows, name = np.linspace(0, len(X) - 1, n, dtype=int), "training score"
         some, y = torch.from_numpy(X[rows]), y[rows]
         answers = lesson.task.logits(net.forward(some))
         if not lesson.fault and not torch.isfinite(answers).all():
@@ -405,6 +418,7 @@ class FeatureEmbeddingDistiller(Compressor):
         return tuple(
             Teacher(module, layer, hasattr(self, "classes_"), some, "cpu")
             .answer_all(some)[0]
+            .float()
             .numpy()
             for module, layer in (
                 (self.teacher_, self.teacher_layer),

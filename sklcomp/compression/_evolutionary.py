@@ -9,10 +9,11 @@ from typing import Any
 import joblib
 import numpy as np
 import torch
+from joblib import effective_n_jobs
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet
-from torch import nn
+from torch import Tensor, nn
 
 from sklcomp.compression._base import Compressor
 from sklcomp.compression._distillation import train_with_teacher
@@ -112,8 +113,8 @@ class EvolutionaryPruner(Compressor):
     fitness : {"kl", "accuracy"} or callable, default="kl"
         "kl" needs no labels; for regression it is the mean squared difference of the
         outputs, and "accuracy" the coefficient of determination. A callable takes
-        ``(module, X, y)``, tensors, and returns a number, higher is better. The
-        module's batch norms know the statistics of X.
+        ``(module, X, y)``, tensors, and returns a number, higher is better. With
+        ``compensate`` the module's batch norms know the statistics of X.
     trade_off : float, default=1.0
         Weight of the reward ``1 - size / full size`` in ``preset="paper"``.
     n_fitness_samples : int, default=1000
@@ -125,7 +126,7 @@ class EvolutionaryPruner(Compressor):
         :func:`sklcomp.nn.prune_channels`.
     finetune : bool, default=True
         Train the winner. It is kept as it was if that made it worse on the examples
-        that were held out.
+        that were held out, by the net's own loss.
     finetune_epochs : int, default=None
         Epochs; None is the net's own ``max_epochs``.
     distill_weight : float in [0, 1], default=0.7
@@ -198,8 +199,9 @@ class EvolutionaryPruner(Compressor):
     chosen on a thousand examples were not better than the closed-form order at the
     same widths; what the search finds is how many channels each layer needs.
 
-    A fitted pruner, and so its pickle, keeps up to 2,000 training examples, which
-    :meth:`at` needs; ``estimator_`` keeps none.
+    A fitted pruner, and so its pickle, keeps what :meth:`at` needs: up to 2,000
+    training examples, the full net and the covariances of its layers' inputs.
+    ``estimator_`` keeps nothing of them.
 
     References
     ----------
@@ -355,6 +357,10 @@ class EvolutionaryPruner(Compressor):
             settings["population_size"], settings["elitism"],
             settings["crossover_rate"], settings["mutation_rate"],
         )  # fmt: skip
+        effective_n_jobs(self.n_jobs)  # 0 is an error
+        if getattr(self._prototype, "compile", False):
+            msg = "compile=True: a compiled module cannot be cut; take compile=False."
+            raise ValueError(msg)
         if self.checkpoint is not None:
             check_folder(self.checkpoint)
         reporter = IterationReporter(self, X=X, y=y)
@@ -367,14 +373,12 @@ class EvolutionaryPruner(Compressor):
                 base = self._trained_base(X[train], y[train], seed)
             check_finite(base.module_, "net")
             self._check_n_outputs(base.module_, X, y, "net")
-            task = Task.of_net(base, hasattr(self, "classes_"))
-            # Of a copy, so that the front stays what it is if the net is trained on.
-            problem = PruningProblem(
-                copy.deepcopy(base.module_), torch.from_numpy(X[train]),
-                max_params=self.max_params, max_macs=self.max_macs,
-                importance=self._form("importance"),
-                compensate=self._form("compensate"), rng=rng,
-                ignored_layers=self.ignored_layers, min_channels=self.min_channels,
+            rebuild_net(base, base.module_)  # may say what cannot be copied
+            examples, is_classes = torch.from_numpy(X[train]), hasattr(self, "classes_")
+            task = Task.of_module(base.module_, examples, is_classes)
+            problem = self._problem_of(
+                base.module_, examples, rng, importance=self._form("importance"),
+                compensate=self._form("compensate"),
             )  # fmt: skip
             trade_off = self.trade_off if self.preset == "paper" else 0.0
             score = Fitness(
@@ -390,21 +394,38 @@ class EvolutionaryPruner(Compressor):
     def _trained_base(self, X: np.ndarray, y: np.ndarray, seed: int) -> Any:
         """The user's net, trained, or as the checkpoint has it."""
         net = self._untrained("estimator", y)
-        if self.checkpoint is None:
-            return train_net(net, X, y)
         key = ""
 
-        def go_on() -> None:
+        def check_and_go_on() -> None:
             nonlocal key
+            self._check_n_outputs(net.module_, X, y, "net")
+            # What cannot be reached is said before the training.
+            self._problem_of(
+                net.module_, torch.from_numpy(X[:2]), np.random.default_rng(0),
+                importance="random", compensate=False,
+            )  # fmt: skip
+            if self.checkpoint is None:
+                return
             # The weights that the net starts from say what its module is.
             key = joblib.hash([X, y, seed, weights_of(net.module_), settings_of(net)])
             state = load_training(self.checkpoint, key) if self.warm_start else None
             if state is not None:
                 restore_training(net, state)
 
-        train_net(net, X, y, go_on)
-        save_training(self.checkpoint, training_state(net), key)
+        train_net(net, X, y, check_and_go_on)
+        if self.checkpoint is not None:
+            save_training(self.checkpoint, training_state(net), key)
         return net
+
+    def _problem_of(
+        self, module: nn.Module, X: Tensor, rng: np.random.Generator, **settings: Any
+    ) -> PruningProblem:
+        # Of a copy, so that the front stays what it is if the net is trained on.
+        return PruningProblem(
+            copy.deepcopy(module), X, max_params=self.max_params,
+            max_macs=self.max_macs, ignored_layers=self.ignored_layers,
+            min_channels=self.min_channels, rng=rng, **settings,
+        )  # fmt: skip
 
     def _form(self, name: str) -> Any:
         """A setting, or what the paper's form has in its place."""
@@ -489,7 +510,7 @@ class EvolutionaryPruner(Compressor):
         module, history = problem.finish(self.best_individual_), None
         if self.finetune:
             tuned = self._tuned(task, module, X, y)
-            if score.loss(tuned.module_) < score.loss(module):
+            if score.loss(tuned.module_, base) < score.loss(module, base):
                 module, history = tuned.module_, tuned.history_
         self.estimator_ = self._plain_net(module, X, y)
         if history is not None:
@@ -557,11 +578,15 @@ class EvolutionaryPruner(Compressor):
             ("max_params", front["n_parameters"], max_params, full[0]),
             ("max_macs", front["n_macs"], max_macs, full[1]),
         ):
+            least = sizes[fits].min()
             fits &= sizes <= absolute_budget(limit, whole)
             if not fits.any():
+                within = ""
+                if name == "max_macs" and max_params is not None:
+                    within = f" within max_params={max_params}"
                 msg = (
-                    f"{name}={limit} is less than the search has seen: the least is "
-                    f"{sizes.min()}. Fit anew with that budget."
+                    f"{name}={limit} is less than the search has seen{within}: the "
+                    f"least is {least}. Fit anew with that budget."
                 )
                 raise ValueError(msg)
         best = np.flatnonzero(fits)[front["fitness"][fits].argmax()]

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sklcomp.compression._pruning import PruningProblem
@@ -47,7 +46,7 @@ class Fitness:
             if self.is_fresh:
                 reestimate_batch_norms(module, self.X)
             with evaluating(module):
-                worth = float(self.kind(module, self.X, self._targets()))
+                worth = float(self.kind(module, self.X.clone(), self._targets()))
         else:
             logits = self._logits(module, self.is_fresh, self.is_fast)
             if self.kind == "accuracy":
@@ -59,11 +58,16 @@ class Fitness:
             worth += self.trade_off * (1 - size)
         return worth
 
-    def loss(self, module: nn.Module) -> float:
-        """Cross entropy, or squared error, of a finished network."""
-        logits = self._logits(module, is_fresh=False)
-        loss = F.cross_entropy if self.task.is_classes else F.mse_loss
-        return float(loss(logits, self._targets()))
+    def loss(self, module: nn.Module, net: Any) -> float:
+        """What an initialised net's own loss says of a finished network."""
+        total = 0.0
+        with evaluating(module):
+            for X, y in zip(
+                self.X.split(BATCH), self._targets().split(BATCH), strict=True
+            ):
+                loss = net.get_loss(module(X.clone()), y, X=X, training=False)
+                total += len(X) * float(loss)
+        return total
 
     def _targets(self) -> Tensor:
         return torch.from_numpy(self.y).to(self.X.device)
@@ -87,7 +91,7 @@ class Fitness:
             if is_fresh and len(X) > 1:
                 use_batch_statistics(module)
             return torch.cat([
-                self.task.logits(module(batch))
+                self.task.logits(module(batch.clone()))
                 for batch in X.tensor_split(math.ceil(len(X) / BATCH))
             ])  # fmt: skip
 

@@ -13,9 +13,12 @@ from skorch.callbacks import Checkpoint, InputShapeSetter, LoadInitState
 from torch import Tensor, nn
 
 from sklcomp.nn import kd_loss
+from sklcomp.nn._running import BatchNorm, device_of, evaluating
 
 # Callbacks that write or read files of parameters.
 FILES = (Checkpoint, LoadInitState)
+# Examples that tell what the outputs of a network are.
+N_TRIED = 64
 
 
 def hold_out(y: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -44,7 +47,24 @@ def rebuild_net(net: Any, module: nn.Module, keeps_files: bool = False) -> Any:
     }
     kinds = InputShapeSetter if keeps_files else (InputShapeSetter, *FILES)
     settings["callbacks"] = _without(settings.get("callbacks"), kinds)
-    return type(net)(module=module, **copy.deepcopy(settings))
+    try:
+        settings = copy.deepcopy(settings)
+    except TypeError as error:
+        name = next(k for k, v in settings.items() if not _can_be_copied(v))
+        msg = (
+            f"{name} of the {type(net).__name__} cannot be copied: {error}. A training "
+            f"here is that of a copy: leave it out, by net.set_params({name}=None)."
+        )
+        raise ValueError(msg) from error
+    return type(net)(module=module, **settings)
+
+
+def _can_be_copied(value: Any) -> bool:
+    try:
+        copy.deepcopy(value)
+    except TypeError:
+        return False
+    return True
 
 
 def _without(callbacks: Any, kinds: Any) -> Any:
@@ -61,8 +81,14 @@ def _without(callbacks: Any, kinds: Any) -> Any:
 
 
 def is_finite(module: nn.Module) -> bool:
-    """Whether no weight of a network is NaN or infinite."""
-    parts = [*module.parameters(), *module.buffers()]
+    """Whether no weight, or statistic of a batch norm, is NaN or infinite.
+
+    Other buffers may well be, such as the mask of an attention.
+    """
+    parts: list[Tensor] = list(module.parameters())
+    for part in module.modules():
+        if isinstance(part, BatchNorm):
+            parts += part.buffers()
     return all(bool(torch.isfinite(part).all()) for part in parts)
 
 
@@ -84,9 +110,11 @@ class Task:
         self.is_probability = is_probability
 
     @classmethod
-    def of_net(cls, net: Any, is_classes: bool) -> "Task":
-        """By the loss that an initialised net is trained with."""
-        return cls(is_classes, isinstance(net.criterion_, nn.NLLLoss))
+    def of_module(cls, module: nn.Module, X: Tensor, is_classes: bool) -> "Task":
+        """By what a network answers to some of the examples."""
+        some = X[:N_TRIED].to(device_of(module), copy=True)
+        with evaluating(module):
+            return cls.of_outputs(module(some), is_classes)
 
     @classmethod
     def of_outputs(cls, output: Any, is_classes: bool) -> "Task":
@@ -112,7 +140,7 @@ class Task:
 
     def score(self, output: Tensor, y: np.ndarray) -> float:
         """Accuracy, or the coefficient of determination."""
-        values = output.detach().cpu().numpy()
+        values = output.detach().float().cpu().numpy()
         if self.is_classes:
             return float(accuracy_score(y, values.argmax(1)))
         return float(r2_score(y, values))

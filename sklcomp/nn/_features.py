@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -31,21 +32,26 @@ def check_layer(module: nn.Module, layer: str, parameter: str) -> None:
 
 @contextmanager
 def capturing(
-    module: nn.Module, layer: str, must_run: bool = True
+    module: nn.Module, layer: str, n_rows: int | None = None, must_run: bool = True
 ) -> Iterator[list[Tensor]]:
     """Run the network inside; the list then holds the features (n, d) at its end.
 
     ``layer`` names a part, whose output they are, or is "penultimate": the input of
-    the Linear that runs last. ValueError if it does not run, unless that may be.
+    the Linear that runs last. ValueError if it does not run, unless that may be, or if
+    the first axis is not the ``n_rows`` examples.
     """
-    seen: list[Tensor] = []
+    seen: list[Any] = []
 
-    # Copies: what comes after may work in place.
+    def take(value: object) -> None:
+        tensors = tensors_in(value)
+        # A copy: what comes after may work in place.
+        seen[:] = [tensors[0].clone() if tensors else None]
+
     def take_input(part: nn.Module, inputs: tuple, named: dict) -> None:
-        seen[:] = [tensors_in([inputs, named])[0].flatten(1).clone()]
+        take([inputs, named])
 
     def take_output(part: nn.Module, inputs: tuple, output: object) -> None:
-        seen[:] = [tensors_in(output)[0].flatten(1).clone()]
+        take(output)
 
     if layer == PENULTIMATE:
         handles = [
@@ -63,3 +69,19 @@ def capturing(
     if must_run and not seen:
         msg = f"the layer {layer!r} did not run in the forward; name one that does."
         raise ValueError(msg)
+    if seen:
+        name = f"the layer {layer!r} of {type(module).__name__}"
+        seen[:] = [_as_rows(seen[0], name, n_rows)]
+
+
+def _as_rows(features: Tensor | None, name: str, n_rows: int | None) -> Tensor:
+    """Features of examples as (n, d)."""
+    shape = () if features is None else tuple(features.shape)
+    if features is None or len(shape) < 2 or n_rows not in (None, shape[0]):
+        found = "no tensor" if features is None else f"features of shape {shape}"
+        msg = (
+            f"{name} gives {found}. Expected ({n_rows or 'n'} examples, n_features, "
+            "...): name a layer that keeps the examples on the first axis."
+        )
+        raise ValueError(msg)
+    return features.flatten(1)

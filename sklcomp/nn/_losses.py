@@ -1,6 +1,6 @@
 """The losses of the papers, one function or module each."""
 
-from numbers import Real
+from numbers import Integral, Real
 
 import torch
 import torch.nn.functional as F
@@ -89,7 +89,8 @@ class LocalityPreservingLoss(nn.Module):
     Raises
     ------
     ValueError
-        If ``n_neighbors`` is below 1, or ``sigma`` neither "auto" nor above 0.
+        If ``n_neighbors`` is no integer from 1, or ``sigma`` neither "auto" nor a
+        number above 0.
 
     References
     ----------
@@ -111,7 +112,7 @@ class LocalityPreservingLoss(nn.Module):
 
     def __init__(self, n_neighbors: int = 5, sigma: float | str = "auto"):
         super().__init__()
-        if not n_neighbors >= 1:
+        if not (isinstance(n_neighbors, (int, Integral)) and n_neighbors >= 1):
             msg = f"n_neighbors={n_neighbors!r}; give an integer from 1."
             raise ValueError(msg)
         if sigma != "auto" and not (isinstance(sigma, Real) and sigma > 0):
@@ -180,7 +181,7 @@ class LocalityPreservingLoss(nn.Module):
         if isinstance(self.sigma, str):
             scale = nearest.mean() if k else torch.ones(())
         else:
-            scale = torch.tensor(self.sigma**2)
+            scale = nearest.new_tensor(float(self.sigma)).square()
         # All features equal, so scale 0: every neighbour counts fully.
         weights = torch.exp(-nearest / scale.clamp_min(torch.finfo(nearest.dtype).tiny))
         return neighbors, weights

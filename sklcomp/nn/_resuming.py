@@ -1,9 +1,12 @@
 """The state of a training, so that it can go on as if it had not been interrupted."""
 
 import json
+import random
+import re
 from functools import partial
-from numbers import Real
+from numbers import Number
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any
 
 import joblib
@@ -13,7 +16,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from skorch import NeuralNet
 from skorch.history import History
-from torch import nn
+from torch import Tensor, nn
 
 # Stands for an array of numpy in a state.
 ARRAY = "array of numpy"
@@ -34,11 +37,13 @@ def draw_seed(estimator: Any) -> int:
 
 
 def training_state(net: Any) -> dict[str, Any]:
-    """Weights, optimizer, history, generator and callbacks of a net in training."""
+    """Weights, optimizer, history, generators and callbacks of a net in training."""
     return {
         "parts": {name: _state_of(part) for name, part in _parts(net).items()},
         "history": json.dumps(net.history.to_list(), default=_as_list),
         "generator": torch.get_rng_state(),
+        "numpy_generator": _plain(np.random.get_state(legacy=False)),  # noqa: NPY002
+        "python_generator": random.getstate(),
         "cuda_generators": torch.cuda.get_rng_state_all(),
         "callbacks": {
             name: {
@@ -52,20 +57,29 @@ def training_state(net: Any) -> dict[str, Any]:
 
 
 def restore_training(net: Any, state: dict[str, Any]) -> None:
-    """Bring a net that is about to be trained to a state."""
+    """Bring a net that is about to be trained, and the generators, to a state."""
     for name, part in _parts(net).items():
         saved = state["parts"][name]
         part.load_state_dict(saved if isinstance(part, nn.Module) else _revived(saved))
     net.history_ = History(json.loads(state["history"]))
     torch.set_rng_state(state["generator"])
+    np.random.set_state(_revived(state["numpy_generator"]))  # noqa: NPY002
+    random.setstate(state["python_generator"])
     if len(state["cuda_generators"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda_generators"])
     for name, callback in net.callbacks_:
         for key, (kind, value) in state["callbacks"].get(name, {}).items():
-            if kind == "state":
+            if kind != "state":
+                setattr(callback, key, value)
+            elif hasattr(callback, key):
                 getattr(callback, key).load_state_dict(_revived(value))
             else:
-                setattr(callback, key, value)
+                msg = (
+                    f"the checkpoint has a state of {key} of the callback {name!r}, "
+                    f"which has no {key} when the training begins. Make it in "
+                    "on_train_begin, or take warm_start=False."
+                )
+                raise ValueError(msg)
 
 
 def _parts(net: Any) -> dict[str, Any]:
@@ -113,9 +127,11 @@ def _as_list(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else float(value)
 
 
-def weights_of(module: nn.Module) -> list[np.ndarray]:
-    """All parameters and buffers, as a key of a checkpoint can contain them."""
-    return [part.numpy(force=True) for part in module.state_dict().values()]
+def weights_of(module: nn.Module) -> list[Any]:
+    """What a module is and all that it has learnt, as a key of a checkpoint has it."""
+    # Addresses are others in another process.
+    kind = re.sub(" at 0x[0-9a-fA-F]+", "", repr(module))
+    return [kind, *map(_described, module.state_dict().values())]
 
 
 def settings_of(*owners: Any, but: tuple[str, ...] = ()) -> str:
@@ -136,24 +152,46 @@ def _described(value: Any, depth: int = 0) -> Any:
     """A value in words that are the same in another process."""
     if isinstance(value, np.generic):
         value = value.item()
-    if value is None or isinstance(value, (str, Real)):
+    if value is None or isinstance(value, (str, bytes, Number)):
         return value
     if torch.is_tensor(value):
-        value = value.numpy(force=True)
+        value = _as_array(value)
     if isinstance(value, np.ndarray):
         return joblib.hash(value)
     if isinstance(value, (Path, torch.device, torch.dtype)):
         return str(value)
-    if hasattr(value, "__qualname__"):
-        return f"{value.__module__}.{value.__qualname__}"
+    named = value if hasattr(value, "__qualname__") else type(value)
+    name = f"{getattr(named, '__module__', '')}.{named.__qualname__}"
     parts = _parts_of(value) if depth < MAX_DEPTH else []
-    return [_described(type(value)), *(_described(part, depth + 1) for part in parts)]
+    return [name, *(_described(part, depth + 1) for part in parts)]
+
+
+def _as_array(values: Tensor) -> np.ndarray:
+    """The same for numpy, which has no floats of less than two bytes, nor bfloat16."""
+    if values.is_floating_point() and values.dtype.itemsize < 4:
+        values = values.float()
+    return values.numpy(force=True)
 
 
 def _parts_of(value: Any) -> list[Any]:
-    """Entries of a container; settings of a callback, a split and the like."""
+    """Entries of a container; settings of a callback, a split and the like.
+
+    Of a function what it does, without the names and values around it.
+    """
+    if isinstance(value, FunctionType):
+        closed = [cell.cell_contents for cell in value.__closure__ or ()]
+        # What else it closes over may change as it runs.
+        constants = [x for x in closed if isinstance(x, (str, Number, FunctionType))]
+        defaults = [value.__defaults__, value.__kwdefaults__]
+        return [*_parts_of(value.__code__), *defaults, *constants]
+    if isinstance(value, CodeType):
+        return [value.co_code, *value.co_names, *value.co_consts]
+    if hasattr(value, "__qualname__"):
+        return []
     if isinstance(value, dict):
         return [(str(key), value[key]) for key in sorted(value, key=str)]
+    if isinstance(value, (set, frozenset)):
+        return sorted(value, key=repr)
     if isinstance(value, (list, tuple)):
         return list(value)
     if isinstance(value, partial):
@@ -173,8 +211,17 @@ def _kept(value: Any) -> tuple[str, Any] | None:
     """What of a callback's attribute can be stored without pickling objects."""
     if hasattr(value, "state_dict") and not isinstance(value, type):
         return "state", _state_of(value)
+    if value is None or torch.is_tensor(value):
+        return "value", value
     if isinstance(value, dict) and all(map(torch.is_tensor, value.values())):
         return "value", value
+    if isinstance(value, list):
+        kept = [_kept(entry) for entry in value]
+        if any(entry is None or entry[0] == "state" for entry in kept):
+            return None
+        return "value", [entry[1] for entry in kept if entry is not None]
+    if isinstance(value, np.generic):
+        value = value.item()
     for kind in (bool, int, float, str):
         if isinstance(value, kind):
             return "value", kind(value)

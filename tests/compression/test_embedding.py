@@ -20,7 +20,11 @@ from skorch.callbacks import EarlyStopping, LRScheduler
 from skorch.dataset import ValidSplit
 from torch.utils.data import default_collate
 
-from sklcomp.compression import EvolutionaryPruner, FeatureEmbeddingDistiller
+from sklcomp.compression import (
+    EvolutionaryPruner,
+    FeatureEmbeddingDistiller,
+    _distillation,
+)
 from sklcomp.compression._distillation import may_augment
 from sklcomp.nn import LocalityPreservingLoss, count_parameters, kd_loss
 
@@ -86,7 +90,8 @@ def penultimate(module, X):
 @pytest.mark.parametrize("is_cached", [True, False])
 @pytest.mark.parametrize("clip", [None, 0.05])
 def test_fit_is_the_loop_that_the_equation_says(digits, trained, is_cached, clip):
-    X, y = (torch.from_numpy(array[:96]) for array in digits)
+    # The last batch is half as large.
+    X, y = (torch.from_numpy(array[:80]) for array in digits)
     module = Residual(width=4)
     module.drop.p = 0.0
     net = classifier(
@@ -102,7 +107,7 @@ def test_fit_is_the_loop_that_the_equation_says(digits, trained, is_cached, clip
     locality = LocalityPreservingLoss(3)
     losses = []
     for _ in range(3):
-        for rows in torch.arange(96).split(32):
+        for rows in torch.arange(80).split(32):
             with torch.no_grad():
                 features, scores = penultimate(teacher, X[rows])
             own, output = penultimate(module.train(), X[rows])
@@ -121,7 +126,7 @@ def test_fit_is_the_loop_that_the_equation_says(digits, trained, is_cached, clip
         fitted.module_.parameters(), module.parameters(), strict=True
     ):
         torch.testing.assert_close(found, want, rtol=1e-4, atol=1e-5)
-    means = np.array(losses).reshape(3, 3, 3).mean(axis=1).T
+    means = np.average(np.reshape(losses, (3, 3, 3)), axis=1, weights=[32, 32, 16]).T
     for name, want in zip(("task", "embedding", "kd"), means, strict=True):
         np.testing.assert_allclose(fitted.history_[name], want, rtol=1e-3)
 
@@ -248,7 +253,10 @@ def test_cache_knows_the_rows_of_a_split(digits, trained):
     np.testing.assert_allclose(*answers, atol=1e-3)
 
 
-def test_teacher_is_asked_once_unless_examples_change(digits, trained):
+@pytest.fixture
+def count_asked(digits, trained):
+    """How many examples a teacher is shown while a student is trained."""
+
     class Counting(torch.nn.Module):
         rows = 0
 
@@ -260,14 +268,28 @@ def test_teacher_is_asked_once_unless_examples_change(digits, trained):
             Counting.rows += len(x)
             return self.inner(x)
 
-    X, y = digits
-    asked = []
-    for net in (student(), student(iterator_train__collate_fn=mirrored)):
+    def count(net):
         Counting.rows = 0
-        FeatureEmbeddingDistiller(net, Counting(), kd_weight=1.0).fit(X, y)
-        asked.append(Counting.rows)
-    assert asked[0] < 2.5 * len(X)
-    assert asked[1] > 3 * len(X)
+        FeatureEmbeddingDistiller(net, Counting(), kd_weight=1.0).fit(*digits)
+        return Counting.rows
+
+    return count
+
+
+def test_teacher_is_asked_once_unless_examples_change(digits, count_asked):
+    n = len(digits[0])
+    assert count_asked(student()) < 2.5 * n
+    assert count_asked(student(iterator_train__collate_fn=mirrored)) > 3 * n
+
+
+def test_answers_that_take_too_much_room_are_asked_in_every_step(
+    digits, count_asked, monkeypatch
+):
+    # 32 features and 10 scores of 4 bytes.
+    n = len(digits[0])
+    for limit, is_kept in ((4 * 42 * n, True), (4 * 42 * n - 1, False)):
+        monkeypatch.setattr(_distillation, "CACHE_LIMIT", limit)
+        assert (count_asked(student()) < 3 * n) == is_kept
 
 
 def mirrored(batch):
@@ -288,15 +310,21 @@ def test_augmented_examples_are_shown_to_the_teacher_too(digits, trained):
 
 
 def test_layers_by_name(digits, trained):
-    X, y = digits
-    fitted = distiller(trained, teacher_layer="drop", student_layer="drop").fit(X, y)
-    # In evaluation dropout gives the input of the last Linear; the student's does not.
-    same = distiller(trained, teacher_layer="drop").fit(X, y)
-    default = distiller(trained).fit(X, y)
-    np.testing.assert_array_equal(same.predict_proba(X), default.predict_proba(X))
-    wide = distiller(trained, teacher_layer="stem", student_layer="outer").fit(X, y)
-    answers = [model.predict_proba(X) for model in (fitted, default, wide)]
-    assert not np.array_equal(answers[0], answers[2])
+    X, y = (array[:200] for array in digits)
+
+    def answer(teacher_layer="penultimate", student_layer="penultimate"):
+        fitted = distiller(
+            trained, teacher_layer=teacher_layer, student_layer=student_layer, gamma=0.3
+        )
+        return fitted.fit(X, y).predict_proba(X)
+
+    # What the dropout gives is what the last Linear takes.
+    default = answer()
+    np.testing.assert_array_equal(answer("drop", "drop"), default)
+    others = [answer("stem"), answer(student_layer="stem"),
+              answer(student_layer="outer")]  # fmt: skip
+    for k, other in enumerate(others):
+        assert all(np.abs(other - each).max() > 1e-4 for each in [default, *others[:k]])
 
 
 def test_networks_of_other_kinds(digits, trained):
@@ -354,6 +382,19 @@ def test_regression(n_outputs):
     assert fitted.predict(X).shape == Y.shape
     assert fitted.score(X, Y) > 0.4
     assert not hasattr(fitted, "predict_proba")
+
+
+def test_distillation_of_a_regression_is_the_mean_squared_difference():
+    X, y = load_diabetes(return_X_y=True)
+    X, Y = scale(X).astype(np.float32), np.column_stack([y, -y])
+    first, teacher = (DenseRegression(10, 2, width) for width in (6, 24))
+    # In the first step the student is what it was.
+    net = regressor(first, batch_size=-1, max_epochs=1, callbacks=None)
+    fitted = FeatureEmbeddingDistiller(net, teacher, kd_weight=0.5).fit(X, Y)
+    with torch.no_grad():
+        gap = first(torch.from_numpy(X)) - teacher(torch.from_numpy(X))
+    expected = float(gap.square().mean())
+    assert fitted.history_["kd"].tolist() == pytest.approx([expected])
 
 
 def test_pipeline_grid_search_and_pickle(digits):
@@ -451,11 +492,23 @@ def test_broken_checkpoint_is_named_and_no_code_is_run(
     assert not marker.exists()
 
 
+class Ask(Stop):
+    """Asks to stop, and does not interrupt."""
+
+    def on_fit_task_end(self, estimator, context, **_):
+        self.after -= 1
+        return not self.after
+
+
 def test_callbacks_of_scikit_learn_and_of_skorch_stop(digits, trained):
     X, y = digits
     stop = EarlyStopping(monitor="train_loss", patience=2, threshold=10.0, sink=repr)
     net = student(max_epochs=9).set_params(callbacks=[stop])
     assert distiller(trained, student=net).fit(X, y).n_iter_ == 3
+    asked = distiller(trained, student=student(max_epochs=9)).set_callbacks(Ask(2))
+    fitted = distiller(trained, student=student(max_epochs=2)).fit(X, y)
+    assert asked.fit(X, y).n_iter_ == 2
+    np.testing.assert_array_equal(asked.predict_proba(X), fitted.predict_proba(X))
 
 
 class Exploding(NeuralNetClassifier):
@@ -553,9 +606,14 @@ def test_regression_module_named_outputs():
 
 def test_fitting_often_leaves_nothing_behind(digits, trained):
     X, y = digits
-    model = distiller(trained, student=student(max_epochs=1), kd_weight=1.0)
-    for _ in range(10):
-        model.fit(X[:64], y[:64])
-    for part in trained.module_.modules():
-        assert not part._forward_hooks
-        assert not part._forward_pre_hooks
+    for layer in ("penultimate", "outer"):
+        model = distiller(
+            trained, student=student(max_epochs=1), kd_weight=1.0, teacher_layer=layer,
+            student_layer=layer,
+        )  # fmt: skip
+        for _ in range(3):
+            model.fit(X[:64], y[:64]).embed(X[:2])
+            for module in (model.module_, model.teacher_, trained.module_):
+                for part in module.modules():
+                    assert not part._forward_hooks
+                    assert not part._forward_pre_hooks

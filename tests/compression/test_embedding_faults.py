@@ -1,5 +1,6 @@
 """What users' nets, splits, callbacks and layers can do to a distillation."""
 
+import copy
 import pickle
 import sys
 from pathlib import Path
@@ -276,6 +277,57 @@ def test_layers_that_do_not_run_and_calls_by_keyword(distil):
 class Answers(nn.Linear):
     def forward(self, x):
         return {"logits": super().forward(x)}
+
+
+@pytest.mark.parametrize("who", ["student", "teacher", "both"])
+def test_probabilities_are_turned_into_logits(distil, trained, who):
+    def probable(module):
+        return nn.Sequential(*copy.deepcopy(module), nn.Softmax(-1))
+
+    student, teacher = net(), trained.module_
+    if who != "teacher":
+        own = {"module": probable(student.module), "criterion": nn.NLLLoss}
+        student = NeuralNetClassifier(**student.get_params(deep=False) | own)
+    if who != "student":
+        teacher = probable(teacher)
+    found, expected = (
+        distil(each, module, kd_weight=1.0)
+        for each, module in ((student, teacher), (net(), trained.module_))
+    )
+    for name, values in expected.history_.items():
+        np.testing.assert_allclose(found.history_[name], values, rtol=1e-4)
+    np.testing.assert_allclose(
+        found.predict_proba(X), expected.predict_proba(X), atol=1e-5
+    )
+
+
+def test_missing_gpu_is_named(distil, trained, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    moved = copy.copy(trained)
+    vars(moved)["device"] = "cuda"
+    for student, teacher in (
+        (net(device="cuda"), trained), (net(), net(device="cuda")), (net(), moved)
+    ):  # fmt: skip
+        with pytest.raises(RuntimeError, match="device='cuda' of NeuralNetClassifier"):
+            distil(student, teacher)
+
+
+class Full(nn.Linear):
+    """There is no memory to train it."""
+
+    def forward(self, x):
+        if self.training:
+            raise torch.OutOfMemoryError
+        return super().forward(x)
+
+
+def test_full_memory_is_named(distil):
+    for student, teacher in (
+        (classifier(Full(4, 3), batch_size=77), net()),
+        (net(), classifier(Full(4, 3), batch_size=77)),
+    ):
+        with pytest.raises(MemoryError, match="batch_size=77; choose a smaller"):
+            distil(student, teacher)
 
 
 def test_teacher_whose_answer_is_no_tensor(distil):

@@ -20,13 +20,19 @@ from skorch.callbacks import EarlyStopping
 from skorch.dataset import ValidSplit
 
 from sklcomp.compression import EvolutionaryPruner
+from sklcomp.compression._fitness import Fitness
 from sklcomp.compression._pruning import absolute_budget
 from sklcomp.compression._training import Task, hold_out
-from sklcomp.nn import count_macs, count_parameters
+from sklcomp.nn import (
+    collect_covariances,
+    count_macs,
+    count_parameters,
+    elimination_order,
+)
 from sklcomp.nn._checkpoint import check_folder, load_state, save_state
 
 sys.path.insert(0, str(Path(__file__).parent))
-from nets import Probabilities, Residual, Viewing, classifier, regressor
+from nets import Probabilities, Residual, Stop, Viewing, classifier, regressor
 
 QUICK = {"population_size": 6, "n_generations": 3, "n_polish_steps": 3,
          "finetune_epochs": 2, "random_state": 0}  # fmt: skip
@@ -50,6 +56,24 @@ def pruned(digits, trained):
     return EvolutionaryPruner(FrozenEstimator(trained), max_params=0.4, **QUICK).fit(
         *digits
     )
+
+
+@pytest.fixture
+def scored(monkeypatch):
+    """Genomes of which the fitness was computed."""
+    genomes, score = [], Fitness.__call__
+
+    def spy(self, genome):
+        genomes.append(genome.tobytes())
+        return score(self, genome)
+
+    monkeypatch.setattr(Fitness, "__call__", spy)
+    return genomes
+
+
+def split(y):
+    """Rows to train on and rows held out, of a fit with random_state=0."""
+    return hold_out(y, 1000, np.random.RandomState(0).randint(2**31 - 1))
 
 
 @parametrize_with_checks(
@@ -166,7 +190,7 @@ def test_fitness_is_the_divergence_on_rows_held_out(digits, trained):
         FrozenEstimator(trained), max_params=0.5, compensate=False, finetune=False,
         **QUICK,
     ).fit(X, y)  # fmt: skip
-    held = hold_out(y, 1000, np.random.RandomState(0).randint(2**31 - 1))[1]
+    held = split(y)[1]
     assert len(held) == len(X) // 4
     p, q = (
         net.predict_proba(X[held]).astype(float) for net in (trained, pruner.estimator_)
@@ -242,15 +266,52 @@ def test_every_importance_keeps_the_budget(digits, trained, genes, importance):
     assert (np.diff(pruner.history_["best"]) >= 0).all()
 
 
+def test_importance_says_which_channels_go_first(digits, trained):
+    X, y = digits
+    found = {
+        importance: EvolutionaryPruner(
+            FrozenEstimator(trained), max_params=0.5, importance=importance,
+            finetune=False, **QUICK,
+        ).fit(X, y)
+        for importance in ("obs", "l1", "group", "random")
+    }  # fmt: skip
+    assert len({pruner.best_individual_.tobytes() for pruner in found.values()}) == 4
+    # By hand, of one layer: those of least mean |w| are not kept.
+    module, graph = trained.module_, found["obs"].graph_
+    kept = found["l1"].kept_channels_["inner"]
+    order = module.inner.weight.abs().mean(dim=(1, 2, 3)).argsort()
+    assert 0 < len(kept) < 8
+    assert set(kept) == set(order[-len(kept) :].tolist())
+    rows = torch.from_numpy(X[split(y)[0]])
+    orders = {
+        "obs": elimination_order(
+            module, graph, collect_covariances(module, graph, rows)
+        ),
+        "group": elimination_order(module, graph, norm="group"),
+    }
+    for importance, segments in orders.items():
+        for genes in segments:
+            alive = found[importance].best_individual_[genes]
+            assert not alive[: -alive.sum()].any()
+
+
 def test_the_papers_form_needs_no_budget(digits, trained):
+    X, y = digits
     pruner = EvolutionaryPruner(
-        FrozenEstimator(trained), preset="paper", trade_off=0.5, **QUICK
-    ).fit(*digits)
-    assert 0 < pruner.report_.ratio("parameters") < 1
-    # Accuracy of the cut net and the reward for its size.
+        FrozenEstimator(trained), preset="paper", trade_off=0.5, finetune=False, **QUICK
+    ).fit(X, y)
     size = pruner.report_.ratio("parameters")
-    assert pruner.best_fitness_ <= 1 + 0.5 * (1 - size)
-    assert pruner.best_fitness_ > 0.5 * (1 - size)
+    assert 0 < size < 1
+    # Accuracy of the cut net and the reward for its size.
+    held = split(y)[1]
+    accuracy = pruner.estimator_.score(X[held], y[held])
+    assert pruner.best_fitness_ == pytest.approx(accuracy + 0.5 * (1 - size))
+    # Cut and not repaired.
+    kept = pruner.kept_channels_
+    np.testing.assert_array_equal(
+        pruner.module_.inner.weight.detach(),
+        trained.module_.inner.weight.detach()[kept["inner"]][:, kept["stem"]],
+    )
 
 
 def test_own_fitness(digits, trained):
@@ -269,10 +330,8 @@ def test_own_fitness(digits, trained):
 
 
 def test_probabilities_and_logits_are_the_same_task():
-    prob = classifier(Probabilities, criterion=torch.nn.NLLLoss).initialize()
-    logit = classifier().initialize()
     z = torch.randn(7, 3)
-    tasks = Task.of_net(prob, True), Task.of_net(logit, True)
+    tasks = Task.of_outputs(z.softmax(-1), True), Task.of_outputs(z, True)
     back = tasks[0].logits(z.softmax(-1)).softmax(-1)
     torch.testing.assert_close(back, tasks[1].logits(z).softmax(-1))
     # At temperature T the divergence is T^2 times that of softened outputs.
@@ -337,59 +396,65 @@ def test_pipeline_grid_search_and_pickle(digits):
     )
     grid = {"evolutionarypruner__max_params": [0.3, 0.6],
             "evolutionarypruner__estimator__lr": [0.01, 0.03]}  # fmt: skip
-    search = GridSearchCV(model, grid, cv=2).fit(X, y)
-    assert search.best_params_["evolutionarypruner__max_params"] in (0.3, 0.6)
-    again = pickle.loads(pickle.dumps(search))
+
+    def size(model, X, y):
+        return model[-1].report_.ratio("parameters")
+
+    scoring = {"accuracy": "accuracy", "size": size}
+    search = GridSearchCV(model, grid, cv=2, scoring=scoring, refit="accuracy")
+    results = search.fit(X, y).cv_results_
+    budgets = results["param_evolutionarypruner__max_params"].astype(float)
+    for fold in ("split0", "split1"):
+        assert (results[f"{fold}_test_size"] <= budgets).all()
+    again = pickle.loads(pickle.dumps(search.best_estimator_))
     np.testing.assert_array_equal(again.predict(X), search.predict(X))
     with pytest.raises(NotFittedError):
         clone(search.best_estimator_[-1]).predict(X)
 
 
-def test_stopped_and_resumed_is_uninterrupted(digits, trained, tmp_path):
+def test_stopped_and_resumed_is_uninterrupted(digits, trained, tmp_path, scored):
     X, y = digits
     settings = {"max_params": 0.5, **QUICK}
     whole = EvolutionaryPruner(FrozenEstimator(trained), **settings).fit(X, y)
-
-    class Stop:
-        calls = 0
-
-        def __call__(self, module, X, y):
-            self.calls += 1
-            if self.calls == 9:
-                raise KeyboardInterrupt
-            return 0.0
-
+    expected = scored.copy()
+    scored.clear()
     saved = EvolutionaryPruner(
         FrozenEstimator(trained), checkpoint=tmp_path, warm_start=True, **settings
     )
-    interrupted = clone(saved).set_params(fitness=Stop())
+    interrupted = clone(saved).set_callbacks(Stop(after=2))
     with pytest.raises(KeyboardInterrupt):
         interrupted.fit(X, y)
     assert not hasattr(interrupted, "estimator_")
-    # That state is of another fitness: it is not taken up.
-    saved.set_params(n_generations=1).fit(X, y)
     assert [path.name for path in tmp_path.iterdir()] == ["search.npz"]
-    rest = saved.set_params(n_generations=3).fit(X, y)
+    n_before = len(scored)
+    rest = saved.fit(X, y)
+    # Nothing is scored twice.
+    assert 0 < n_before < len(scored)
+    assert scored == expected
     np.testing.assert_array_equal(rest.predict_proba(X), whole.predict_proba(X))
+    for name, values in whole.history_.items():
+        np.testing.assert_array_equal(rest.history_[name], values)
+    # A state of another fitness is not taken up.
+    other, fresh = (
+        clone(each).set_params(fitness="accuracy").fit(X, y) for each in (rest, whole)
+    )
+    np.testing.assert_array_equal(other.history_["mean"], fresh.history_["mean"])
 
 
-def test_resume_goes_on_from_the_state(digits, trained, tmp_path):
+def test_resume_goes_on_from_the_state(digits, trained, tmp_path, scored):
     X, y = digits
     pruner = EvolutionaryPruner(
         FrozenEstimator(trained), max_params=0.5, checkpoint=tmp_path, warm_start=True,
         finetune=False, **QUICK,
     )  # fmt: skip
     first = pruner.fit(X, y).predict_proba(X)
-    # A finished search is not run again but for its polish and its front.
-    calls = []
-    original = Task.divergence
-    try:
-        Task.divergence = lambda *args: calls.append(1) or original(*args)
-        again = clone(pruner).fit(X, y)
-    finally:
-        Task.divergence = original
+    scored.clear()
+    # A finished search is not run again but for its last generation, its polish and
+    # its front.
+    again = clone(pruner).fit(X, y)
     np.testing.assert_array_equal(again.predict_proba(X), first)
-    assert len(calls) < pruner.n_evaluations_
+    n_known = pruner.history_["n_evaluations"][-2]
+    assert len(scored) == pruner.n_evaluations_ - n_known < pruner.n_evaluations_
 
 
 def test_frozen_weights_can_be_tuned(digits, trained):
@@ -518,11 +583,12 @@ def test_fitting_often_leaves_nothing_behind(digits, trained):
         FrozenEstimator(trained), max_params=0.5, finetune=False, population_size=2,
         n_generations=1, n_polish_steps=0, elitism=1, random_state=0,
     )  # fmt: skip
-    for _ in range(10):
+    for _ in range(3):
         pruner.fit(X[:200], y[:200])
-    for part in trained.module_.modules():
-        assert not part._forward_hooks
-        assert not part._forward_pre_hooks
+        for module in (trained.module_, pruner.module_, pruner._problem.module):
+            for part in module.modules():
+                assert not part._forward_hooks
+                assert not part._forward_pre_hooks
 
 
 def test_state_is_written_at_once_or_not_at_all(tmp_path, monkeypatch):
@@ -565,11 +631,11 @@ def test_last_batch_of_one_with_batch_norm(digits, train_split):
         assert type(pruner.estimator_) is NeuralNetClassifier
 
 
-def test_missing_gpu_and_full_memory_are_named(digits):
-    if not torch.cuda.is_available():
-        net = classifier(Residual, device="cuda")
-        with pytest.raises(RuntimeError, match="device='cuda'.*Choose device=\"cpu\""):
-            EvolutionaryPruner(net, max_params=0.5).fit(*digits)
+def test_missing_gpu_and_full_memory_are_named(digits, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    net = classifier(Residual, device="cuda")
+    with pytest.raises(RuntimeError, match="device='cuda'.*Choose device=\"cpu\""):
+        EvolutionaryPruner(net, max_params=0.5).fit(*digits)
 
     class Full(NeuralNetClassifier):
         def get_loss(self, *args, **kwargs):

@@ -1,5 +1,6 @@
 """What users' nets, callbacks and settings can do to a pruning."""
 
+import copy
 import pickle
 import sys
 from pathlib import Path
@@ -16,9 +17,12 @@ from skorch.callbacks import Callback, Checkpoint, LoadInitState, LRScheduler
 from skorch.dataset import ValidSplit
 from torch import nn
 
-from sklcomp.compression import EvolutionaryPruner
+from sklcomp.compression import EvolutionaryPruner, _evolutionary
+from sklcomp.compression._training import hold_out
+from sklcomp.evolution import evolve
+from sklcomp.evolution._operators import flip_segment, swap_segment
 from sklcomp.inspection import CompressionDisplay
-from sklcomp.nn import count_parameters
+from sklcomp.nn import count_parameters, kd_loss
 
 sys.path.insert(0, str(Path(__file__).parent))
 from nets import Dense, classifier, regressor
@@ -123,6 +127,139 @@ def test_scheduler_with_numbers_of_numpy_is_resumed(prune, tmp_path):
     settings = {"checkpoint": tmp_path, "warm_start": True}
     first, second = prune(net, **settings), prune(net, **settings)
     np.testing.assert_array_equal(first.predict_proba(X), second.predict_proba(X))
+    # Epochs that were done are not done again: their times are those of then.
+    times = [pruner.base_estimator_.history_[:, "dur"] for pruner in (first, second)]
+    assert times[0] == times[1]
+
+
+def split(n=1000):
+    """Rows to train on and rows held out, of a fit with random_state=0."""
+    return hold_out(y, n, np.random.RandomState(0).randint(2**31 - 1))
+
+
+class Rows(Callback):
+    """Keeps what nets are trained on."""
+
+    seen: list = []
+
+    def on_train_begin(self, net, X=None, y=None, **kwargs):
+        self.seen.append(X)
+
+
+@pytest.mark.parametrize(("n", "expected"), [(10, 10), (1000, 37)])
+def test_fitness_is_of_at_most_a_quarter_that_no_training_sees(prune, n, expected):
+    held = []
+
+    def fitness(module, X, y):
+        held.append(X.numpy())
+        return -float(count_parameters(module))
+
+    Rows.seen.clear()
+    prune(dense(callbacks=[Rows()]), fitness=fitness, n_fitness_samples=n)
+    train, rows = split(n)
+    assert len(rows) == expected
+    assert all(np.array_equal(each, X[rows]) for each in held)
+    # The net itself, and the fine-tuning.
+    assert len(Rows.seen) == 2
+    assert all(np.array_equal(each, X[train]) for each in Rows.seen)
+
+
+@pytest.mark.parametrize(("settings", "weight", "T"), [
+    ({}, 0.7, 4.0), ({"temperature": 1.0}, 0.7, 1.0),
+    ({"distill_weight": 0.3}, 0.3, 4.0), ({"distill_weight": 0.0}, 0.0, 1.0),
+    ({"preset": "paper"}, 0.0, 1.0),
+])  # fmt: skip
+def test_fine_tuning_is_the_loop_that_the_settings_say(prune, settings, weight, T):
+    torch.manual_seed(0)
+    net = dense(max_epochs=3).fit(X, y)
+    module = prune(net, finetune=False, **settings).module_
+    tuned = prune(net, **settings).module_
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.02)
+    for rows in [*torch.from_numpy(split()[0]).split(32)] * 2:
+        some = torch.from_numpy(X)[rows]
+        output, teacher = module(some), net.module_(some)
+        loss = nn.functional.cross_entropy(output, torch.from_numpy(y)[rows])
+        loss = (1 - weight) * loss + weight * kd_loss(output, teacher.detach(), T)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for found, expected in zip(tuned.parameters(), module.parameters(), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.fixture
+def evolved(monkeypatch):
+    """What ``evolve`` is called with; it returns the best of the start."""
+    calls = []
+
+    def spy(fitness, population, **settings):
+        calls.append(settings | {"population": population})
+        return evolve(fitness, population, **settings | {"n_generations": 0})
+
+    monkeypatch.setattr(_evolutionary, "evolve", spy)
+    return calls
+
+
+FREE, NESTED, PAPER = (
+    {"population_size": size, "n_generations": n, "selection": selection,
+     "crossover_rate": cross, "mutation_rate": mutate, "elitism": elitism,
+     "n_polish_steps": polish, "child_mutation_rate": child}
+    for size, n, selection, cross, mutate, elitism, polish, child in (
+        (32, 30, "tournament", 0.5, 0.5, 2, 60, 0.5),
+        (16, 12, "tournament", 0.5, 0.5, 2, 40, 0.5),
+        (32, 50, "roulette", 0.7, 0.1, 1, 0, 0.0),
+    )
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("preset", "genes", "expected"), [
+    ("default", "nested", NESTED), ("default", "free", FREE),
+    ("paper", "nested", PAPER),
+], ids=["nested", "free", "paper"])  # fmt: skip
+def test_presets_search_with_their_own_settings(
+    trained, evolved, preset, genes, expected
+):
+    settings = {"preset": preset, "genes": genes, "max_params": 0.5, "finetune": False}
+    net = FrozenEstimator(trained)
+    EvolutionaryPruner(net, random_state=0, **settings).fit(X, y)
+    found = evolved[0] | {"population_size": len(evolved[0]["population"])}
+    assert {name: found[name] for name in expected} == expected
+    is_paper = preset == "paper"
+    assert (found["crossover"] is swap_segment) == is_paper
+    assert (found["mutation"] is flip_segment) == is_paper
+    # What the user says comes first.
+    own = {"population_size": 7, "elitism": 3, "mutation_rate": 0.05}
+    EvolutionaryPruner(net, random_state=0, **settings, **own).fit(X, y)
+    assert len(evolved[1]["population"]) == 7
+    assert (evolved[1]["elitism"], evolved[1]["mutation_rate"]) == (3, 0.05)
+
+
+def test_polish_scores_more_and_finds_better(prune):
+    rough, fine = (
+        prune(max_params=0.1, n_polish_steps=n, finetune=False) for n in (0, 40)
+    )
+    assert fine.n_evaluations_ > rough.n_evaluations_
+    assert fine.best_fitness_ > rough.best_fitness_
+
+
+def test_batch_norms_of_a_cut_net_know_their_inputs():
+    torch.manual_seed(0)
+    net = classifier(normed(), max_epochs=10).fit(X, y)
+    pruner = EvolutionaryPruner(
+        FrozenEstimator(net), max_params=0.3, finetune=False, **QUICK
+    ).fit(X, y)
+    train, held = (torch.from_numpy(X[rows]) for rows in split())
+    # In training mode a batch norm takes the statistics of what it is given.
+    fresh = copy.deepcopy(pruner.module_).train()
+    for k in (1, 4):
+        inputs = fresh[:k](train)
+        torch.testing.assert_close(pruner.module_[k].running_mean, inputs.mean(0))
+        torch.testing.assert_close(pruner.module_[k].running_var, inputs.var(0))
+    # So it does in the fitness, with the examples of that.
+    with torch.no_grad():
+        p, q = net.module_.eval()(held).softmax(1), fresh(held).softmax(1)
+    divergence = float((p * (p / q).log()).sum(1).mean())
+    assert pruner.best_fitness_ == pytest.approx(-divergence, rel=1e-3)
 
 
 def gap_of_means(module, X, y):

@@ -102,6 +102,20 @@ def test_fixed_sigma_vanishes_on_large_features():
     assert float(LocalityPreservingLoss(sigma=2**0.5)(student, 100 * teacher)) < 1e-6
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("sigma", "weight"), [
+    (10**10, 1.0), (1e200, 1.0), (1e-25, 0.0), (np.float32(1e-30), 0.0),
+])  # fmt: skip
+def test_sigma_of_any_size(sigma, weight, dtype):
+    _, teacher = features()
+    _, weights = LocalityPreservingLoss(sigma=sigma).weigh_neighbors(teacher.to(dtype))
+    torch.testing.assert_close(weights, torch.full_like(weights, weight))
+    _, weights = LocalityPreservingLoss(sigma=sigma).weigh_neighbors(
+        torch.ones(12, 4, dtype=dtype)
+    )
+    assert (weights == 1).all()
+
+
 def test_order_of_the_batch_does_not_matter():
     student, teacher = features()
     order = torch.randperm(12, generator=torch.Generator().manual_seed(1))
@@ -140,7 +154,8 @@ def test_images_are_flattened():
 
 
 @pytest.mark.parametrize("settings", [
-    {"n_neighbors": 0}, {"sigma": 0}, {"sigma": -1.0}, {"sigma": "median"},
+    {"n_neighbors": 0}, {"n_neighbors": 2.5}, {"sigma": 0}, {"sigma": -1.0},
+    {"sigma": "median"},
 ])  # fmt: skip
 def test_settings_that_mean_nothing(settings):
     (name,) = settings
