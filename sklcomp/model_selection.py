@@ -1,5 +1,6 @@
 """Splits of multi-label data."""
 
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -108,9 +109,9 @@ class IterativeStratifiedKFold(BaseCrossValidator):
             classes, codes = np.unique(y, return_inverse=True)
             y = np.eye(len(classes), dtype=np.int8)[codes]
         n_splits, n_samples = self.n_splits, y.shape[0]
-        if not 2 <= n_splits <= n_samples or n_splits != int(n_splits):
+        if not (isinstance(n_splits, Integral) and 2 <= n_splits <= n_samples):
             msg = (
-                f"n_splits={n_splits} must be an integer between 2 and the number of "
+                f"n_splits={n_splits!r} must be an integer between 2 and the number of "
                 f"examples, {n_samples}."
             )
             raise ValueError(msg)

@@ -36,8 +36,9 @@ def make_masked_images(
     Parameters
     ----------
     images : array-like of shape (n_samples, height, width[, channels]), default=None
-        Complete images to take pixels from; a pixel is lost in all its channels. None
-        draws smooth random fields with a few sharp-edged discs, in [0, 1].
+        Complete images, without NaN or infinity, to take pixels from; a pixel is lost
+        in all its channels. None draws smooth random fields with a few sharp-edged
+        discs, in [0, 1].
     n_samples : int, default=10
         Number of images to draw; ignored where ``images`` are given.
     image_shape : tuple (height, width), default=(32, 32)
@@ -62,7 +63,8 @@ def make_masked_images(
     Raises
     ------
     ValueError
-        If ``images`` has not 3 or 4 axes or ``image_shape`` not two positive integers.
+        If ``images`` has not 3 or 4 axes or holds NaN or infinity, or ``image_shape``
+        is not two positive integers.
 
     Examples
     --------
@@ -75,7 +77,10 @@ def make_masked_images(
     rng = check_random_state(random_state)
     if images is None:
         shape = tuple(image_shape)
-        if len(shape) != 2 or any(n < 1 or n != int(n) for n in shape):
+        if len(shape) != 2 or not all(
+            isinstance(n, Integral) and not isinstance(n, bool) and n >= 1
+            for n in shape
+        ):
             msg = f"image_shape={shape} must be two positive integers (height, width)."
             raise ValueError(msg)
         y = np.stack([_draw_image(shape, rng) for _ in range(n_samples)])
@@ -85,6 +90,12 @@ def make_masked_images(
             msg = (
                 f"images has shape {y.shape}; expected (n_samples, height, width) or "
                 "(n_samples, height, width, channels). For one image pass image[None]."
+            )
+            raise ValueError(msg)
+        if not np.isfinite(y).all():
+            msg = (
+                "images contains NaN or infinity; it must be complete, since y holds "
+                "what is lost. Fill it or leave out those images."
             )
             raise ValueError(msg)
     X = y.copy()

@@ -282,23 +282,24 @@ def _read_arff(path):
         kind = arff.LOD_GEN if is_sparse else arff.DENSE_GEN
         content = arff.load(file, encode_nominal=True, return_type=kind)
         attributes = content["attributes"]
+        levels = [_levels(path, name, values) for name, values in attributes]
         read = _sparse_table if is_sparse else _dense_table
         table = read(content["data"], len(attributes))
     for column, (name, values) in enumerate(attributes):
-        levels = _levels(name, values)
-        if levels is None:
+        numbers = levels[column]
+        if numbers is None:
             continue
         if is_sparse:
-            if levels[0] != 0:
+            if numbers[0] != 0:
                 msg = (
                     f"attribute {name!r} of the sparse file declares {values[0]!r} "
                     "first, which an omitted value would mean; declare 0 first."
                 )
                 raise ValueError(msg)
             own = slice(table.indptr[column], table.indptr[column + 1])
-            table.data[own] = _decode(levels, table.data[own])
+            table.data[own] = _decode(numbers, table.data[own])
         else:
-            table[:, column] = _decode(levels, table[:, column])
+            table[:, column] = _decode(numbers, table[:, column])
     return attributes, table.tocsr() if is_sparse else table
 
 
@@ -329,12 +330,12 @@ def _sparse_table(rows, n_columns):
     return table.tocsc()
 
 
-def _levels(name, values):
+def _levels(path, name, values):
     """Numbers of the values of a nominal attribute; None for a numeric one."""
     if values == "STRING":
         msg = (
-            f"attribute {name!r} holds text, which is no number; remove it from the "
-            "file, or vectorise it."
+            f"attribute {name!r} of {os.fspath(path)} holds text, which is no number; "
+            "remove it from the file, or vectorise it."
         )
         raise ValueError(msg)
     if not isinstance(values, list):

@@ -134,7 +134,7 @@ def normalized_coverage(
     labels: 0 if every example's labels stood alone and came first.
     :func:`sklearn.metrics.coverage_error` counts from 1 and does not divide. Labels
     with the same score all take the worst of their ranks; examples without labels
-    count 0.
+    count 0, and so do all where there is one label only.
 
     Parameters
     ----------
@@ -162,6 +162,8 @@ def normalized_coverage(
     0.25
     """
     labels, scores, weight = _check_ranking(y_true, y_score, sample_weight)
+    if labels.shape[1] == 1:  # always first, but scikit-learn refuses one label
+        return 0.0
     depth = coverage_error(labels, scores, sample_weight=weight)
     labelled = np.average(labels.any(axis=1), weights=weight)
     return float(depth - labelled) / labels.shape[1]

@@ -129,7 +129,8 @@ def recover_image(
         filled. float32 input gives float32, all other types float64.
     info : dict
         Only with ``return_info``: "n_iter" (int), "gap" (float) and "converged" (bool),
-        the worst of all channels, and "order", "nuclear" and "noise" as used.
+        the worst of all channels, and "order" (None where ``weights`` are given),
+        "nuclear" and "noise" as used.
 
     Raises
     ------
@@ -196,7 +197,11 @@ def recover_image(
     if mask is not None:
         observed &= _channel_mask(mask, img, channel_axis)
     check_observed(channels, observed)
-    settings: dict[str, Any] = {"order": order, "noise": noise, "nuclear": nuclear}
+    settings: dict[str, Any] = {
+        "order": order if weights is None else None,
+        "noise": noise,
+        "nuclear": nuclear,
+    }
     limits: dict[str, Any] = {"solver": solver, "tol": tol, "max_iter": max_iter}
     if "auto" in settings.values():
         settings, _ = choose_parameters(

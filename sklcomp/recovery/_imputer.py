@@ -77,7 +77,8 @@ class DCTImputer(
         Weight of the DCT norm against the data; 0 keeps observed pixels exactly. "auto"
         chooses among 0 to 3.
     weights : array-like of the shape of one channel, default=None
-        Non-negative spectral weights :math:`W` in DCT-II order, in place of ``order``.
+        Non-negative spectral weights :math:`W` in DCT-II order, in place of ``order``,
+        which then has no effect.
     axis_scale : array-like of shape (n_image_axes,), default=None
         Smoothness of each axis; None is 1 everywhere.
     solver : {"auto", "direct", "sparse", "stencil", "pcg", "admm"}, default="auto"
@@ -94,8 +95,9 @@ class DCTImputer(
     max_iter : int, default=200
         Limit on the iterations, see :func:`recover_image`.
     clip : {"observed"} or tuple (low, high), default=None
-        Limits of the filled pixels: the range of the image's own observed pixels, or
-        two numbers in the unit of the pixels. Observed pixels are not clipped.
+        Limits of the filled pixels: the range of the observed pixels of the same image
+        and channel, or two numbers in the unit of the pixels. Observed pixels are not
+        clipped.
     missing_values : float, default=np.nan
         The value that marks a missing pixel.
     dtype : {float32, float64}, default=None
@@ -119,7 +121,7 @@ class DCTImputer(
     noise_ : float
         Weight of the DCT norm against the data in use.
     cv_results_ : dict
-        Only if a parameter was "auto": the candidates ("params", "param_order", ...)
+        Only if "auto" chose a parameter: the candidates ("params", "param_order", ...)
         and "mean_test_score", "std_test_score" and "rank_test_score", where the score
         is minus the mean squared error at hidden pixels.
     weights_ : ndarray of the shape of one channel
@@ -258,7 +260,8 @@ class DCTImputer(
         Returns
         -------
         recovered : ndarray of the shape of X
-            Observed pixels bit for bit, the others filled.
+            Observed pixels bit for bit unless ``noise`` smooths or ``dtype`` rounds
+            them, the others filled.
         """
         self._refuse_frame(X)
         return self._fit(X)
@@ -274,8 +277,9 @@ class DCTImputer(
         Returns
         -------
         recovered : ndarray of the shape of X
-            Observed pixels bit for bit, the others filled. An image without any
-            observed pixel is filled with ``fill_value_``, with a warning.
+            Observed pixels bit for bit unless ``noise`` smooths or ``dtype`` rounds
+            them, the others filled. An image without any observed pixel is filled with
+            ``fill_value_``, with a warning.
         """
         check_is_fitted(self)
         self._refuse_frame(X)
@@ -452,7 +456,6 @@ class DCTImputer(
                 stacklevel=3,
             )
         # Noisy images are smoothed even where nothing is missing.
-        # Noisy images are smoothed even where nothing is missing.
         is_todo = (counts > 0) & ((counts < channels[0].size) | (self.noise_ > 0))
         todo = np.flatnonzero(is_todo)
         batches, results = self._recover(
@@ -473,9 +476,10 @@ class DCTImputer(
 
     def _choose(self, channels):
         """Settings with numbers in place of "auto"; sets cv_results_."""
-        settings = {"order": self.order, "noise": self.noise, "nuclear": self.nuclear}
+        order = self.order if self.weights is None else None
+        settings = {"order": order, "noise": self.noise, "nuclear": self.nuclear}
+        self.__dict__.pop("cv_results_", None)  # of an earlier fit
         if "auto" not in settings.values():
-            self.__dict__.pop("cv_results_", None)  # of an earlier fit
             return settings
         observed = ~np.isnan(channels)
         rows = np.flatnonzero(observed.reshape(len(channels), -1).any(axis=1))

@@ -1,5 +1,6 @@
 """DCTRegressor: a smooth field on a grid from measurements at scattered places."""
 
+import math
 from numbers import Integral, Real
 from typing import Any
 
@@ -25,6 +26,8 @@ from sklcomp.utils._sklearn import (
 
 # Nodes of a grid whose shape is not given: 64 x 64 in the plane.
 DEFAULT_NODES = 4096
+# One array of it takes 16 GiB, and a fit several.
+MAX_NODES = 2**31
 
 
 class DCTRegressor(
@@ -46,7 +49,8 @@ class DCTRegressor(
     ----------
     grid_shape : tuple of int, default=None
         Nodes along each coordinate. None takes about 4096 in all, as many along each;
-        with ``extent="pixels"`` as many as the largest coordinates ask for.
+        with ``extent="pixels"`` as many as the largest coordinates ask for. No grid
+        may have more than 2**28.
     extent : {"data", "pixels"} or sequence of (low, high), default="data"
         Coordinates of the first and the last node of each axis: the range of the fit
         data; 0 and n - 1, so that coordinates are indices of pixels; or numbers in the
@@ -167,12 +171,15 @@ class DCTRegressor(
         Raises
         ------
         ValueError
-            If ``grid_shape`` or ``extent`` does not fit the coordinates.
+            If ``grid_shape`` or ``extent`` does not fit the coordinates, or the grid
+            would have more than 2**28 nodes.
         """
         X, y = validate_data(
             self, X, y, dtype=np.float64, multi_output=True, y_numeric=True
         )
-        self.grid_shape_ = self._checked_shape(X)
+        shape = self._checked_shape(X)
+        _check_size(shape)
+        self.grid_shape_ = shape
         self.extent_ = self._checked_extent(X)
         nodes = np.rint(self._to_nodes(X)).astype(np.intp)
         flat = np.ravel_multi_index(tuple(nodes.T), self.grid_shape_)
@@ -231,19 +238,23 @@ class DCTRegressor(
             return (2,) * n_split + (1,) * (n_axes - n_split)
         shape = tuple(self.grid_shape)
         if len(shape) != n_axes or not all(
-            isinstance(n, Integral) and int(n) >= 1 for n in shape
+            isinstance(n, Integral) and not isinstance(n, bool) and int(n) >= 1
+            for n in shape
         ):
             msg = (
                 f"grid_shape={shape} must have one integer >= 1 for each of the "
                 f"{n_axes} coordinates of X."
             )
             raise ValueError(msg)
-        return shape
+        return tuple(int(n) for n in shape)
 
     def _checked_extent(self, X):
         last = np.array(self.grid_shape_) - 1.0
         if not isinstance(self.extent, str):
-            extent = np.array(self.extent, dtype=np.float64)
+            try:
+                extent = np.array(self.extent, dtype=np.float64)
+            except (TypeError, ValueError):  # not numbers, or not pairs
+                extent = np.empty(0)
             if extent.shape != (X.shape[1], 2) or not (
                 np.isfinite(extent).all() and (extent[:, 0] < extent[:, 1]).all()
             ):
@@ -292,3 +303,12 @@ class DCTRegressor(
         # The check behind it has ten coordinates: two nodes along each are no field.
         tags.regressor_tags.poor_score = True
         return tags
+
+
+def _check_size(shape):
+    if math.prod(shape) > MAX_NODES:
+        msg = (
+            f"A grid of shape {shape} has more than {MAX_NODES} nodes, too many for "
+            "memory; give a smaller grid_shape, or extent='data' without grid_shape."
+        )
+        raise ValueError(msg)

@@ -48,7 +48,8 @@ def choose_parameters(
     images : ndarray of shape (n_images, *grid)
     observed : ndarray of the same shape, bool
     settings : dict
-        "order", "noise" and "nuclear", numbers or "auto".
+        "order", "noise" and "nuclear", numbers or "auto"; None for an order that
+        weights replace.
     recover : callable
         ``recover(images, observed, settings)`` gives the recovered images.
     holdout, n_repeats, random_state

@@ -30,6 +30,7 @@ HEADER = """% a comment
 DENSE = (
     HEADER + "1.5,1,2,high,TRUE,0\n% between\n?,0,4,low,FALSE,1\n-3e2,0,1,?,TRUE,0\n"
 )
+TEXT = HEADER.replace("tempo numeric", "tempo string")
 X = np.array([[1.5, 2, 1], [np.nan, 4, 0], [-300, 1, np.nan]])
 Y = np.array([[0, 1, 1], [1, 0, 0], [0, 1, 0]])
 
@@ -116,7 +117,8 @@ def test_hostile_xml_is_refused(files, xml):
         (DENSE.replace("1.5,1", "1.5,7"), XML, "not a valid ARFF"),
         (DENSE.replace(",0\n%", "\n%"), XML, "not a valid ARFF"),
         (DENSE.replace(",TRUE,0\n%", ",TRUE,3\n%"), XML, "'calm' has values other"),
-        (DENSE.replace("tempo numeric", "tempo string"), XML, "'tempo' holds text"),
+        (TEXT + "abc,1,2,high,TRUE,0\n", XML, "'tempo' of .*music.arff holds text"),
+        (TEXT + "{0 abc}\n", XML, "'tempo' of .*music.arff holds text"),
         (b"\xff\xfe@relation", XML, "not a valid ARFF"),
         (HEADER + "{2 4}\n", XML, "'loud ness' .*declares '1' first"),
     ],

@@ -58,6 +58,13 @@ def test_closed_forms():
     assert one_error(labels, np.zeros((2, 4))) == pytest.approx(1 - 3 / 8)
 
 
+def test_one_label_is_always_first():
+    labels, scores = [[1], [0], [1]], [[0.1], [0.2], [0.2]]
+    assert normalized_coverage(labels, scores) == 0
+    assert normalized_coverage(labels, scores, sample_weight=[1, 2, 3]) == 0
+    assert one_error(labels, scores) == pytest.approx(1 / 3)
+
+
 def test_one_error_is_that_of_the_best_label_without_ties(rng):
     labels = (rng.random((200, 6)) < 0.4).astype(int)
     scores = rng.random(labels.shape)

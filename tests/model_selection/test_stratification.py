@@ -83,9 +83,9 @@ def test_seed_decides_and_the_global_one_is_left_alone(labels):
     np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
 
 
-@pytest.mark.parametrize("n_splits", [0, 1, 301, 2.5])
+@pytest.mark.parametrize("n_splits", [0, 1, 301, 2.5, "5", True])
 def test_impossible_numbers_of_folds_are_refused(labels, n_splits):
-    with pytest.raises(ValueError, match=f"n_splits={n_splits} must be an integer"):
+    with pytest.raises(ValueError, match=f"n_splits={n_splits!r} must be an integer"):
         next(IterativeStratifiedKFold(n_splits).split(labels, labels))
 
 

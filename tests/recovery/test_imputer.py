@@ -142,6 +142,14 @@ def test_clip_limits_what_is_filled_and_nothing_else(images):
     np.testing.assert_array_equal(tight[lost], np.clip(free, 0.4, 0.6)[lost])
 
 
+def test_clip_observed_is_the_range_of_each_channel(images):
+    X = np.stack([images[0], images[0] + 10], axis=-1)
+    found = DCTImputer(channel_axis=-1, order=2, clip="observed").fit_transform(X)
+    for channel in (0, 1):
+        alone = DCTImputer(order=2, clip="observed").fit_transform(X[..., channel])
+        np.testing.assert_array_equal(found[..., channel], alone)
+
+
 def test_score_is_minus_the_error_at_hidden_pixels(images):
     X, y = make_masked_images(
         n_samples=4, image_shape=(32, 32), missing=0.5, random_state=0

@@ -187,6 +187,11 @@ def test_max_iter_warns_once(scattered):
         ({"grid_shape": (4,)}, "one integer >= 1 for each of the 2"),
         ({"grid_shape": (4, 0)}, "one integer >= 1"),
         ({"grid_shape": (4.5, 4)}, "one integer >= 1"),
+        ({"grid_shape": (True, 4)}, "one integer >= 1"),
+        ({"grid_shape": (2**40,) * 2}, "more than 2147483648 nodes.*smaller grid_sh"),
+        ({"grid_shape": np.full(2, 2**32)}, r"shape \(4294967296, 4294967296\) has"),
+        ({"extent": [(1,), (0, 1)]}, "one pair"),
+        ({"extent": [("a", "b"), (0, 1)]}, "one pair"),
         ({"extent": ((0, 1),)}, "one pair"),
         ({"extent": ((0, 1), (2, 2))}, "low < high"),
         ({"extent": "map"}, "'extent' parameter"),
@@ -201,6 +206,11 @@ def test_max_iter_warns_once(scattered):
 def test_bad_settings_are_named(scattered, settings, message):
     with pytest.raises(ValueError, match=message):
         DCTRegressor(**settings).fit(*scattered)
+
+
+def test_far_pixels_are_refused_before_memory_is_taken():
+    with pytest.raises(ValueError, match=r"\(1000001, 1000001\).*extent='data'"):
+        DCTRegressor(extent="pixels").fit([[0, 0], [10**6, 10**6]], [1, 2])
 
 
 def test_one_measurement_is_a_constant_field():

@@ -91,6 +91,19 @@ def test_imputer_and_function_choose_alike_and_keep_the_record(rng):
     )
 
 
+def test_weights_leave_no_order_to_search(rng):
+    image, weights = hide(rng, smooth(), 0.7), np.ones((48, 40))
+    for order in (2, "auto"):
+        assert used(image, weights=weights, order=order)["order"] is None
+    imputer = DCTImputer(weights=weights, order="auto").fit(image[None])
+    assert imputer.order_ is None
+    assert not hasattr(imputer, "cv_results_")
+    imputer.set_params(noise="auto").fit(image[None])
+    candidates = imputer.cv_results_["params"]
+    assert [candidate["noise"] for candidate in candidates] == list(GRIDS["noise"])
+    assert {candidate["order"] for candidate in candidates} == {None}
+
+
 def test_choice_is_shared_by_the_images_and_independent_of_n_jobs(rng):
     X = np.stack([hide(rng, smooth() * k, 0.7) for k in (1, 2, 3)])
     one, two = (
