@@ -88,7 +88,9 @@ class CoEvolutionaryPruner(
     ----------
     translator : CycleGANTranslator
         Unfitted, it is trained first, on the data of ``fit``. A fitted one goes into
-        ``sklearn.frozen.FrozenEstimator`` and stays as it is.
+        ``sklearn.frozen.FrozenEstimator`` and stays as it is. Its skorch callbacks take
+        part in the trainings of small generators, but for those that write or read
+        files of parameters.
     max_params : float in (0, 1] or int, default=None
         Budget of parameters of each generator: a share, or a number.
     max_macs : float in (0, 1] or int, default=None

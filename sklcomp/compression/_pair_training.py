@@ -9,6 +9,7 @@ import joblib
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
+from sklcomp.compression._training import FILES, without_callbacks
 from sklcomp.nn._checkpoint import check_folder
 from sklcomp.translation import CycleGANTranslator
 from sklcomp.translation._net import (
@@ -89,6 +90,9 @@ def start_from(
         for name, value in (base.net_params or {}).items()
         if name.partition("__")[0] not in (*MODULES, "max_epochs")
     }
+    # Files of the user's hold the full networks.
+    if "callbacks" in net_params:
+        net_params["callbacks"] = without_callbacks(net_params["callbacks"], FILES)
     settings = base.get_params(deep=False) | {
         "net_params": net_params or None,
         "generator": pair,

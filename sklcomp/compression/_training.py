@@ -9,14 +9,19 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.model_selection import train_test_split
-from skorch.callbacks import Checkpoint, InputShapeSetter, LoadInitState
+from skorch.callbacks import (
+    Checkpoint,
+    InputShapeSetter,
+    LoadInitState,
+    TrainEndCheckpoint,
+)
 from torch import Tensor, nn
 
 from sklcomp.nn import kd_loss
 from sklcomp.nn._running import BatchNorm, device_of, evaluating
 
 # Callbacks that write or read files of parameters.
-FILES = (Checkpoint, LoadInitState)
+FILES = (Checkpoint, LoadInitState, TrainEndCheckpoint)
 # Examples that tell what the outputs of a network are.
 N_TRIED = 64
 
@@ -46,7 +51,7 @@ def rebuild_net(net: Any, module: nn.Module, keeps_files: bool = False) -> Any:
         if not name.startswith("module__") and name != "module"
     }
     kinds = InputShapeSetter if keeps_files else (InputShapeSetter, *FILES)
-    settings["callbacks"] = _without(settings.get("callbacks"), kinds)
+    settings["callbacks"] = without_callbacks(settings.get("callbacks"), kinds)
     try:
         settings = copy.deepcopy(settings)
     except TypeError as error:
@@ -67,7 +72,7 @@ def _can_be_copied(value: Any) -> bool:
     return True
 
 
-def _without(callbacks: Any, kinds: Any) -> Any:
+def without_callbacks(callbacks: Any, kinds: Any) -> Any:
     """Callbacks but those of some kinds."""
     if not isinstance(callbacks, (list, tuple)):
         return callbacks

@@ -52,7 +52,7 @@ class Direction:
         self.X = X.to(device_of(problem.module))
         self.fast_X = as_channels_last(self.X)
         with evaluating(problem.module):
-            self.made = problem.module(self.X)
+            self.made = problem.module(self.X.clone())
             self.scores = self._judge(self.made)
         self.is_fast = self._can_be_fast()
         self._partner: tuple[bytes, Any] = (b"", None)
@@ -65,13 +65,13 @@ class Direction:
         if self.train is not None and partner is not None:
             module, back = self.train(module, back)
         with evaluating(module):
-            made = module(self.fast_X if self.is_fast else self.X)
+            made = module((self.fast_X if self.is_fast else self.X).clone())
         with evaluating(self.discriminator):
             judged = F.mse_loss(self._judge(made), self.scores)
         cycle = 0.0
         if back is not None:
             with evaluating(back):
-                cycle = float(F.mse_loss(back(made), self.X))
+                cycle = float(F.mse_loss(back(made.clone()), self.X))
         if self.gamma is None:
             change = float(F.mse_loss(made, self.made))
             return -float(judged) - cycle - CLOSENESS * change
@@ -80,7 +80,7 @@ class Direction:
 
     def _judge(self, images: Tensor) -> Tensor:
         """Mean over the patches of every image."""
-        return self.discriminator(images).reshape(len(images), -1).mean(1)
+        return self.discriminator(images.clone()).reshape(len(images), -1).mean(1)
 
     def _decode(self, problem: PruningProblem, genome: np.ndarray) -> nn.Module:
         module: Any = problem.decode(genome).eval()
@@ -111,7 +111,7 @@ class Direction:
         )
 
         def translate() -> None:
-            made = module(self.fast_X)
+            made = module(self.fast_X.clone())
             self._judge(made)
             back(made)
 
@@ -125,6 +125,7 @@ def closeness(
     total = 0.0
     for module, back, full in zip(pair, pair[::-1], directions, strict=True):
         with evaluating(module), evaluating(back):
-            made = module(full.X)
-            total += float(F.l1_loss(made, full.made) + F.l1_loss(back(made), full.X))
+            made = module(full.X.clone())
+            change = F.l1_loss(made, full.made)
+            total += float(change + F.l1_loss(back(made.clone()), full.X))
     return -total / 2

@@ -55,9 +55,8 @@ from sklcomp.utils._sklearn import (
 CRITERIA = {"lsgan": nn.MSELoss, "vanilla": nn.BCEWithLogitsLoss}
 DTYPES = (np.float64, np.float32, np.uint8)
 LOSSES = ("cycle", "identity", "generator", "discriminator", "distill")
-# What a checkpoint need not agree in.
-FREE = ("verbose", "checkpoint", "warm_start", "device", "n_threads", "callbacks",
-        "net_params")  # fmt: skip
+# What a checkpoint need not agree in. The net says what is in net_params.
+FREE = ("verbose", "checkpoint", "warm_start", "device", "n_threads", "net_params")
 
 
 class CycleGANTranslator(
@@ -446,15 +445,24 @@ class CycleGANTranslator(
                 for pool, images in zip(net.pools_, state["pools"], strict=True):
                     pool.images = [image.to(net.device) for image in images]
                 best = _copied_weights(net)
+                if state["is_stopped"]:
+                    raise StopTraining
 
         def after_epoch(net: CycleGANNet) -> None:
             nonlocal best
             best = _copied_weights(net)
-            if self.checkpoint is not None:
-                pools = {"pools": [pool.images for pool in net.pools_]}
-                save_training(self.checkpoint, training_state(net) | pools, key)
+            keep(net)
             if reporter is not None and reporter(len(net.history)):
+                keep(net, is_stopped=True)
                 raise StopTraining
+
+        def keep(net: CycleGANNet, is_stopped: bool = False) -> None:
+            if self.checkpoint is None:
+                return
+            state = training_state(net) | {
+                "pools": [pool.images for pool in net.pools_], "is_stopped": is_stopped,
+            }  # fmt: skip
+            save_training(self.checkpoint, state, key)
 
         train_net(net, data, None, prepare)
         net.after_epoch_ = None

@@ -253,6 +253,13 @@ class CycleGANNet(NeuralNet):
             parameter.requires_grad = True
         loss = torch.stack(list(terms.values())).sum()
         self._check({name: float(term.detach()) for name, term in terms.items()}, a)
+        if not loss.requires_grad:
+            kind = type(self.module_).__name__
+            msg = (
+                "the generators have no weights that learn; call requires_grad_() on "
+                f"the {kind} that is given, if all its weights are frozen."
+            )
+            raise ValueError(msg)
         self.optimizer_.zero_grad()
         loss.backward()
         self.optimizer_.step()
@@ -285,7 +292,8 @@ class CycleGANNet(NeuralNet):
         """
         ab, ba = self.module_, self.generator_ba_
         terms = {}
-        # One call each for what does not wait for the other generator.
+        # One call each for what does not wait for the other generator. What is used
+        # again is copied, as networks may work in place.
         if self.identity_weight:
             fake_b, same_b = ab(torch.cat([a, b])).split([len(a), len(b)])
             fake_a, same_a, cycle_a = ba(torch.cat([b, a, fake_b])).split(
@@ -294,10 +302,10 @@ class CycleGANNet(NeuralNet):
             terms["identity_a"] = self.identity_weight * F.l1_loss(same_a, a)
             terms["identity_b"] = self.identity_weight * F.l1_loss(same_b, b)
         else:
-            fake_b = ab(a)
+            fake_b = ab(a.clone())
             fake_a, cycle_a = ba(torch.cat([b, fake_b])).split([len(b), len(a)])
         terms["cycle_a"] = self.cycle_weight * F.l1_loss(cycle_a, a)
-        terms["cycle_b"] = self.cycle_weight * F.l1_loss(ab(fake_a), b)
+        terms["cycle_b"] = self.cycle_weight * F.l1_loss(ab(fake_a.clone()), b)
         terms["generator_ab"] = self._fool(self.discriminator_b_, fake_b)
         terms["generator_ba"] = self._fool(self.discriminator_a_, fake_a)
         return terms, (fake_a, fake_b)
@@ -329,7 +337,7 @@ class CycleGANNet(NeuralNet):
         return terms
 
     def _fool(self, discriminator: nn.Module, fake: Tensor) -> Tensor:
-        scores = discriminator(fake)
+        scores = discriminator(fake.clone())
         return self.criterion_(scores, torch.ones_like(scores))
 
     def _decay(self) -> None:
@@ -378,7 +386,7 @@ def run(module: nn.Module, images: Tensor) -> Tensor:
     device = device_of(module)
     n = max(1, BATCH_NUMBERS // images[0].numel())
     with evaluating(module):
-        made = [module(batch.to(device)).cpu() for batch in images.split(n)]
+        made = [module(batch.to(device, copy=True)).cpu() for batch in images.split(n)]
     return torch.cat(made)
 
 
@@ -393,7 +401,7 @@ def use_channels_last(net: CycleGANNet, data: UnpairedImages) -> None:
     def forward() -> None:
         for module in modules:
             with evaluating(module):
-                module(example)
+                module(example.clone())
 
     if takes_channels_last(forward, *modules):
         data.a = data.a.contiguous(memory_format=torch.channels_last)

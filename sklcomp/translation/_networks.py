@@ -67,7 +67,7 @@ def check_networks(net: CycleGANNet, example: Tensor) -> None:
         what = f"the network {type(module).__name__}"
         try:
             with evaluating(module):
-                output = module(example)
+                output = module(example.clone())
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:

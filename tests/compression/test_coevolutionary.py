@@ -14,7 +14,12 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
-from skorch.callbacks import Callback
+from skorch.callbacks import (
+    Callback,
+    Checkpoint,
+    LoadInitState,
+    TrainEndCheckpoint,
+)
 from torch import nn
 
 from sklcomp.compression import CoEvolutionaryPruner, _coevolutionary
@@ -611,6 +616,54 @@ def test_callbacks_of_the_translator_are_its_own(digits, settings):
     assert counter.n_seen == 2
     prune(digits, translator, **settings)
     assert counter.n_seen == 2
+
+
+@pytest.mark.parametrize("settings", [{}, {"fitness_epochs": 1, "n_generations": 1}])
+def test_files_of_the_user_are_left_alone(digits, tmp_path, settings):
+    kept = Checkpoint(dirname=tmp_path / "best", monitor=None)
+    callbacks = [kept, LoadInitState(kept), TrainEndCheckpoint(dirname=tmp_path)]
+    translator = fit_translator(digits, net_params={"callbacks": callbacks})
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    before = [path.read_bytes() for path in files]
+    small = prune(digits, translator, **settings).estimator_
+    small.fit(digits.data, digits.target)
+    assert [path.read_bytes() for path in files] == before
+    assert len(files) == 8
+    assert len(translator.net_params["callbacks"]) == 3
+
+
+class Halving(nn.Module):
+    """A network that may begin by overwriting what it is given."""
+
+    def __init__(self, network, overwrites):
+        super().__init__()
+        self.network, self.overwrites = network, overwrites
+
+    def forward(self, x):
+        return self.network(x.mul_(0.5) if self.overwrites else x * 0.5)
+
+
+@pytest.mark.parametrize("where", ["generator", "discriminator"])
+def test_networks_may_overwrite_what_they_are_given(where):
+    # Of images with one channel, those with channels last share the memory.
+    digits = make_unpaired_digits(20, image_size=8, random_state=0)
+    digits.data, digits.image_shape = digits.data[:, :64], (8, 8)
+    torch.manual_seed(0)
+    network = {
+        "generator": CycleGANGenerator(4, 1, n_channels=1),
+        "discriminator": PatchDiscriminator(4, 1, 1),
+    }[where]
+    found, want = (
+        prune(digits, fit_translator(digits, **{where: Halving(network, overwrites)}))
+        for overwrites in (True, False)
+    )
+    for name in ("best_a", "best_b"):
+        np.testing.assert_array_equal(found.history_[name], want.history_[name])
+    X = digits.data
+    np.testing.assert_array_equal(found.transform(X), want.transform(X))
+    for side in ("before", "after"):
+        scores = [getattr(one.report_, side)["score"] for one in (found, want)]
+        assert scores[0] == scores[1]
 
 
 def test_frozen_weights_can_be_trained_on(digits, trained):

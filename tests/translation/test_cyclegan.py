@@ -23,6 +23,7 @@ from sklcomp.translation._net import CycleGANNet
 
 sys.path.insert(0, str(Path(__file__).parent))
 from translators import (
+    Ask,
     Keep,
     Scale,
     Watch,
@@ -326,25 +327,6 @@ def test_fitting_often_leaves_nothing_behind():
 
     counts = [count() for _ in range(4)]
     assert counts[1] == counts[3]
-
-
-class Ask:
-    """A callback of scikit-learn that asks to stop after some epochs."""
-
-    def __init__(self, after):
-        self.after, self.seen = after, []
-
-    def setup(self, estimator, context): ...
-
-    def teardown(self, estimator, context): ...
-
-    def on_fit_task_begin(self, estimator, context, **_): ...
-
-    def on_fit_task_end(self, estimator, context, **_):
-        if context.parent is None:
-            return False
-        self.seen.append(context.task_name)
-        return len(self.seen) >= self.after
 
 
 def test_callbacks_of_scikit_learn_and_of_skorch_stop():

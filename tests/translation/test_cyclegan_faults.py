@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from skorch.callbacks import LRScheduler
 
 from sklcomp.nn import CycleGANGenerator
 from sklcomp.translation._net import CycleGANNet
@@ -13,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "compression"))
 from nets import Stop
 from translators import (
+    Ask,
     Watch,
     draw_domains,
     failing,
@@ -27,15 +29,16 @@ class Interrupt(Watch):
 
     def __init__(self, step=None, epoch=None):
         super().__init__(self._count_steps, self._count_epochs)
-        self.step, self.epoch, self.n_steps = step, epoch, 0
+        # Names that are no settings: a fit that goes on has the same callbacks.
+        self._step, self._epoch, self._n_steps = step, epoch, 0
 
     def _count_steps(self, net, batch):
-        self.n_steps += 1
-        if self.n_steps == self.step:
+        self._n_steps += 1
+        if self._n_steps == self._step:
             raise KeyboardInterrupt
 
     def _count_epochs(self, net):
-        if len(net.history) == self.epoch:
+        if len(net.history) == self._epoch:
             raise KeyboardInterrupt
 
 
@@ -47,7 +50,10 @@ def test_stopped_and_resumed_is_uninterrupted(tmp_path, stop):
     settings = {"max_epochs": 4, "pool_size": 4, "batch_size": 3, "lr": 1e-3}
     whole = translator(**settings).fit(A, B)
     kept = settings | {"checkpoint": tmp_path / "new", "warm_start": True}
-    stopped = translator(**kept)
+    watch = Interrupt()
+    stopped, rest, done = (
+        translator(**kept, net_params={"callbacks": [watch]}) for _ in range(3)
+    )
     if isinstance(stop, Stop):
         stopped.set_callbacks(stop)
     else:
@@ -58,10 +64,9 @@ def test_stopped_and_resumed_is_uninterrupted(tmp_path, stop):
     with pytest.raises(NotFittedError):
         stopped.transform(A)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["training.pt"]
-    n_steps = []
-    watch = Watch(after_step=lambda *_: n_steps.append(1))
-    rest = translator(**kept, net_params={"callbacks": [watch]}).fit(A, B)
-    assert len(n_steps) == 6
+    watch._n_steps = 0
+    rest.fit(A, B)
+    assert watch._n_steps == 6
     assert same(rest, whole)
     assert rest.n_iter_ == 4
     for name, values in whole.history_.items():
@@ -69,8 +74,8 @@ def test_stopped_and_resumed_is_uninterrupted(tmp_path, stop):
     for pools in zip(rest.net_.pools_, whole.net_.pools_, strict=True):
         assert all(map(torch.equal, *(pool.images for pool in pools)))
     # All is done: nothing is trained, and the same is found.
-    done = translator(**kept).fit(A, B)
-    assert same(done, whole)
+    assert same(done.fit(A, B), whole)
+    assert watch._n_steps == 6
     np.testing.assert_array_equal(done.cycle(A), whole.cycle(A))
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["training.pt"]
 
@@ -110,11 +115,36 @@ def test_checkpoint_is_taken_up_whatever_does_not_matter(tmp_path):
     settings["betas"] = np.array([0.5, 0.9])
     kept = settings | {"checkpoint": str(tmp_path), "warm_start": True}
     weight_decay = {"optimizer__weight_decay": np.float64(0.1)}
-    first = translator(**kept, net_params=weight_decay).fit(A, B)
     weight_decay["callbacks"] = [watch]
-    second = translator(**kept, net_params=weight_decay).fit(A, B)
+    first = translator(**kept, net_params=weight_decay).fit(A, B)
+    n_steps.clear()
+    second = translator(**kept, net_params=weight_decay, verbose=1).fit(A, B)
     assert not n_steps
     assert same(first, second)
+
+
+def test_checkpoint_of_other_callbacks_is_not_taken_up(tmp_path):
+    A, B = draw_domains()
+
+    def fit(gamma, **kept):
+        falling = LRScheduler("StepLR", step_size=1, gamma=gamma)
+        net_params = {"callbacks": [falling]}
+        model = translator(decay_start=1, lr=1e-2, net_params=net_params, **kept)
+        return model.fit(A, B)
+
+    kept = {"checkpoint": tmp_path, "warm_start": True}
+    assert not same(fit(0.001, **kept), fit(1.0))
+    assert same(fit(1.0, **kept), fit(1.0))
+
+
+def test_training_that_a_callback_stopped_is_not_gone_on_with(tmp_path):
+    A, B = draw_domains()
+    kept = {"checkpoint": tmp_path, "warm_start": True, "max_epochs": 4}
+    ask = Ask(after=2)
+    first = translator(**kept).set_callbacks(ask).fit(A, B)
+    again = translator(**kept).set_callbacks(ask).fit(A, B)
+    assert again.n_iter_ == first.n_iter_ == len(ask.seen) == 2
+    assert same(first, again)
 
 
 class Marker:

@@ -9,13 +9,14 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
-from sklcomp.nn import CycleGANGenerator
+from sklcomp.nn import CycleGANGenerator, PatchDiscriminator
 from sklcomp.translation._net import CycleGANNet
 from sklcomp.translation._vectors import VectorGenerator
 
 sys.path.insert(0, str(Path(__file__).parent))
 from translators import (
     Convolve,
+    InPlace,
     Normalize,
     Scale,
     View,
@@ -83,6 +84,41 @@ def test_networks_that_cannot_take_channels_last(where, shape):
     made = fitted.cycle(A)
     assert made.shape == A.shape
     assert np.isfinite(made).all()
+
+
+@pytest.mark.parametrize("identity_weight", [0.0, 5.0])
+@pytest.mark.parametrize("n_channels", [1, 3])
+@pytest.mark.parametrize("where", ["generator", "discriminator"])
+def test_networks_may_overwrite_what_they_are_given(where, n_channels, identity_weight):
+    A, B = draw_domains(shape=(8, 8, n_channels))
+    copies = A.copy(), B.copy()
+    torch.manual_seed(0)
+    network = {
+        "generator": CycleGANGenerator(2, 0, n_channels=n_channels),
+        "discriminator": PatchDiscriminator(2, 1, n_channels),
+    }[where]
+    settings = {"identity_weight": identity_weight, "pool_size": 0}
+    found, want = (
+        translator(**settings, **{where: InPlace(network, overwrites)}).fit(A, B)
+        for overwrites in (True, False)
+    )
+    assert same(found, want)
+    assert found.score(A, B) == want.score(A, B)
+    np.testing.assert_array_equal(found.cycle(A), want.cycle(A))
+    for images, before in zip((A, B), copies, strict=True):
+        np.testing.assert_array_equal(images, before)
+
+
+def test_frozen_generators_are_named():
+    A, B = draw_domains()
+    frozen = CycleGANGenerator(2, 0).requires_grad_(False)
+    message = r"no weights that learn; call requires_grad_\(\) on the CycleGANGenerator"
+    with pytest.raises(ValueError, match=message):
+        translator(generator=frozen).fit(A, B)
+    # The way back can be learned alone.
+    half = translator(generator=(frozen, None)).fit(A, B)
+    weights = half.generator_ab_.parameters(), frozen.parameters()
+    assert all(map(torch.equal, *weights))
 
 
 class Several(nn.Module):

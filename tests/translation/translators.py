@@ -81,6 +81,17 @@ class Scale(nn.Module):
         return self.factor * x
 
 
+class InPlace(nn.Module):
+    """A network that may begin by overwriting what it is given."""
+
+    def __init__(self, network, overwrites):
+        super().__init__()
+        self.network, self.overwrites = network, overwrites
+
+    def forward(self, x):
+        return self.network(x.mul_(0.5) if self.overwrites else x * 0.5)
+
+
 class Convolve(nn.Module):
     """One convolution, with the channels that it is told."""
 
@@ -139,3 +150,22 @@ class Watch(Callback):
     def on_epoch_end(self, net, **kwargs):
         if self.after_epoch:
             self.after_epoch(net)
+
+
+class Ask:
+    """A callback of scikit-learn that asks to stop after some epochs."""
+
+    def __init__(self, after):
+        self.after, self.seen = after, []
+
+    def setup(self, estimator, context): ...
+
+    def teardown(self, estimator, context): ...
+
+    def on_fit_task_begin(self, estimator, context, **_): ...
+
+    def on_fit_task_end(self, estimator, context, **_):
+        if context.parent is None:
+            return False
+        self.seen.append(context.task_name)
+        return len(self.seen) >= self.after
