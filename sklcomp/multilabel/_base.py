@@ -1,6 +1,7 @@
 """What both learners share: targets, weights, linear scores and predictions."""
 
 import warnings
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,15 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklcomp.utils._sklearn import CallbackSupportMixin, check_sample_weight
 
-# Inner products of such features, and sums of those, stay far below 1.8e308.
-LARGEST_FEATURE = 1e75
+# Inner products of such features, and sums of those, stay far below 1.8e308; so do
+# losses whose costs sum to such a number.
+LARGEST_FEATURE = LARGEST_COST = 1e75
 
 
 class LinearMultiLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
     """Scores X coef + intercept, one column a label; not public."""
 
-    def _check_data(self, X, y, sample_weight):
+    def _check_data(self, X, y, sample_weight, dtype=None):
         """Checked rows of positive weight, their targets and weights."""
         X, y = validate_data(
             self, X, y, multi_output=True, accept_sparse="csr", order="C",
@@ -33,7 +35,9 @@ class LinearMultiLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEsti
             )
             raise ValueError(msg)
         Y = self._encode(y)
-        X, weight, kept = keep_weighted(X, sample_weight)
+        with np.errstate(over="ignore"):  # refused below, by its size
+            X = X.astype(dtype or X.dtype, copy=False)
+        X, weight, kept = keep_weighted(X, sample_weight, self.C)
         return X, Y if kept is None else Y[kept], weight
 
     def _encode(self, y):
@@ -42,13 +46,30 @@ class LinearMultiLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEsti
             Y = as_indicator(y)
             self.classes_ = np.arange(Y.shape[1])
             self._kind, self._has_sparse_targets = "multilabel", sparse.issparse(y)
+            self._is_indicator = True
             return Y
-        y = y.toarray().ravel() if sparse.issparse(y) else np.asarray(y).ravel()
-        check_classification_targets(y)
-        self.classes_, codes = np.unique(y, return_inverse=True)
+        flat = as_vector(y)
+        check_classification_targets(flat)
+        self.classes_ = np.unique(flat)
+        if len(self.classes_) == 1 and self.classes_[0] in (0, 1):
+            # A label that never or always occurs.
+            self.classes_ = np.array([0, 1], dtype=flat.dtype)
+        self._kind = "binary" if len(self.classes_) <= 2 else "multiclass"
         self._has_sparse_targets = False
+        self._is_indicator = y.ndim == 2 and self._kind == "binary"
+        return self._encode_classes(flat)
+
+    def _encode_classes(self, y):
+        """Indicator of the classes of 1-D targets as CSR; one column for two."""
+        unknown = y[~np.isin(y, self.classes_)]
+        if unknown.size:
+            msg = (
+                f"y holds {show_values(unknown)}; {type(self).__name__} was fitted "
+                f"with the classes {show_values(self.classes_)}."
+            )
+            raise ValueError(msg)
+        codes = np.searchsorted(self.classes_, y)
         n_classes = len(self.classes_)
-        self._kind = "binary" if n_classes <= 2 else "multiclass"
         columns = codes - 1 if n_classes <= 2 else codes
         rows = np.flatnonzero(columns >= 0)
         return sparse.csr_array(
@@ -56,11 +77,28 @@ class LinearMultiLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEsti
             shape=(len(y), 1 if n_classes <= 2 else n_classes),
         )
 
+    def _encode_again(self, y):
+        """Indicator of targets like those of ``fit``, from any container."""
+        y = y if sparse.issparse(y) else np.asarray(y)
+        n_columns = len(self.classes_) if self._kind == "multilabel" else 1
+        is_vector = y.ndim == 1 and n_columns == 1
+        if not is_vector and (y.ndim != 2 or y.shape[1] != n_columns):
+            msg = (
+                f"y has shape {y.shape}, but {type(self).__name__} is expecting "
+                f"{n_columns} column(s), as in fit."
+            )
+            raise ValueError(msg)
+        if self._kind == "multilabel":
+            return as_indicator(y)
+        return self._encode_classes(as_vector(y))
+
     def _class_factors(self, Y, weight, class_weight):
         """Factors of the costs: of shape (n_samples,), and (n_labels, 2) or None."""
         ones = np.ones(Y.shape[0])
         if class_weight is None:
             return ones, None
+        if class_weight != "balanced":
+            check_class_weight(class_weight)
         if self._kind == "multilabel":
             return ones, label_weights(Y, weight, class_weight)
         codes = Y.toarray().ravel() if self._kind == "binary" else Y.indices
@@ -91,8 +129,12 @@ class LinearMultiLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEsti
         X = validate_data(
             self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False
         )
-        scores = safe_sparse_dot(X, self.coef_.T, dense_output=True) + self.intercept_
+        scores = self._score(X)
         return scores.ravel() if self._kind == "binary" else scores
+
+    def _score(self, X):
+        """Scores of checked examples, one column a label."""
+        return safe_sparse_dot(X, self.coef_.T, dense_output=True) + self.intercept_
 
     def predict(self, X: Any) -> Any:
         """Labels whose score exceeds their threshold, or the class of highest score.
@@ -128,11 +170,13 @@ class LinearMultiLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEsti
         return tags
 
 
-def keep_weighted(X: Any, sample_weight: Any) -> tuple[Any, np.ndarray, Any]:
+def keep_weighted(X: Any, sample_weight: Any, C: float) -> tuple[Any, np.ndarray, Any]:
     """Rows of positive weight for the solvers, their weights, and which (None: all)."""
     check_scale(X)
     weight = check_sample_weight(sample_weight, X, ensure_non_negative=True)
     weight = weight.astype(np.float64)
+    with np.errstate(over="ignore"):
+        check_total(weight.sum() * max(C, 1.0), f"C={C:g} and sample_weight")
     kept = None
     if not weight.all():
         kept = weight > 0
@@ -146,9 +190,19 @@ def check_scale(X: Any) -> None:
     largest = float(np.abs(values).max(initial=0.0))
     if largest > LARGEST_FEATURE:
         msg = (
-            f"X has features of size {largest:.3g}, over {LARGEST_FEATURE:.0e}, "
-            "where inner products overflow; scale them first, for example with "
-            "StandardScaler or MaxAbsScaler."
+            f"X has {values.dtype} features of size {largest:.3g}, over "
+            f"{LARGEST_FEATURE:.0e}, where inner products overflow; scale them first, "
+            "for example with StandardScaler or MaxAbsScaler."
+        )
+        raise ValueError(msg)
+
+
+def check_total(total: float, sources: str, cure: str = "choose smaller ones") -> None:
+    """Refuse sums of costs that are too large, inf or NaN."""
+    if not total <= LARGEST_COST:
+        msg = (
+            f"{sources} lead to a sum of {total:.3g}, over {LARGEST_COST:.0e}, "
+            f"where losses overflow; {cure}."
         )
         raise ValueError(msg)
 
@@ -161,24 +215,34 @@ def canonical(X: Any) -> Any:
     return X
 
 
+def as_vector(y: Any) -> np.ndarray:
+    """Targets of one column, sparse or not, as a vector."""
+    return (y.toarray() if sparse.issparse(y) else np.asarray(y)).ravel()
+
+
+def show_values(values: np.ndarray) -> str:
+    """A few distinct values for a message."""
+    return ", ".join(sorted({repr(value) for value in values[:1000].tolist()})[:5])
+
+
 def as_indicator(y: Any) -> sparse.csr_array:
     """CSR of the ones of a 0/1 matrix; anything else is refused by its value."""
-    values = y.data if sparse.issparse(y) else np.asarray(y)
+    y = sparse.csr_array(y) if sparse.issparse(y) else np.asarray(y)
+    values = y.data if sparse.issparse(y) else y
     if values.dtype.kind not in "biuf":
         values = values.astype(object)
     present = values == 1
     if np.count_nonzero(present) != np.count_nonzero(values != 0):
         odd = values[(values != 0) & ~present]
-        names = sorted({repr(value) for value in odd.ravel()[:1000].tolist()})[:5]
         msg = (
-            f"y holds {', '.join(names)}; an indicator matrix takes only 0/1 or "
+            f"y holds {show_values(odd)}; an indicator matrix takes only 0/1 or "
             "False/True, one column a label. Use MultiLabelBinarizer for label sets, "
             "and y > 0 for -1/+1."
         )
         raise ValueError(msg)
     if not sparse.issparse(y):
         return _as_csr(present)
-    Y = sparse.csr_array(y).astype(np.int8)
+    Y = y.astype(np.int8)
     Y.sum_duplicates()
     Y.eliminate_zeros()
     Y.data[:] = 1
@@ -198,6 +262,24 @@ def _as_csr(present: np.ndarray) -> sparse.csr_array:
         (np.ones(len(columns), np.int8), columns.astype(kind), indptr.astype(kind)),
         shape=present.shape,
     )
+
+
+def check_class_weight(class_weight: Any) -> None:
+    """Refuse anything but dictionaries of finite numbers that are not negative."""
+    for table in class_weight if isinstance(class_weight, list) else [class_weight]:
+        if not isinstance(table, dict):
+            msg = (
+                f"class_weight is a list that holds {table!r}; give one dictionary "
+                "{0: ..., 1: ...} for each label."
+            )
+            raise ValueError(msg)
+        for key, value in table.items():
+            if not (isinstance(value, Real) and 0 <= float(value) < np.inf):
+                msg = (
+                    f"class_weight gives {value!r} to the class {key!r}; give finite "
+                    "numbers that are not negative."
+                )
+                raise ValueError(msg)
 
 
 def label_weights(Y: sparse.csr_array, weight: np.ndarray, class_weight: Any) -> Any:

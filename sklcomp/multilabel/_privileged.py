@@ -4,6 +4,7 @@ import warnings
 from numbers import Integral, Real
 from typing import Any
 
+import joblib
 import numpy as np
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
@@ -12,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklcomp.multilabel._base import (
     LinearMultiLabelClassifier,
-    as_indicator,
+    check_total,
     split_constant,
 )
 from sklcomp.solvers._labels import signs_of
@@ -94,8 +95,8 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
     dtype : {np.float32, np.float64} or None, default=None
         Precision of X and of the dual variables; None keeps that of X.
     warm_start : bool, default=False
-        Go on from the last solution if the shapes are the same. It keeps the dual
-        variables, of shape (n_labels, n_samples).
+        Go on from the last solution if X has the same shape and y the same labels. It
+        keeps the dual variables, of shape (n_labels, n_samples).
     n_jobs : int, default=None
         Threads over labels; results do not depend on it.
     random_state : int, RandomState instance or None, default=None
@@ -269,8 +270,7 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
             If ``rank`` exceeds the number of labels, y holds other values than 0/1, or
             the features are too large to multiply.
         """
-        X, Y, weight = self._check_data(X, y, sample_weight)
-        X = X.astype(self.dtype or X.dtype, copy=False)
+        X, Y, weight = self._check_data(X, y, sample_weight, self.dtype)
         if self.rank is not None and self.rank > Y.shape[1]:
             msg = (
                 f"rank={self.rank} exceeds the {Y.shape[1]} labels in y; choose rank "
@@ -278,20 +278,21 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
             )
             raise ValueError(msg)
         factor, label_factors = self._class_factors(Y, weight, self.class_weight)
-        varies, constant_scores = split_constant(Y, self._kind == "multilabel")
-        cost = self.C * weight * factor
-        if self.gamma == "scale":
-            self.gamma_ = 3.0 * self.C * float(weight.sum())
-        else:
-            self.gamma_ = float(self.gamma)
-        rng = check_random_state(self.random_state)
-        reporter = IterationReporter(self, X=X, y=y)
+        varies, constant_scores = split_constant(Y, self._is_indicator)
         if label_factors is not None:
             label_factors = label_factors[varies]
+        self.gamma_ = float(
+            3.0 * self.C * weight.sum() if self.gamma == "scale" else self.gamma
+        )
+        cost = self._check_cost(self.C * weight, factor, label_factors)
+        # With a cap of 1 the correcting function is zero.
+        self._coding = None if self.slack_cap == 1 else self.privileged
+        rng = check_random_state(self.random_state)
+        reporter = IterationReporter(self, X=X, y=y)
         task = (X, Y[:, varies], cost, label_factors)
         result = self._solve(*task, rng, reporter) if varies.any() else None
-        self._name_results(result, X, varies, constant_scores)
-        if self.threshold == "f1" and result is not None:
+        self._name_results(result, X, task[1], varies, constant_scores)
+        if self.threshold == "f1" and result is not None and not reporter.stopped:
             self.thresholds_[varies] = self._find_thresholds(*task, rng)
         reporter.finish()
         if not reporter.stopped:
@@ -320,25 +321,29 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
         Raises
         ------
         ValueError
-            If y has another number of labels than in ``fit``, or other values than 0/1
-            where an indicator matrix is expected.
+            If y has another number of columns than in ``fit``, other values than 0/1
+            where an indicator matrix is expected, or classes that were not in ``fit``.
         """
         check_is_fitted(self)
-        if self._kind == "multilabel":
-            Y = as_indicator(y)
-        else:
-            classes = self.classes_[-1:] if self._kind == "binary" else self.classes_
-            Y = sparse.csr_array(np.asarray(y).reshape(-1, 1) == classes, dtype=np.int8)
-        if Y.shape[1] != len(self.privileged_coef_):
-            msg = (
-                f"y has {Y.shape[1]} labels, but {type(self).__name__} is expecting "
-                f"{len(self.privileged_coef_)}."
-            )
-            raise ValueError(msg)
-        slack = Y @ self.privileged_coef_.T
-        if self.privileged == "signed":
+        slack = self._encode_again(y) @ self.privileged_coef_.T
+        if self._coding == "signed":
             slack = 2.0 * slack - self.privileged_coef_.sum(axis=1)
         return np.maximum(slack + self.privileged_intercept_, 0.0)
+
+    def _check_cost(self, cost, factor, label_factors):
+        """Costs times the factors of the classes, whose sums must be finite."""
+        largest = 1.0 if label_factors is None else label_factors.max(initial=1.0)
+        cap = 1.0 if self.slack_cap == np.inf else self.slack_cap
+        sources = f"C={self.C:g}, slack_cap={self.slack_cap:g} and class_weight"
+        with np.errstate(all="ignore"):
+            cost = cost * factor
+            total = cap * largest * cost.sum()
+            check_total(total, sources)
+            # Multipliers divided by gamma are the weights of the other labels.
+            check_total(
+                total / self.gamma_, f"costs over gamma={self.gamma_:g}", "raise gamma"
+            )
+        return cost
 
     def _solve(self, X, Y, cost, label_factors, rng, reporter=None):
         settings = {
@@ -346,8 +351,7 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
             "class_weight": label_factors,
             "gamma": self.gamma_,
             "slack_cap": float(self.slack_cap),
-            # With a cap of 1 the correcting function is zero.
-            "coding": None if self.slack_cap == 1 else self.privileged,
+            "coding": self._coding,
             "constant": self._constant(),
             "tol": self.tol,
             "n_jobs": self.n_jobs,
@@ -371,16 +375,18 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
         return float(self.intercept_scaling) if self.fit_intercept else 0.0
 
     def _initial_state(self, X, Y):
-        """What an earlier fit of the same shapes left for a warm start."""
-        key, state = getattr(self, "_warm", (None, None))
-        if not self.warm_start or key != self._warm_key(X, Y.shape[1]):
+        """What an earlier fit of the same labels left for a warm start."""
+        if not self.warm_start or "_warm" not in vars(self):
             return None
-        return state
+        key, state = self._warm
+        return state if key == self._warm_key(X, Y) else None
 
-    def _warm_key(self, X, n_labels):
-        return X.shape, n_labels, self.rank, self.privileged, self.slack_cap == 1
+    def _warm_key(self, X, Y):
+        # The multipliers belong to the label sets of the examples.
+        labels = joblib.hash((Y.shape, Y.indptr, Y.indices))
+        return X.shape, labels, self.rank, self._coding
 
-    def _name_results(self, result, X, varies, constant_scores):
+    def _name_results(self, result, X, Y, varies, constant_scores):
         n_labels = len(varies)
         self.coef_ = np.zeros((n_labels, X.shape[1]), dtype=X.dtype)
         self.intercept_ = np.where(varies, 0.0, constant_scores).astype(X.dtype)
@@ -410,7 +416,7 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
             self.loss_curve_ = result.loss_curve
             state = (*state, result.components, result.codes)
         if self.warm_start:
-            self._warm = (self._warm_key(X, int(varies.sum())), state)
+            self._warm = (self._warm_key(X, Y), state)
 
     def _find_thresholds(self, X, Y, cost, label_factors, rng):
         """Per label the score with the highest F1 in cross-validation."""

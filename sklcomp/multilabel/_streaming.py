@@ -1,7 +1,6 @@
 """StreamingLabelClassifier: labels that arrive after the fit, arXiv 1604.05449."""
 
 import warnings
-from itertools import count, islice
 from numbers import Integral, Real
 from typing import Any
 
@@ -21,6 +20,7 @@ from sklcomp.multilabel._base import (
     keep_weighted,
     split_constant,
 )
+from sklcomp.multilabel._names import check_names, column_names, next_numbers
 from sklcomp.solvers._hinge import solve_hinge
 from sklcomp.solvers._labels import signs_of
 from sklcomp.solvers._result import SolverResult
@@ -62,7 +62,8 @@ class StreamingLabelClassifier(LinearMultiLabelClassifier):
         Cost of the losses; the smaller, the more a new label keeps to its prior.
     loss : {"hinge", "squared_hinge", "squared_error"}, default="hinge"
         Loss :math:`\ell`; "squared_error" is :math:`\tfrac12 (y_i - w^T x_i)^2`, solved
-        in closed form with one factorisation for all new labels.
+        in closed form, with one factorisation for all labels of a call unless X has
+        more than 4,000 rows and columns.
     representation : {"labels", "scores"}, default="labels"
         Whether a new label is regressed on earlier labels (:math:`\pm 1`) or on their
         scores, clipped to [-2, 2].
@@ -210,10 +211,12 @@ class StreamingLabelClassifier(LinearMultiLabelClassifier):
         """
         names = column_names(y)
         X, Y, weight = self._check_data(X, y, sample_weight)
-        if names is None:
-            names = self.classes_ if self._kind == "multiclass" else range(Y.shape[1])
+        if self._kind == "multiclass":
+            names = self.classes_
+        elif names is None:
+            names = range(Y.shape[1])
         names = check_names(names, Y.shape[1], known=())
-        varies, constant_scores = split_constant(Y, self._kind == "multilabel")
+        varies, constant_scores = split_constant(Y, self._is_indicator)
         reporter = IterationReporter(self, X=X, y=y)
         W = np.zeros((Y.shape[1], X.shape[1] + 1))
         W[:, -1] = np.where(varies, 0.0, constant_scores)
@@ -292,7 +295,7 @@ default=None
             names = next_numbers(self.label_names_, new.shape[1])
         names = check_names(names, new.shape[1], known=self.label_names_)
         past = self._check_past(X, y_past)
-        X, weight, kept = keep_weighted(X, sample_weight)
+        X, weight, kept = keep_weighted(X, sample_weight, self.C)
         if kept is not None:
             new, past = new[kept], past if past is None else past[kept]
         learned = self._arrive(X, new, past, weight)
@@ -361,6 +364,10 @@ default=None
         coef, intercept = earlier.solve(target)
         prior = coef @ W
         prior[-1] += intercept
+        if not self.fit_intercept:
+            # Constant labels have one all the same.
+            prior[-1] = 0.0
+            scores = None if scores is None else scores - W[:, -1]
         if self.prior_scale != "auto":
             return coef, self.prior_scale * prior, float(self.prior_scale)
         inherited = X @ prior[:-1] + prior[-1]
@@ -409,7 +416,7 @@ default=None
         if self.representation == "scores" and y_past is None:
             return None
         if y_past is None:
-            return as_columns(self.decision_function(X) > 0)
+            return as_columns(self._score(X) > 0)
         past = as_columns(y_past)
         shape = (X.shape[0], self.n_labels_)
         if past.shape != shape:
@@ -452,40 +459,3 @@ def as_columns(y: Any) -> sparse.csr_array:
         )
         raise ValueError(msg)
     return as_indicator(y)
-
-
-def column_names(y: Any) -> Any:
-    """Names of the columns of a frame, or of a series, if they are strings."""
-    names = getattr(y, "columns", None)
-    if names is None and hasattr(y, "to_frame"):
-        names = [y.name]
-    if names is None or not all(isinstance(name, str) and name for name in names):
-        return None
-    return list(names)
-
-
-def next_numbers(known: np.ndarray, n_new: int) -> list[int]:
-    """Numbers of the new labels, without those that are names already."""
-    taken = set(known.tolist())
-    free = (number for number in count(len(known)) if number not in taken)
-    return list(islice(free, n_new))
-
-
-def check_names(names: Any, n_labels: int, known: Any) -> np.ndarray:
-    """Names as objects, one for each label and each only once."""
-    names = [names] if isinstance(names, str) else list(names)
-    if len(names) != n_labels:
-        msg = f"{len(names)} names are given for {n_labels} labels; give one for each."
-        raise ValueError(msg)
-    taken = set(known)
-    for name in names:
-        if name in taken:
-            msg = (
-                f"the label {name!r} is there already; choose another name, or fit "
-                "anew to learn it again."
-            )
-            raise ValueError(msg)
-        taken.add(name)
-    result = np.empty(n_labels, dtype=object)
-    result[:] = names
-    return result

@@ -315,7 +315,8 @@ def solve_hinge(
     n_jobs : int or None
         Threads.
     callback : callable, default=None
-        Called with the number of each solved label; True leaves the others at zero.
+        Called with the number of each solved label; True leaves the others at the
+        start.
 
     Returns
     -------
@@ -336,7 +337,8 @@ def solve_hinge(
             seeds[j],
         )  # fmt: skip
 
-    map_labels(solve_label, n_labels, n_jobs, callback)
+    n_kept = map_labels(solve_label, n_labels, n_jobs, callback)
+    W[n_kept:], found[n_kept:] = start[n_kept:], 0.0
     n_iter, gap, objective = found.T
     gap = gap / np.maximum(objective, np.finfo(np.float64).tiny)
     return SolverResult(W, n_iter.astype(int), gap, gap <= tol)

@@ -1,6 +1,7 @@
 """Independent labels on threads."""
 
 from collections.abc import Callable
+from threading import Lock
 
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
@@ -14,22 +15,44 @@ def signs_of(columns: sparse.csc_array, label: int) -> np.ndarray:
     return y
 
 
+class _Progress:
+    """Asks a callback about solved labels in their order, from any thread."""
+
+    def __init__(self, callback: Callable[[int], bool] | None) -> None:
+        self.callback, self.lock = callback, Lock()
+        self.solved: set[int] = set()
+        self.n_kept, self.stopped = 0, False
+
+    def report(self, label: int) -> None:
+        with self.lock:
+            self.solved.add(label)
+            while self.n_kept in self.solved and not self.stopped:
+                self.n_kept += 1
+                if self.callback is not None:
+                    self.stopped = self.callback(self.n_kept - 1)
+
+
 def map_labels(
     solve: Callable[[int], None],
     n_labels: int,
     n_jobs: int | None,
     callback: Callable[[int], bool] | None = None,
-) -> None:
+) -> int:
     """Call ``solve(j)`` for every label, on threads; kernels release the GIL.
 
-    As soon as the callback answers True, the labels not begun are left alone.
+    The callback is asked about each label in their order. Once it answers True, no
+    further label is begun. Returned is the number of labels up to that one: what
+    threads have solved of the others the caller has to forget, so that results do not
+    depend on ``n_jobs``.
     """
+    progress = _Progress(callback)
 
     def solve_some(labels: np.ndarray) -> None:
-        for j in labels:
-            solve(j)
-            if callback is not None and callback(int(j)):
+        for j in map(int, labels):
+            if progress.stopped:
                 return
+            solve(j)
+            progress.report(j)
 
     # A task of joblib costs as much as a small label, so each takes several.
     n_workers = effective_n_jobs(n_jobs)
@@ -38,3 +61,4 @@ def map_labels(
         delayed(solve_some)(labels)
         for labels in np.array_split(np.arange(n_labels), n_tasks)
     )
+    return progress.n_kept

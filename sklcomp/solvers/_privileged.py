@@ -491,7 +491,9 @@ def solve_privileged(
             betas[j] = beta
         alphas[j] = alpha
 
-    map_labels(solve_label, n_labels, n_jobs, callback)
+    n_kept = map_labels(solve_label, n_labels, n_jobs, callback)
+    for array in (W, p, q, found, alphas, betas):
+        array[n_kept:] = 0.0
     n_iter, gap, objective = found.T
     gap = gap / np.maximum(objective, np.finfo(np.float64).tiny)
     return PrivilegedResult(

@@ -18,6 +18,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from sklcomp.multilabel import PrivilegedMultiLabelClassifier, StreamingLabelClassifier
+from sklcomp.solvers._labels import map_labels
 
 LEARNERS = [
     PrivilegedMultiLabelClassifier(max_iter=60, random_state=0),
@@ -221,6 +222,92 @@ def test_global_random_state_is_untouched(learner, labelled):
 def test_impossible_weights_are_refused(learner, labelled, weight, message):
     with pytest.raises(ValueError, match=message):
         clone(learner).fit(*labelled, sample_weight=weight)
+
+
+@each_learner
+def test_costs_whose_sum_overflows_are_refused(learner, labelled):
+    weight = np.full(40, 1e308)
+    with pytest.raises(ValueError, match="sample_weight lead to a sum of inf"):
+        clone(learner).fit(*labelled, sample_weight=weight)
+    with pytest.raises(ValueError, match=r"C=1e\+308 .*choose smaller"):
+        clone(learner).set_params(C=1e308).fit(*labelled)
+
+
+@each_full_rank
+@pytest.mark.parametrize("value", [0, 1])
+@pytest.mark.parametrize("kind", [int, float, bool])
+def test_one_column_that_is_constant_is_a_label(learner, labelled, value, kind):
+    X, _ = labelled
+    y = np.full((40, 1), value, dtype=kind)
+    with pytest.warns(UserWarning, match="1 of 1 labels are constant"):
+        model = clone(learner).fit(X, y)
+    np.testing.assert_array_equal(model.classes_, [0, 1])
+    np.testing.assert_array_equal(model.decision_function(X), 2 * value - 1)
+    assert (model.predict(X) == value).all()
+    assert model.predict(X).dtype == kind
+
+
+@each_learner
+def test_sparse_labels_of_any_format_are_read(learner, labelled):
+    X, Y = labelled
+    expected = coefficients(learner, X, Y)
+    for make in (sparse.lil_array, sparse.dok_array, sparse.coo_array):
+        np.testing.assert_allclose(coefficients(learner, X, make(Y)), expected)
+    model = clone(LEARNERS[2]).fit(X, Y)
+    model.add_labels(X, sparse.lil_array(Y[:, :1]), y_past=sparse.dok_array(Y))
+    assert model.n_labels_ == 4
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_labels_are_kept_up_to_the_one_that_stops(n_jobs):
+    asked, solved = [], []
+
+    def stop_at_seven(label):
+        asked.append(label)
+        return label == 7
+
+    assert map_labels(solved.append, 200, n_jobs, stop_at_seven) == 8
+    assert asked == list(range(8))
+    assert set(solved) >= set(range(8))
+    assert len(solved) < 200
+    assert map_labels(solved.append, 30, n_jobs) == 30
+
+
+class StopAt:
+    """Asks to stop after some iterations."""
+
+    def __init__(self, number):
+        self.number = self.left = number
+
+    def setup(self, estimator, context):
+        self.left = self.number
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context, **_):
+        pass
+
+    def on_fit_task_end(self, estimator, context, **_):
+        self.left -= context.parent is not None
+        return self.left <= 0
+
+
+@each_full_rank
+def test_where_a_callback_stops_does_not_depend_on_threads(learner, rng):
+    X = rng.normal(size=(40, 4))
+    Y = (X @ rng.normal(size=(4, 30)) + rng.normal(size=(40, 30)) > 0).astype(int)
+    learner = clone(learner)
+    if "threshold" in learner.get_params():
+        learner.set_params(threshold="f1")
+    whole = clone(learner).fit(X, Y)
+    for n_jobs in (None, 2):
+        model = clone(learner).set_params(n_jobs=n_jobs).set_callbacks(StopAt(3))
+        model.fit(X, Y)
+        np.testing.assert_array_equal(model.coef_[:3], whole.coef_[:3])
+        np.testing.assert_array_equal(model.coef_[3:], 0)
+        np.testing.assert_array_equal(model.intercept_[3:], 0)
+        np.testing.assert_array_equal(getattr(model, "thresholds_", 0), 0)
 
 
 @each_learner

@@ -136,6 +136,45 @@ def test_correcting_function_is_the_product_with_the_other_labels(labelled):
         np.testing.assert_array_equal(np.diag(model.privileged_coef_), 0)
 
 
+@pytest.mark.parametrize(
+    "classes", [["no", "yes"], [0, 1], [False, True], ["a", "b", "c"], [3, 5, 9]]
+)
+def test_correcting_function_reads_classes_as_the_fit_does(labelled, classes):
+    X, Y = labelled
+    y = np.array(classes)[(Y[:, 0] + Y[:, 1]) % len(classes)]
+    model = PrivilegedMultiLabelClassifier(**TIGHT).fit(X, y)
+    signs = np.where(y[:, None] == model.classes_, 1, -1)
+    if len(classes) == 2:
+        signs = signs[:, 1:]
+    slack = signs @ model.privileged_coef_.T + model.privileged_intercept_
+    forms = [y, y[:, None], y.tolist()]
+    if y.dtype.kind in "bi":
+        forms += [make(y[:, None]) for make in (sparse.csr_array, sparse.lil_array)]
+    for form in forms:
+        found = model.correcting_function(form)
+        np.testing.assert_allclose(found, np.maximum(slack, 0), atol=1e-9)
+    for odd, message in (
+        (np.column_stack([y, y]), r"shape \(60, 2\).*expecting 1 column"),
+        (y[None, None], r"shape \(1, 1, 60\).*expecting 1 column"),
+        (np.full(60, 7), "y holds 7; .* was fitted with the classes"),
+        (np.full(60, "z"), "y holds 'z'; .* was fitted with the classes"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.correcting_function(odd)
+
+
+def test_correcting_function_keeps_to_the_fit(labelled):
+    X, Y = labelled
+    model = PrivilegedMultiLabelClassifier(**TIGHT).fit(X, Y)
+    slack = model.correcting_function(Y)
+    model.set_params(privileged="binary", slack_cap=1)
+    for make in (np.array, sparse.lil_array, sparse.dok_array):
+        np.testing.assert_array_equal(model.correcting_function(make(Y)), slack)
+    for odd in (Y[:, 0], Y[:, :2], Y[None]):
+        with pytest.raises(ValueError, match=r"y has shape .*expecting 4 column"):
+            model.correcting_function(odd)
+
+
 @pytest.mark.filterwarnings("ignore:.*zero coefficients")
 def test_low_rank_never_rises_and_its_factors_are_balanced(labelled):
     X, Y = labelled
@@ -302,6 +341,59 @@ def test_warm_start_goes_on_where_it_stopped(labelled):
     model.fit(X, Y)
     assert model.n_iter_ < n_iter
     np.testing.assert_allclose(model.coef_, coef, atol=1e-6)
+
+
+@pytest.mark.parametrize("rank", [None, 2])
+@pytest.mark.parametrize("coding", ["signed", "constant", None])
+def test_other_labels_of_the_same_shape_start_anew(labelled, rank, coding):
+    # The multipliers of few label sets do not fit many, nor the other way round.
+    X, Y = labelled
+    few = np.zeros_like(Y)
+    few[:30], few[0, 0] = 1, 0
+    settings = {"rank": rank, "privileged": coding, "C": 0.1, "random_state": 0}
+    settings["tol"] = 1e-2
+    for before, after in ((few, Y), (Y, few)):
+        warm = PrivilegedMultiLabelClassifier(warm_start=True, **settings)
+        warm.fit(X, before).fit(X, after)
+        cold = PrivilegedMultiLabelClassifier(**settings).fit(X, after)
+        np.testing.assert_allclose(warm.coef_, cold.coef_, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({0: np.nan, 1: 1}, "gives nan to the class 0"),
+        ({1: -2}, "gives -2 to the class 1"),
+        ({0: "high"}, "gives 'high' to the class 0"),
+        ([{0: 1}] * 3 + [{1: np.inf}], "gives inf to the class 1"),
+        ([1, 2, 3, 4], "a list that holds 1; give one dictionary"),
+    ],
+)
+def test_odd_class_weights_are_refused_by_value(labelled, weights, message):
+    X, Y = labelled
+    for y in (Y, Y[:, 0]):
+        with pytest.raises(ValueError, match=message):
+            PrivilegedMultiLabelClassifier(class_weight=weights).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"slack_cap": 1e308}, "slack_cap=1e.308"),
+        ({"gamma": 1e-300}, "gamma=1e-300.*raise gamma"),
+        ({"class_weight": {0: 1e308}}, "class_weight"),
+    ],
+)
+@pytest.mark.parametrize("rank", [None, 2])
+def test_costs_that_overflow_are_refused(labelled, rank, settings, message):
+    with pytest.raises(ValueError, match=message):
+        PrivilegedMultiLabelClassifier(rank=rank, **settings).fit(*labelled)
+
+
+def test_features_that_overflow_when_cast_are_refused(labelled):
+    X, Y = labelled
+    with pytest.raises(ValueError, match="float32 features of size inf"):
+        PrivilegedMultiLabelClassifier(dtype=np.float32).fit(X * 1e39, Y)
 
 
 def test_class_weight_is_a_factor_of_the_cost(labelled):

@@ -182,7 +182,7 @@ def test_a_failing_call_changes_nothing(stream, monkeypatch):
     known = np.column_stack([Y, new[:, 0]])
     for settings, message in (
         ({"label_names": "first"}, "'first' is there already"),
-        ({"label_names": 2}, "not iterable"),
+        ({"label_names": 2}, "label_names=2 is neither"),
         ({"label_names": ["a", "b"]}, "2 names are given for 1"),
         ({"y_past": Y}, r"y_past has shape \(80, 3\), but \(80, 4\)"),
         ({"y_past": known[:50]}, r"y_past has shape \(50, 4\)"),
@@ -250,6 +250,63 @@ def test_names_come_from_frames_arguments_or_numbers(stream):
     assert model.label_names_.tolist() == ["sad", "calm", "loud", "happy", 5, 6, 7]
     with pytest.raises(ValueError, match="'sad' 2 times"):
         StreamingLabelClassifier().fit(X, frame.set_axis(["sad", "b", "sad"], axis=1))
+
+
+@pytest.mark.parametrize("name", ["mood", None])
+def test_classes_are_the_names_of_multi_class_labels(stream, name):
+    X, Y, _ = stream
+    y = pd.Series(np.array(["low", "mid", "high"])[Y[:, 0] + Y[:, 1]], name=name)
+    for targets in (y, y.to_frame()):
+        model = StreamingLabelClassifier(random_state=0).fit(X, targets)
+        assert model.label_names_.tolist() == ["high", "low", "mid"]
+
+
+def test_without_intercept_none_is_inherited_from_constant_labels(stream):
+    X, Y, new = stream
+    model = StreamingLabelClassifier(fit_intercept=False, alpha=1.0, **TIGHT)
+    with pytest.warns(UserWarning, match="1 of 4 labels are constant"):
+        model.fit(X, np.column_stack([Y, np.ones(80)]))
+    with pytest.warns(UserWarning, match="1 of 3 labels are constant"):
+        model.add_labels(X, np.column_stack([new[:, 0], np.ones(80), new[:, 1]]))
+    np.testing.assert_array_equal(model.intercept_, [0, 0, 0, 1, 0, 1, 0])
+    assert (model.prior_scale_[[0, 2]] > 0).all()
+
+
+def test_the_scale_of_a_prior_does_not_count_constant_labels(stream):
+    # Their scores are no part of the hypothesis, which has no intercept.
+    X, Y, new = (array[:25] for array in stream)
+    past = np.column_stack([Y, np.ones(25)])
+    model = StreamingLabelClassifier(fit_intercept=False, alpha=2.0, **TIGHT)
+    with pytest.warns(UserWarning, match="1 of 4 labels are constant"):
+        model.fit(X, past)
+    scores = X @ model.coef_.T
+    y, inherited = 2.0 * new[:, 0] - 1, np.empty(25)
+    for i in range(25):
+        others = np.arange(25) != i
+        ridge = Ridge(alpha=2.0, fit_intercept=False)
+        inherited[i] = scores[i] @ ridge.fit((2 * past - 1)[others], y[others]).coef_
+    expected = np.clip(inherited @ y / (inherited @ inherited), 0, 1)
+    assert 0 < expected < 1
+    model.add_labels(X, new[:, 0], y_past=past)
+    np.testing.assert_allclose(model.prior_scale_, [expected], rtol=1e-8)
+
+
+@pytest.mark.parametrize("representation", ["labels", "scores"])
+def test_frames_without_past_labels_need_no_other_names(stream, representation):
+    X, Y, new = stream
+    frame = pd.DataFrame(X, columns=list("abcde"))
+    model = StreamingLabelClassifier(representation=representation, random_state=0)
+    model.fit(frame, Y).add_labels(frame, new)
+    assert model.n_labels_ == 5
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_labels_are_added_to_one_that_is_constant(stream, value):
+    X, _, new = stream
+    with pytest.warns(UserWarning, match="1 of 1 labels are constant"):
+        model = StreamingLabelClassifier().fit(X, np.full((80, 1), value))
+    predicted = model.add_labels(X, new).predict(X)
+    np.testing.assert_array_equal(predicted[:, 0], value)
 
 
 def test_without_past_labels_predictions_stand_in(stream):
