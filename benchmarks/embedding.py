@@ -211,7 +211,9 @@ def race(report, folder, quick, name, share):
                 )
                 for seed in range(n_seeds)
             ]  # fmt: skip
-            row = [label, weight, kd_weight, f"{np.mean(found):.2f}",
+            is_edge = term is not None and weight in (weights[0], weights[-1])
+            shown = f"{weight} (edge)" if is_edge else weight
+            row = [label, shown, kd_weight, f"{np.mean(found):.2f}",
                    f"{np.std(found, ddof=1):.2f}"]  # fmt: skip
             print(f"{share:.0%}", *row, flush=True)
             table.append(row)
