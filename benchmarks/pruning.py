@@ -51,10 +51,10 @@ CASES = {
         SmallVGG, load_cifar, None, {"epochs": 15, "flip": True}, 2, (0.02, True),
         {"params": {"max_params": 0.25}, "macs": {"max_macs": 0.26}},
     ),
-    # Chosen likewise, at 30 % of the parameters; group norm uniform, OBS uniform and ours,
-    # all with our repair: constant rates (group norm and ours, another net) .02 34.7,
-    # 24.8; .005 24.7, 21.5; .00125 25.3, 21.7; falling from .08 35.5, 32.9, 31.8; .04
-    # 28.6, 28.3, 28.4; .02 28.3, 28.0, 28.6.
+    # Chosen likewise, at 30 % of the parameters. Group norm uniform, OBS uniform and
+    # ours, all with our repair, falling from .08 35.5, 32.9, 31.8; .04 28.6, 28.3,
+    # 28.4; .02 28.3, 28.0, 28.6. Constant rates, another base net, group norm and ours:
+    # .02 34.7, 24.8; .005 24.7, 21.5; .00125 25.3, 21.7.
     "ResNet-20 on CIFAR-10-small": (
         CifarResNet, load_cifar, None, {"epochs": 15, "flip": True, "lr": 0.1}, 2,
         (0.02, True),

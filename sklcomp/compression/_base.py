@@ -69,10 +69,7 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         """X as float32, and y as the net takes it."""
         for name in ("estimator_", "classes_"):
             self.__dict__.pop(name, None)
-        check_kind(self._prototype)
-        source = getattr(self, self._source_name)
-        if isinstance(source, NeuralNet):
-            check_same_kind(source, self._prototype)
+        self._check_kinds()
         is_classes = _is_classifier(self)
         X, y = validate_data(
             self, X, y, dtype=np.float32, allow_nd=True, order="C",
@@ -86,6 +83,7 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
             return X, y.reshape(len(y), -1).astype(np.float32)
         check_classification_targets(y)
         encoder = LabelEncoder().fit(y)
+        source = getattr(self, self._source_name)
         encoder.classes_ = name_classes(source, encoder.classes_, n_outputs)
         self.classes_ = encoder.classes_
         if len(self.classes_) < 2:
@@ -95,6 +93,16 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
             )
             raise ValueError(msg)
         return X, encoder.transform(y).astype(np.int64)
+
+    def _check_kinds(self) -> None:
+        """Raise if the nets are not two classifiers, or two regressors."""
+        check_kind(self._prototype)
+        source = getattr(self, self._source_name)
+        net = source.estimator if isinstance(source, FrozenEstimator) else source
+        is_net = isinstance(net, (NeuralNet, Compressor))
+        # A frozen net that is neither may answer either.
+        if is_net and (net is source or is_classifier(net) or is_regressor(net)):
+            check_same_kind(net, self._prototype)
 
     def _check_X(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
@@ -265,7 +273,9 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         """What the compressed net says; of images of another size it may be nothing."""
         X = self._check_X(X)
         try:
-            return getattr(self.estimator_, method)(X)
+            # Loaders of batches draw from torch's generator.
+            with torch_session(0, torch.get_num_threads()):
+                return getattr(self.estimator_, method)(X)
         except RuntimeError as error:
             if X.shape[1:] == self._shape_in:
                 raise
@@ -323,7 +333,7 @@ def check_kind(net: Any) -> None:
         raise ValueError(msg)
 
 
-def check_same_kind(teacher: NeuralNet, student: NeuralNet) -> None:
+def check_same_kind(teacher: Any, student: NeuralNet) -> None:
     """Raise if one of two nets is a classifier, and the other is not."""
     if is_classifier(teacher) != is_classifier(student):
         msg = (

@@ -1,5 +1,6 @@
 """Student networks without data, after Chen et al. (arXiv 1904.01186)."""
 
+import math
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,11 @@ from sklcomp.compression._data_free_settings import (
     check_gradients,
     check_inputs,
     choose_classes,
+    count_norms,
     drop_features,
     find_layer,
     has_failed,
+    naming_memory,
     resolve_settings,
     warn_of_collapse,
 )
@@ -35,6 +38,7 @@ from sklcomp.compression._synthesis import (
     Inputs,
     NoiseSource,
     draw_judges,
+    keep_on_cpu,
 )
 from sklcomp.compression._training import Task, rebuild_net
 from sklcomp.nn import kd_loss
@@ -74,8 +78,9 @@ class DataFreeDistiller(Compressor):
     Parameters
     ----------
     student : skorch.NeuralNetClassifier
-        Your small net, not fitted. Its module and loss are used; its own lr, optimizer,
-        batch size and epochs are not: those are parameters here. If its module has a
+        Your small net, not fitted. Its module is used; its own lr, optimizer, batch
+        size and epochs are not: those are parameters here. Nor is its loss, which only
+        tells skorch whether ``predict_proba`` needs a softmax. If its module has a
         parameter ``n_classes`` that is not set, it is set to what is needed.
     teacher : nn.Module or skorch net
         A trained module, or a fitted net in ``sklearn.frozen.FrozenEstimator``, is used
@@ -165,7 +170,8 @@ class DataFreeDistiller(Compressor):
     n_iterations : int, default=None
         Steps of the generator.
     device : str, default="cpu"
-        Where everything is computed.
+        Where the training is computed. What is kept of it is on the CPU, so that it can
+        be loaded without a GPU; so are ``sample`` and ``data_free_score``.
     checkpoint : str or path, default=None
         Folder in which the state of the training is kept, up to twenty times in a fit.
     warm_start : bool, default=False
@@ -187,7 +193,7 @@ class DataFreeDistiller(Compressor):
     module_ : nn.Module
         Its module.
     teacher_ : nn.Module
-        The teacher's module.
+        The teacher's module: a copy on the CPU, in evaluation mode.
     generator_ : nn.Module or None
         The generator, as it was in the end.
     params_ : dict
@@ -401,6 +407,11 @@ class DataFreeDistiller(Compressor):
         """The fitted student, as ``estimator_``."""
         return self.estimator_
 
+    @property
+    def module_(self) -> nn.Module:
+        """Its module."""
+        return self.estimator_.module_
+
     @with_callbacks
     @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X=None, y=None):
@@ -442,21 +453,25 @@ class DataFreeDistiller(Compressor):
             self.teacher_ = module
             rng = torch.Generator(self.device).manual_seed(seed)
             inputs = check_inputs(self.get_params(deep=False), X)
+            self._shape_in = inputs.shape
             teacher, settings = self._prepare(inputs, rng, y)
-            net, training = self._begin(teacher, inputs, settings, rng)
-            history = self._train(training, reporter, seed, inputs)
+            with naming_memory():
+                net, training = self._begin(teacher, inputs, settings, rng)
+                history = self._train(training, reporter, seed, inputs)
             self._finish(net, training, history, inputs)
         reporter.finish()
         return self
 
     def _check_optional_data(self, X: Any, y: Any) -> tuple[Any, Any]:
         """X and y as far as they are given and needed."""
-        self.__dict__.pop("estimator_", None)
+        for name in ("estimator_", "n_features_in_", "feature_names_in_"):
+            self.__dict__.pop(name, None)
         if not is_classifier(self._prototype):
             msg = (
                 f"student={self.student!r} is no classifier; answers are classes here."
             )
             raise ValueError(msg)
+        self._check_kinds()
         if self._ready_module() is None:
             if X is None:
                 msg = (
@@ -487,11 +502,13 @@ class DataFreeDistiller(Compressor):
                 "module as many, and classes=None."
             )
             raise ValueError(msg)
+        examples = probes.to(device_of(self.teacher_))
         settings = resolve_settings(
-            self.get_params(deep=False), self.teacher_, inputs, n_outputs
-        )
-        device = device_of(self.teacher_)
-        layer = find_layer(self.teacher_, self.feature_layer, probes.to(device))
+            self.get_params(deep=False), self.teacher_, inputs, n_outputs,
+            count_norms(self.teacher_, examples),
+        )  # fmt: skip
+        is_needed = bool(settings["activation_weight"] or settings["feature_weight"])
+        layer = find_layer(self.teacher_, self.feature_layer, examples, is_needed)
         teacher = Teacher(self.teacher_, layer, True, probes, self.device)
         if self.from_logits != "auto":
             teacher.task = Task(True, is_probability=not self.from_logits)
@@ -519,7 +536,9 @@ class DataFreeDistiller(Compressor):
             )
             raise ValueError(msg)
         student = net.module_.to(self.device)
-        if settings["feature_weight"] and not find_layer(student, PENULTIMATE, probes):
+        if settings["feature_weight"] and not find_layer(
+            student, PENULTIMATE, probes, is_needed=False
+        ):
             drop_features(settings, "student", ("feature_weight",))
         source: Any = None
         noise = None
@@ -552,18 +571,14 @@ class DataFreeDistiller(Compressor):
         key, every = "", -(-self.params_["n_iterations"] // N_CHECKPOINTS)
         if self.checkpoint is not None:
             key = joblib.hash([
-                training.weights(), repr(training.student), seed, inputs, self.params_,
-                self.synthesis, self.feature_layer, self.from_logits, self.device,
+                training.networks(), seed, inputs, self.params_, self.synthesis,
+                self.feature_layer, self.from_logits, self.device,
             ])  # fmt: skip
             state = load_training(self.checkpoint, key) if self.warm_start else None
             if state is not None:
                 training.restore(state)
         while training.n_iter < self.params_["n_iterations"]:
-            try:
-                losses = training.step()
-            except (MemoryError, torch.OutOfMemoryError) as error:
-                msg = "out of memory; choose a smaller batch_size, generator_batch_size"
-                raise MemoryError(f"{msg} or replay_size.") from error
+            losses = training.step()
             if has_failed(losses, training.n_iter):
                 break
             if self.checkpoint is not None and not training.n_iter % every:
@@ -586,18 +601,25 @@ class DataFreeDistiller(Compressor):
         self.n_iter_ = len(history["classes"])
         self.history_ = {name: np.array(values) for name, values in history.items()}
         self.generator_ = getattr(training.source, "generator", None)
-        # Thousands of shapes, which are not needed any more.
-        vars(training.source).pop("images", None)
+        keep_on_cpu(training.source)
         self._source, self._inputs = training.source, inputs
         self._task, self._teacher = training.task, training.teacher
+        self.teacher_ = self._teacher.module
         if self.generator_ is not None:
             warn_of_collapse(self.history_["classes"], self.classes_)
         example = training.source.sample(2)[:1]
         self.report_ = CompressionReport(
             *(describe(module, example) for module in (self.teacher_, net.module_))
         )
-        self.module_ = net.module_
         self.estimator_ = net
+
+    def _check_X(self, X: Any) -> np.ndarray:
+        """In the shape that the student has learnt; rows may be flat."""
+        X, shape = super()._check_X(X), self._shape_in
+        is_flat = X.ndim == 2 or len(shape) == 1
+        if is_flat and X[0].size == math.prod(shape):
+            return X.reshape(-1, *shape)
+        return X
 
     def sample(self, n=10, *, random_state=None):
         """Make examples as the student learned from.
@@ -622,14 +644,12 @@ class DataFreeDistiller(Compressor):
             If n is less than 1.
         """
         check_is_fitted(self)
-        if n < 1:
-            msg = f"n={n}: ask for at least one example."
-            raise ValueError(msg)
+        _check_n(n)
         seed = _as_seed(random_state)
         self._source.rng.manual_seed(seed)
         with torch_session(seed, self.n_threads):
             X = self._source.sample(n)
-        return X.cpu().numpy(), self.classes_[self._teacher(X)[1].argmax(1).cpu()]
+        return X.numpy(), self.classes_[self._teacher(X)[1].argmax(1)]
 
     def agreement_score(self, X):
         """Share of examples that student and teacher put into the same class.
@@ -644,9 +664,9 @@ class DataFreeDistiller(Compressor):
         score : float
             In [0, 1].
         """
+        student = self._ask("predict_proba", X).argmax(axis=1)
         X = torch.from_numpy(self._check_X(X))
-        student = self.estimator_.predict_proba(X.numpy()).argmax(axis=1)
-        teacher = self._teacher.answer_all(X)[1].argmax(1).cpu().numpy()
+        teacher = self._teacher.answer_all(X)[1].argmax(1).numpy()
         return float((student == teacher).mean())
 
     def data_free_score(self, n=1200, *, random_state=0):
@@ -672,23 +692,30 @@ class DataFreeDistiller(Compressor):
         Raises
         ------
         ValueError
-            If no gradients come through the teacher.
+            If n is less than 1, or no gradients come through the teacher.
         """
         check_is_fitted(self)
+        _check_n(n)
         seed = _as_seed(random_state)
         with torch_session(seed, self.n_threads):
-            rng = torch.Generator(self.device).manual_seed(seed)
+            rng = torch.Generator().manual_seed(seed)
             check_gradients(self._teacher.module, self._inputs.noise(2, rng))
             X = draw_judges(self._teacher, self._inputs, len(self.classes_), n, rng)
-            student = self._task.logits(self.estimator_.forward(X.cpu()))
+            student = self._task.logits(self.estimator_.forward(X))
             scores = self._teacher.answer_all(X)[1]
-        return -float(kd_loss(student.cpu(), scores.cpu(), 4.0))
+        return -float(kd_loss(student.cpu(), scores, 4.0))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = isinstance(self.teacher, NeuralNet)
         tags.classifier_tags.poor_score = True
         return tags
+
+
+def _check_n(n: int) -> None:
+    if n < 1:
+        msg = f"n={n}: ask for at least one example."
+        raise ValueError(msg)
 
 
 def _as_seed(random_state: Any) -> int:

@@ -2,6 +2,9 @@
 
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -17,13 +20,30 @@ from sklcomp.nn import BatchNormStatistics
 from sklcomp.nn._features import PENULTIMATE, capturing, check_layer
 from sklcomp.nn._running import evaluating
 
+# Of warnings, so that they name the line that calls fit.
+CALLER = 6
+
+
+@contextmanager
+def naming_memory() -> Iterator[None]:
+    """MemoryError with what to make smaller, where the memory runs out."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # Without a GPU torch raises a plain RuntimeError.
+        kinds = (MemoryError, torch.OutOfMemoryError)
+        if not isinstance(error, kinds) and "DefaultCPUAllocator" not in str(error):
+            raise
+        msg = "out of memory; choose a smaller batch_size, generator_batch_size"
+        raise MemoryError(f"{msg} or replay_size.") from error
+
 
 def resolve_settings(
-    params: dict[str, Any], teacher: nn.Module, inputs: Inputs, n_classes: int
-) -> dict[str, Any]:
+    params: dict[str, Any], teacher: nn.Module, inputs: Inputs, n_classes: int,
+    n_norms: int,
+) -> dict[str, Any]:  # fmt: skip
     """Values of the preset, and in their place those that are given."""
     preset, has_own = params["preset"], params["generator"] is not None
-    n_norms = BatchNormStatistics(teacher).n_layers
     if preset == "auto":
         preset = "fast-bn" if n_norms else "fast"
     settings = {"preset": preset} | SYNTHESIS[preset]
@@ -43,24 +63,26 @@ def resolve_settings(
     if settings["bn_weight"] and not n_norms:
         warnings.warn(
             f"bn_weight={settings['bn_weight']} compares with the statistics of batch "
-            f"norms, and the {type(teacher).__name__} has none: it is left out.",
-            stacklevel=4,
+            f"norms, and the {type(teacher).__name__} has none that runs: it is left "
+            "out.",
+            stacklevel=CALLER,
         )
         settings["bn_weight"] = 0.0
     least = 4 * n_classes
-    if settings["entropy_weight"] and settings["generator_batch_size"] < least:
+    is_small = settings["generator_batch_size"] < least
+    if params["synthesis"] == "generator" and settings["entropy_weight"] and is_small:
         warnings.warn(
             f"generator_batch_size={settings['generator_batch_size']} is too small to "
             f"hold all of {n_classes} classes, which entropy_weight asks for; choose "
             f"{least} or more.",
-            stacklevel=4,
+            stacklevel=CALLER,
         )
     if inputs.limits is not None and not inputs.has_possible_moments:
         warnings.warn(
             f"values between {inputs.limits[0]} and {inputs.limits[1]} cannot have "
             f"input_mean={inputs.mean} and input_std={inputs.std}; give those of the "
             "teacher's training data.",
-            stacklevel=4,
+            stacklevel=CALLER,
         )
     return settings
 
@@ -76,10 +98,12 @@ def check_inputs(params: dict[str, Any], X: np.ndarray | None) -> Inputs:
             )
             raise ValueError(msg)
         shape = X.shape[1:]
-    shape = tuple(int(side) for side in shape)
-    if len(shape) not in (1, 3) or min(shape) < 1:
+    shape = tuple(shape)
+    is_whole = all(isinstance(side, Integral) and int(side) > 0 for side in shape)
+    if len(shape) not in (1, 3) or not is_whole:
         msg = f"input_shape={shape}: give (channels, height, width) or (n_features,)."
         raise ValueError(msg)
+    shape = tuple(map(int, shape))
     if X is not None and X[0].size != np.prod(shape):
         msg = (
             f"input_shape={shape} has {np.prod(shape)} values, the rows of X have "
@@ -88,14 +112,12 @@ def check_inputs(params: dict[str, Any], X: np.ndarray | None) -> Inputs:
         raise ValueError(msg)
     limits = params["input_range"]
     if limits is not None:
-        if len(limits) != 2 or not np.less(*limits).all():
+        ends = [_numbers(end, "input_range", shape) for end in limits]
+        if len(ends) != 2 or not np.less(*ends).all():
             msg = f"input_range={limits}: give two values, the smaller one first."
             raise ValueError(msg)
-        low, high = np.broadcast_arrays(*limits)
-        limits = (
-            _numbers(low, "input_range", shape),
-            _numbers(high, "input_range", shape),
-        )
+        low, high = np.broadcast_arrays(*ends)
+        limits = (low.tolist(), high.tolist())
     mean, std = (
         _numbers(params[name], name, shape) for name in ("input_mean", "input_std")
     )
@@ -110,6 +132,9 @@ def _numbers(values: Any, name: str, shape: tuple[int, ...]) -> Any:
     values = np.asarray(values, float)
     if values.shape not in ((), (1,), shape[:1]):
         msg = f"{name} has {values.size} values: give one, or {shape[0]}."
+        raise ValueError(msg)
+    if not np.isfinite(values).all():
+        msg = f"{name} holds {values[~np.isfinite(values)][0]}: all must be finite."
         raise ValueError(msg)
     return float(values.item()) if values.size == 1 else values.tolist()
 
@@ -127,13 +152,33 @@ def choose_classes(classes: Any, teacher: Any, y: Any, n_outputs: int) -> np.nda
     return name_classes(teacher, None if y is None else np.unique(y), n_outputs)
 
 
-def find_layer(module: nn.Module, layer: str, X: Tensor) -> str | None:
-    """The layer whose output is the features; None if a module shows none."""
+def count_norms(module: nn.Module, X: Tensor) -> int:
+    """Batch norms with statistics that run."""
+    watch = BatchNormStatistics(module)
+    if watch.n_layers:
+        with evaluating(module), watch:
+            module(X.clone())
+    return watch.n_passed
+
+
+def find_layer(module: nn.Module, layer: str, X: Tensor, is_needed: bool) -> str | None:
+    """The layer whose output is the features; None if a module shows none.
+
+    ValueError if they are needed, and not of the examples one by one.
+    """
     if layer != PENULTIMATE:
         check_layer(module, layer, "feature_layer")
         return layer
-    with evaluating(module), capturing(module, layer, must_run=False) as seen:
-        module(X)
+    try:
+        with (
+            evaluating(module),
+            capturing(module, layer, len(X), must_run=False) as seen,
+        ):
+            module(X.clone())
+    except ValueError:
+        if is_needed:
+            raise
+        return None
     return layer if seen else None
 
 
@@ -142,9 +187,9 @@ def drop_features(settings: dict[str, Any], what: str, names: tuple[str, ...]) -
     lost = [name for name in names if settings[name]]
     if lost:
         warnings.warn(
-            f"the {what} shows no features, having no Linear that can be seen: "
-            f"{' and '.join(lost)} are left out.",
-            stacklevel=4,
+            f"the {what} shows no features, having no Linear that is seen to take a "
+            f"row of each example: {' and '.join(lost)} are left out.",
+            stacklevel=CALLER,
         )
     settings |= dict.fromkeys(names, 0.0)
 
@@ -153,7 +198,7 @@ def check_gradients(module: nn.Module, X: Tensor) -> None:
     """Raise ValueError if no gradients reach the input of a teacher."""
     X = X.clone().requires_grad_()
     with torch.enable_grad():
-        output = first_output(module(X))
+        output = first_output(module(X.clone()))
         gradient = None
         if output.requires_grad:
             (gradient,) = torch.autograd.grad(output.sum(), X, allow_unused=True)
@@ -176,7 +221,7 @@ def warn_of_collapse(counts: np.ndarray, classes: np.ndarray) -> None:
             f"the teacher sees hardly any of the classes {shown} in the generated "
             "examples, so the student will not know them; raise entropy_weight or "
             "n_iterations, or lower generator_lr.",
-            stacklevel=4,
+            stacklevel=CALLER,
         )
 
 
@@ -191,7 +236,7 @@ def has_failed(losses: dict[str, float], n_iter: int) -> bool:
             warnings.warn(
                 f"{what}; the last good weights are kept: {cure}",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=CALLER,
             )
             return True
     return False

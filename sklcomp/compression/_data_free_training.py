@@ -5,7 +5,6 @@ import math
 from collections import defaultdict
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -17,6 +16,8 @@ from sklcomp.nn import feature_loss, kd_loss
 from sklcomp.nn._features import PENULTIMATE, capturing
 from sklcomp.nn._folding import absorb_batch_norms, insert_batch_norms
 from sklcomp.nn._generators import random_affine
+from sklcomp.nn._resuming import generator_states, restore_generators, weights_of
+from sklcomp.nn._running import BatchNorm
 
 # Steps in which the learning rate rises, and the share of it that is left at the end.
 N_WARM_UP, LEAST_RATE = 50, 0.01
@@ -79,7 +80,7 @@ class DataFreeTraining:
             are finite; else the student gets the last weights that gave such losses.
         """
         before = self._copy_weights()
-        images, losses = self.source.step(self.student)
+        images, losses = self.source.step(self.student, self.task)
         if self.settings["noise_share"] < 1 or not self.bank.n_seen:
             self.bank.add(images)
         n = self.settings["student_steps"]
@@ -144,6 +145,7 @@ class DataFreeTraining:
             decay = min(settings["averaging"], (1 + step) / (10 + step))
             self.average.multi_avg_fn = get_ema_multi_avg_fn(decay)
             self.average.update_parameters(self.student)
+            copy_buffers(self.student, self.average.module)
         return values
 
     def finish(self) -> nn.Module:
@@ -151,15 +153,12 @@ class DataFreeTraining:
         module: Any = self.student if self.average is None else self.average.module
         return absorb_batch_norms(module).eval()
 
-    def weights(self) -> list[list[np.ndarray]]:
-        """Those that all begins with, by which fits are told apart."""
+    def networks(self) -> list[Any]:
+        """What all begins with, by which fits are told apart."""
         modules = [self.student, self.teacher.module]
         if isinstance(self.source, GeneratorSource):
             modules.append(self.source.generator)
-        return [
-            [part.numpy(force=True) for part in module.state_dict().values()]
-            for module in modules
-        ]
+        return [weights_of(module) for module in modules]
 
     def state(self) -> dict[str, Any]:
         """Everything that the next steps depend on."""
@@ -168,8 +167,9 @@ class DataFreeTraining:
             "history": dict(self.history),
             "student": self.student.state_dict(),
             "average": {} if self.average is None else self.average.state_dict(),
+            "good": self._good,
             "optimizer": self.optimizer.state_dict(),
-            "torch_generator": torch.get_rng_state(),
+            "generators": generator_states(),
             "generator_state": self.rng.get_state(),
             **self.source.state(),
             **self.bank.state(),
@@ -182,11 +182,26 @@ class DataFreeTraining:
         self.student.load_state_dict(state["student"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+        self._good = state["good"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.source.restore(state)
         self.bank.restore(state)
-        torch.set_rng_state(state["torch_generator"])
+        restore_generators(state["generators"])
         self.rng.set_state(state["generator_state"])
+
+
+@torch.no_grad()
+def copy_buffers(student: nn.Module, average: nn.Module) -> None:
+    """Give an average the student's buffers; statistics of batch norms are averaged.
+
+    Of places and masks there is no average.
+    """
+    for part, averaged in zip(student.modules(), average.modules(), strict=True):
+        kept = ("running_mean", "running_var") if isinstance(part, BatchNorm) else ()
+        buffers = dict(part.named_buffers(recurse=False))
+        for name, buffer in averaged.named_buffers(recurse=False):
+            if name not in kept:
+                buffer.copy_(buffers[name])
 
 
 def _adam(parameters: Any, lr: float) -> torch.optim.Optimizer:

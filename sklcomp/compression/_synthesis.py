@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sklcomp.compression._distillation import Teacher
 from sklcomp.compression._presets import SYNTHESIS
+from sklcomp.compression._training import Task
 from sklcomp.nn import (
     BatchNormStatistics,
     DAFLGenerator,
@@ -125,7 +126,7 @@ class NoiseSource:
         )  # fmt: skip
         return self.images[rows]
 
-    def step(self, student: nn.Module) -> tuple[Tensor, dict[str, float]]:
+    def step(self, student: nn.Module, task: Task) -> tuple[Tensor, dict[str, float]]:
         """A batch, and no losses."""
         images = self.draw(self.n)
         self.scores = self.teacher(images)[1]
@@ -206,14 +207,14 @@ class GeneratorSource:
             self.generator.parameters(), settings["generator_lr"]
         )
 
-    def step(self, student: nn.Module) -> tuple[Tensor, dict[str, float]]:
+    def step(self, student: nn.Module, task: Task) -> tuple[Tensor, dict[str, float]]:
         """One step of the generator: its images, and its losses."""
         every = self.settings["reinit_every"]
         if every and self.n_steps and self.n_steps % every == 0:
             self.renew()
         self.n_steps += 1
         images, labels = self._draw(self.settings["generator_batch_size"])
-        losses = self._losses(images, labels, student)
+        losses = self._losses(images, labels, student, task)
         total = images.new_zeros(())
         for name, loss in losses.items():
             total = total + self.weights[name] * loss
@@ -245,7 +246,7 @@ class GeneratorSource:
         return self.generator(z, labels), labels
 
     def _losses(
-        self, images: Tensor, labels: Tensor | None, student: nn.Module
+        self, images: Tensor, labels: Tensor | None, student: nn.Module, task: Task
     ) -> dict[str, Tensor]:
         """Losses whose weight is not zero."""
         on = {name for name, weight in self.weights.items() if weight}
@@ -268,7 +269,8 @@ class GeneratorSource:
             losses["activation"] = activation_loss(features)
         if "adversarial" in on:
             student.eval()
-            answer = self.teacher.task.logits(student(images))
+            # Of a copy: a network may overwrite what it is given.
+            answer = task.logits(student(images.clone()))
             losses["adversarial"] = adversarial_loss(answer, logits)
             student.train()
         if "moments" in on:
@@ -316,7 +318,7 @@ class ReplayBank:
         """A batch of n, or of as many as the latest one has if only that is kept."""
         assert self.images is not None
         if not self.size:
-            return self.images[:n]
+            return self.images[:n].clone()
         n_kept = min(self.n_seen, self.size)
         rows = torch.randint(
             n_kept, (n,), generator=self.rng, device=self.rng.device
@@ -338,6 +340,17 @@ class ReplayBank:
             self.images[: len(kept)] = kept
 
 
+def keep_on_cpu(source: GeneratorSource | NoiseSource) -> None:
+    """Leave a source what it makes examples by, where any machine can read it."""
+    for name in ("images", "scores", "optimizer"):
+        vars(source).pop(name, None)
+    source.rng = torch.Generator()
+    source.teacher.module.cpu()
+    source.teacher.device = "cpu"
+    if isinstance(source, GeneratorSource):
+        source.generator.cpu()
+
+
 def draw_judges(
     teacher: Teacher, inputs: Inputs, n_classes: int, n: int, rng: torch.Generator
 ) -> Tensor:
@@ -351,6 +364,6 @@ def draw_judges(
     for _ in range(N_JUDGES):
         judge = GeneratorSource(teacher, inputs, n_classes, settings, rng)
         for _ in range(N_JUDGE_STEPS):
-            judge.step(teacher.module)
+            judge.step(teacher.module, teacher.task)
         images.append(judge.sample(-(-n // N_JUDGES)))
     return torch.cat(images)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from sklcomp.nn._running import BatchNorm
+from sklcomp.nn._running import BatchNorm, tensors_in
 
 
 def onehot_loss(logits: Tensor) -> Tensor:
@@ -236,6 +236,8 @@ class BatchNormStatistics:
     ----------
     n_layers : int
         Number of such batch norms.
+    n_passed : int
+        How many of them the latest forward has passed.
 
     References
     ----------
@@ -268,10 +270,14 @@ class BatchNormStatistics:
     def n_layers(self) -> int:
         return len(self._layers)
 
+    @property
+    def n_passed(self) -> int:
+        return len(self._distances)
+
     def __enter__(self) -> "BatchNormStatistics":
         self._distances.clear()
         self._handles = [
-            part.register_forward_pre_hook(hook)
+            part.register_forward_pre_hook(hook, with_kwargs=True)
             for part, hook in [(self._module, self._forget)]
             + [(part, self._record) for part in self._layers]
         ]
@@ -299,11 +305,11 @@ class BatchNormStatistics:
             raise RuntimeError(msg)
         return sum(self._distances.values(), start=torch.zeros(()))
 
-    def _forget(self, part: nn.Module, inputs: tuple) -> None:
+    def _forget(self, part: nn.Module, inputs: tuple, named: dict) -> None:
         self._distances.clear()
 
-    def _record(self, part: Any, inputs: tuple) -> None:
-        (x,) = inputs
+    def _record(self, part: Any, inputs: tuple, named: dict) -> None:
+        (x,) = tensors_in([inputs, named])
         axes = [0, *range(2, x.ndim)]
         # torch.var_mean takes twice as long.
         mean = x.mean(axes, keepdim=True)

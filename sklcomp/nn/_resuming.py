@@ -41,10 +41,7 @@ def training_state(net: Any) -> dict[str, Any]:
     return {
         "parts": {name: _state_of(part) for name, part in _parts(net).items()},
         "history": json.dumps(net.history.to_list(), default=_as_list),
-        "generator": torch.get_rng_state(),
-        "numpy_generator": _plain(np.random.get_state(legacy=False)),  # noqa: NPY002
-        "python_generator": random.getstate(),
-        "cuda_generators": torch.cuda.get_rng_state_all(),
+        **generator_states(),
         "callbacks": {
             name: {
                 key: kept
@@ -62,11 +59,7 @@ def restore_training(net: Any, state: dict[str, Any]) -> None:
         saved = state["parts"][name]
         part.load_state_dict(saved if isinstance(part, nn.Module) else _revived(saved))
     net.history_ = History(json.loads(state["history"]))
-    torch.set_rng_state(state["generator"])
-    np.random.set_state(_revived(state["numpy_generator"]))  # noqa: NPY002
-    random.setstate(state["python_generator"])
-    if len(state["cuda_generators"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda_generators"])
+    restore_generators(state)
     for name, callback in net.callbacks_:
         for key, (kind, value) in state["callbacks"].get(name, {}).items():
             if kind != "state":
@@ -80,6 +73,25 @@ def restore_training(net: Any, state: dict[str, Any]) -> None:
                     "on_train_begin, or take warm_start=False."
                 )
                 raise ValueError(msg)
+
+
+def generator_states() -> dict[str, Any]:
+    """States of the global generators, from which modules may draw in training."""
+    return {
+        "generator": torch.get_rng_state(),
+        "numpy_generator": _plain(np.random.get_state(legacy=False)),  # noqa: NPY002
+        "python_generator": random.getstate(),
+        "cuda_generators": torch.cuda.get_rng_state_all(),
+    }
+
+
+def restore_generators(state: dict[str, Any]) -> None:
+    """Bring the global generators to these states."""
+    torch.set_rng_state(state["generator"])
+    np.random.set_state(_revived(state["numpy_generator"]))  # noqa: NPY002
+    random.setstate(state["python_generator"])
+    if len(state["cuda_generators"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda_generators"])
 
 
 def _parts(net: Any) -> dict[str, Any]:
