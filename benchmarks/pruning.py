@@ -20,7 +20,7 @@ from torch import nn
 from sklcomp.compression import EvolutionaryPruner
 from sklcomp.compression._distillation import train_with_teacher
 from sklcomp.compression._pruning import PruningProblem
-from sklcomp.compression._training import Task, rebuild_net
+from sklcomp.compression._training import rebuild_net
 from sklcomp.nn import (
     CifarResNet,
     LeNet,
@@ -86,7 +86,7 @@ def tune(base, module, X, y, seed, is_distilled):
         net = rebuild_net(base, copy.deepcopy(module))
         if is_distilled:
             train_with_teacher(
-                net, X, y, base.module_, Task(True),
+                net, X, y, base.module_, True,
                 weight=KD_WEIGHT, temperature=TEMPERATURE,
             )  # fmt: skip
         else:

@@ -274,8 +274,10 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         X = self._check_X(X)
         try:
             # Loaders of batches draw from torch's generator.
-            with torch_session(0, torch.get_num_threads()):
+            with torch.random.fork_rng(devices=[]):
                 return getattr(self.estimator_, method)(X)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             if X.shape[1:] == self._shape_in:
                 raise

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase as NormWithStatistics
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sklcomp.compression._distillation import Teacher
@@ -17,7 +18,6 @@ from sklcomp.nn._features import PENULTIMATE, capturing
 from sklcomp.nn._folding import absorb_batch_norms, insert_batch_norms
 from sklcomp.nn._generators import random_affine
 from sklcomp.nn._resuming import generator_states, restore_generators, weights_of
-from sklcomp.nn._running import BatchNorm
 
 # Steps in which the learning rate rises, and the share of it that is left at the end.
 N_WARM_UP, LEAST_RATE = 50, 0.01
@@ -51,6 +51,8 @@ class DataFreeTraining:
         settings: dict[str, Any], rng: torch.Generator,
     ):  # fmt: skip
         self.task, self.teacher = task, teacher
+        # What the outputs mean in training mode is read off the first of them.
+        self._learning: Task | None = None
         self.source, self.noise = source, noise
         self.settings, self.rng = settings, rng
         self.bank = ReplayBank(settings["replay_size"], rng)
@@ -125,7 +127,9 @@ class DataFreeTraining:
                 output = self.student(images)
         else:
             output = self.student(images)
-        terms = {"kd": kd_loss(self.task.logits(output), scores,
+        if self._learning is None:
+            self._learning = Task.of_outputs(output, True)
+        terms = {"kd": kd_loss(self._learning.logits(output), scores,
                                settings["temperature"])}  # fmt: skip
         loss = terms["kd"]
         if settings["feature_weight"]:
@@ -192,12 +196,16 @@ class DataFreeTraining:
 
 @torch.no_grad()
 def copy_buffers(student: nn.Module, average: nn.Module) -> None:
-    """Give an average the student's buffers; statistics of batch norms are averaged.
+    """Give an average the student's buffers; running statistics of norms are averaged.
 
     Of places and masks there is no average.
     """
     for part, averaged in zip(student.modules(), average.modules(), strict=True):
-        kept = ("running_mean", "running_var") if isinstance(part, BatchNorm) else ()
+        kept = (
+            ("running_mean", "running_var")
+            if isinstance(part, NormWithStatistics)
+            else ()
+        )
         buffers = dict(part.named_buffers(recurse=False))
         for name, buffer in averaged.named_buffers(recurse=False):
             if name not in kept:

@@ -165,8 +165,9 @@ class Lesson:
         self.kd_weight, self.temperature = kd_weight, temperature
         self.clip_grad_norm, self.layer = clip_grad_norm, layer
         self.task_weight, self.X, self.after_epoch = task_weight, X, after_epoch
-        # Known when the student is: what its outputs mean, and what the fit is.
-        self.task, self.key = teacher.task, ""
+        # What the student's outputs mean in training is read off the first of them.
+        self.task: Task | None = None
+        self.key = ""  # of the fit, once the student is known
         self.answers: tuple[Tensor, Tensor] | None = None
         self.rows: Any = None
         self.features: list[Tensor] = []
@@ -212,6 +213,9 @@ class Lesson:
             if self.gamma:
                 terms["embedding"] = self.embedding(self.features[0], features)
             if self.kd_weight:
+                if self.task is None:
+                    is_classes = self.teacher.task.is_classes
+                    self.task = Task.of_outputs(output, is_classes)
                 student = self.task.logits(output)
                 terms["kd"] = self.task.divergence(scores, student, self.temperature)
         values = {name: float(term.detach()) for name, term in terms.items()}
@@ -337,7 +341,7 @@ def listening(net_class: type, lesson: Lesson) -> type:
 
 
 def train_with_teacher(
-    net: Any, X: np.ndarray, y: np.ndarray, teacher: nn.Module, task: Task, *,
+    net: Any, X: np.ndarray, y: np.ndarray, teacher: nn.Module, is_classes: bool, *,
     weight: float, temperature: float, before: Callable[[], None] | None = None,
 ) -> Any:  # fmt: skip
     """Train a net by its own loss and, to a share, by a teacher's softened scores.
@@ -346,10 +350,9 @@ def train_with_teacher(
     """
     examples = torch.from_numpy(X)
     lesson = Lesson(
-        Teacher(teacher, None, task.is_classes, examples, net.device),
+        Teacher(teacher, None, is_classes, examples, net.device),
         kd_weight=weight, task_weight=1 - weight, temperature=temperature, X=X,
     )  # fmt: skip
-    lesson.task = task
     lesson.ask_once(net, examples)
     net_class = type(net)
     net.__class__ = listening(net_class, lesson)

@@ -15,7 +15,7 @@ from torch import nn
 from sklcomp.compression._base import Compressor
 from sklcomp.compression._distillation import Lesson, Teacher, listening
 from sklcomp.compression._report import CompressionReport, describe
-from sklcomp.compression._training import Task, check_finite
+from sklcomp.compression._training import check_finite, first_output
 from sklcomp.nn import LocalityPreservingLoss
 from sklcomp.nn._checkpoint import check_folder, load_training, save_training
 from sklcomp.nn._features import check_layer
@@ -336,8 +336,6 @@ class FeatureEmbeddingDistiller(Compressor):
         if self.gamma:
             check_layer(net.module_, self.student_layer, "student_layer")
         self._check_n_outputs(net.module_, X, y, "student")
-        examples, is_classes = torch.from_numpy(X), hasattr(self, "classes_")
-        lesson.task = Task.of_module(net.module_, examples, is_classes)
         if self.checkpoint is None:
             return
         weights = [*map(weights_of, (net.module_, lesson.teacher.module))]
@@ -378,12 +376,12 @@ class FeatureEmbeddingDistiller(Compressor):
             n = min(len(X), N_SCORED)
             rows, name = np.linspace(0, len(X) - 1, n, dtype=int), "training score"
         some, y = torch.from_numpy(X[rows]), y[rows]
-        answers = lesson.task.logits(net.forward(some))
+        answers = first_output(net.forward(some))
         if not lesson.fault and not torch.isfinite(answers).all():
             lesson.fault = "the student's answers became infinite"
         if lesson.fault:
             lesson.recover(net)
-            answers = lesson.task.logits(net.forward(some))
+            answers = first_output(net.forward(some))
         net.module_.eval()
         self.estimator_ = net
         self.module_ = net.module_
@@ -391,10 +389,11 @@ class FeatureEmbeddingDistiller(Compressor):
         self.history_ = {
             name: np.array(values) for name, values in lesson.history.items()
         }
+        score = lesson.teacher.task.score
         self.report_ = CompressionReport(
             describe(self.teacher_, some[:1])
-            | {name: lesson.task.score(lesson.teacher.answer_all(some)[1], y)},
-            describe(self.module_, some[:1]) | {name: lesson.task.score(answers, y)},
+            | {name: score(lesson.teacher.answer_all(some)[1], y)},
+            describe(self.module_, some[:1]) | {name: score(answers, y)},
         )
 
     def embed(self, X):

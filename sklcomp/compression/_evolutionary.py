@@ -548,8 +548,8 @@ class EvolutionaryPruner(Compressor):
         if not weight:
             return train_net(net, X, y, check_module)
         return train_with_teacher(
-            net, X, y, base.module_, task, weight=weight, temperature=self.temperature,
-            before=check_module,
+            net, X, y, base.module_, task.is_classes, weight=weight,
+            temperature=self.temperature, before=check_module,
         )  # fmt: skip
 
     def at(self, *, max_params: Any = None, max_macs: Any = None) -> Any:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sklcomp.compression._pruning import PruningProblem
@@ -59,7 +60,18 @@ class Fitness:
         return worth
 
     def loss(self, module: nn.Module, net: Any) -> float:
-        """What an initialised net's own loss says of a finished network."""
+        """What an initialised net's own loss says of a finished network.
+
+        Cross entropy, or squared error, if it cannot be taken of y as it is.
+        """
+        try:
+            return self._own_loss(module, net)
+        except (RuntimeError, ValueError, TypeError, IndexError):
+            logits = self._logits(module, is_fresh=False)
+            loss = F.cross_entropy if self.task.is_classes else F.mse_loss
+            return float(loss(logits, self._targets()))
+
+    def _own_loss(self, module: nn.Module, net: Any) -> float:
         total = 0.0
         with evaluating(module):
             for X, y in zip(

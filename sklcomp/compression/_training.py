@@ -16,9 +16,10 @@ from skorch.callbacks import (
     TrainEndCheckpoint,
 )
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase as NormWithStatistics
 
 from sklcomp.nn import kd_loss
-from sklcomp.nn._running import BatchNorm, device_of, evaluating
+from sklcomp.nn._running import device_of, evaluating
 
 # Callbacks that write or read files of parameters.
 FILES = (Checkpoint, LoadInitState, TrainEndCheckpoint)
@@ -86,13 +87,13 @@ def without_callbacks(callbacks: Any, kinds: Any) -> Any:
 
 
 def is_finite(module: nn.Module) -> bool:
-    """Whether no weight, or statistic of a batch norm, is NaN or infinite.
+    """Whether no weight, or running statistic of a norm, is NaN or infinite.
 
     Other buffers may well be, such as the mask of an attention.
     """
     parts: list[Tensor] = list(module.parameters())
     for part in module.modules():
-        if isinstance(part, BatchNorm):
+        if isinstance(part, NormWithStatistics):
             parts += part.buffers()
     return all(bool(torch.isfinite(part).all()) for part in parts)
 

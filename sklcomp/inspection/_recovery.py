@@ -117,7 +117,8 @@ class RecoveryDisplay:
         Parameters
         ----------
         figure : matplotlib figure, default=None
-            Where to draw; None makes a new one.
+            Where to draw; None makes a new one. One without a layout engine gets the
+            constrained one.
 
         Returns
         -------

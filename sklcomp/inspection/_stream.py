@@ -8,8 +8,6 @@ from scipy import sparse
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.utils.validation import check_is_fitted
 
-from sklcomp.inspection._figures import laid_out
-
 SCORES: dict[str, tuple[str, Callable]] = {
     "roc_auc": ("AUC", roc_auc_score),
     "average_precision": ("average precision", average_precision_score),
@@ -146,10 +144,14 @@ class LabelStreamDisplay:
         display : LabelStreamDisplay
             This object, with ``figure_`` and ``ax_``.
         """
+        import matplotlib.pyplot as plt
+
         n_new, n_labels = self.representation.shape
         n_panels = 2 if self.score is None else 3
         size = (4.5 + 0.25 * min(n_labels, 30), 1.8 + 0.35 * min(n_new, 30))
-        self.figure_ = figure = laid_out(figure, size)
+        if figure is None:
+            figure = plt.figure(figsize=size, layout="constrained")
+        self.figure_ = figure
         widths = [max(2.0, 0.2 * n_labels), 1.0, 1.0][:n_panels]
         self.ax_ = figure.subplots(1, n_panels, sharey=True, width_ratios=widths)
         self._draw_representation(self.ax_[0], figure)

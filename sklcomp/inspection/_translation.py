@@ -144,7 +144,8 @@ class TranslationDisplay:
         Parameters
         ----------
         figure : matplotlib figure or subfigure, default=None
-            Where to draw; None makes a new one.
+            Where to draw; None makes a new one. One without a layout engine gets the
+            constrained one.
 
         Returns
         -------

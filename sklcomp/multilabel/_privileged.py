@@ -267,8 +267,9 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
         Raises
         ------
         ValueError
-            If ``rank`` exceeds the number of labels, y holds other values than 0/1, or
-            the features are too large to multiply.
+            If ``rank`` exceeds the number of labels, y holds other values than 0/1,
+            the features are too large to multiply or the costs too large to sum, or
+            ``class_weight`` holds anything but finite numbers from 0.
         """
         X, Y, weight = self._check_data(X, y, sample_weight, self.dtype)
         if self.rank is not None and self.rank > Y.shape[1]:

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+from contextlib import suppress
 from functools import partial
 from numbers import Number
 from pathlib import Path
@@ -191,7 +192,10 @@ def _parts_of(value: Any) -> list[Any]:
     Of a function what it does, without the names and values around it.
     """
     if isinstance(value, FunctionType):
-        closed = [cell.cell_contents for cell in value.__closure__ or ()]
+        closed = []
+        for cell in value.__closure__ or ():
+            with suppress(ValueError):  # it is empty
+                closed.append(cell.cell_contents)
         # What else it closes over may change as it runs.
         constants = [x for x in closed if isinstance(x, (str, Number, FunctionType))]
         defaults = [value.__defaults__, value.__kwdefaults__]

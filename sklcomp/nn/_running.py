@@ -43,7 +43,7 @@ def copied(example: Any) -> Any:
     if isinstance(example, dict):
         return {name: copied(value) for name, value in example.items()}
     if isinstance(example, (tuple, list)):
-        return type(example)(copied(value) for value in example)
+        return tuple(map(copied, example))
     return example.clone() if torch.is_tensor(example) else example
 
 

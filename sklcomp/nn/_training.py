@@ -96,6 +96,7 @@ def train_net(
         )
         raise MemoryError(msg) from error
     finally:
+        vars(net).pop("get_split_datasets", None)
         if drops_last:
             del vars(net)["iterator_train__drop_last"]
     return net

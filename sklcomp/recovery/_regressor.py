@@ -50,7 +50,7 @@ class DCTRegressor(
     grid_shape : tuple of int, default=None
         Nodes along each coordinate. None takes about 4096 in all, as many along each;
         with ``extent="pixels"`` as many as the largest coordinates ask for. No grid
-        may have more than 2**28.
+        may have more than 2**31.
     extent : {"data", "pixels"} or sequence of (low, high), default="data"
         Coordinates of the first and the last node of each axis: the range of the fit
         data; 0 and n - 1, so that coordinates are indices of pixels; or numbers in the
@@ -172,7 +172,7 @@ class DCTRegressor(
         ------
         ValueError
             If ``grid_shape`` or ``extent`` does not fit the coordinates, or the grid
-            would have more than 2**28 nodes.
+            would have more than 2**31 nodes.
         """
         X, y = validate_data(
             self, X, y, dtype=np.float64, multi_output=True, y_numeric=True

@@ -135,7 +135,6 @@ def test_a_net_has_nothing_to_learn_from_itself(make, criterion):
     examples = torch.from_numpy(X)
     teacher = Teacher(net.module_, None, True, examples, "cpu")
     lesson = Lesson(teacher, kd_weight=1, temperature=4, task_weight=0, X=X)
-    lesson.task = Task.of_module(net.module_, examples, True)
     with torch.no_grad():
         loss = lesson.loss(torch.tensor(0.0), net.module_(examples), examples)
     assert float(loss) == pytest.approx(0, abs=1e-6)
@@ -311,3 +310,44 @@ def test_making_a_module_may_draw_from_numpy():
     net = classifier(Drawing, module__n_classes=3, max_epochs=1)
     EvolutionaryPruner(net, max_params=0.5, finetune=False, **QUICK).fit(X, y)
     np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+
+
+class EvaluatingSoftmax(Body):
+    """Logits while it is trained, and else probabilities."""
+
+    def forward(self, x):
+        scores = super().forward(x)
+        return scores if self.training else scores.softmax(-1)
+
+
+def test_outputs_in_training_may_be_of_another_kind(prune):
+    nets = []
+    for make in (Body, EvaluatingSoftmax):
+        torch.manual_seed(0)
+        nets.append(classifier(make(), max_epochs=5).fit(X, y))
+    tuned = [prune(net=net, finetune=True).module_ for net in nets]
+    with torch.no_grad():
+        logits, probabilities = (one.eval()(torch.from_numpy(X)) for one in tuned)
+    torch.testing.assert_close(logits.softmax(-1), probabilities)
+
+
+def test_a_loss_that_takes_other_targets(prune):
+    class OneHot(NeuralNetClassifier):
+        def train_step_single(self, batch, **fit_params):
+            inputs, labels = batch
+            return super().train_step_single(
+                (inputs, F.one_hot(labels, 3).float()), **fit_params
+            )
+
+    net = OneHot(
+        Body(), criterion=nn.MSELoss, max_epochs=2, train_split=None,
+        verbose=0,
+    ).fit(X, y)  # fmt: skip
+    assert prune(net=net, finetune=True, distill_weight=0.0).score(X, y) > 0
+
+
+def test_answers_leave_all_generators_alone(prune):
+    pruner = prune()
+    before = torch.get_rng_state()
+    pruner.predict(X)
+    assert torch.equal(torch.get_rng_state(), before)
