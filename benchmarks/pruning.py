@@ -184,22 +184,22 @@ def unpruned(name, folder, seed):
 
 
 # Network, rival's tuning and seeds -> errors: uniform widths of two budgets may be one.
-MET = {}
+TUNED_ERRORS = {}
 
 
 def tuned_errors(base, module, is_distilled, seeds, data):
     X, y, X_test, y_test = data
     weights = [part.numpy() for part in module.state_dict().values()]
     key = joblib.hash([weights, is_distilled, seeds])
-    if key not in MET:
-        MET[key] = [
+    if key not in TUNED_ERRORS:
+        TUNED_ERRORS[key] = [
             error_rate(
                 tune(base, module, X.numpy(), y.numpy(), s, is_distilled),
                 X_test, y_test,
             )
             for s in seeds
         ]  # fmt: skip
-    return MET[key]
+    return TUNED_ERRORS[key]
 
 
 def race(report, folder, quick, name, part):

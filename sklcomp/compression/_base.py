@@ -101,8 +101,14 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         net = source.estimator if isinstance(source, FrozenEstimator) else source
         is_net = isinstance(net, (NeuralNet, Compressor))
         # A frozen net that is neither may answer either.
-        if is_net and (net is source or is_classifier(net) or is_regressor(net)):
-            check_same_kind(net, self._prototype)
+        has_kind = net is source or is_classifier(net) or is_regressor(net)
+        if is_net and has_kind and is_classifier(net) != _is_classifier(self):
+            msg = (
+                f"the teacher is a {type(net).__name__}, the student a "
+                f"{type(self._prototype).__name__}; take two classifiers, or two "
+                "regressors."
+            )
+            raise ValueError(msg)
 
     def _check_X(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
@@ -248,9 +254,9 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
             Classes, or numbers.
         """
         if _is_classifier(self):
-            answers = self._ask("predict_proba", X)
+            answers = self._ask("predict_proba", self._check_X(X))
             return self.classes_[answers.argmax(axis=1)]
-        y = self._ask("predict", X)
+        y = self._ask("predict", self._check_X(X))
         return y.ravel() if self._y_is_flat else y
 
     @available_if(_can_classify)
@@ -267,11 +273,10 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         probability : ndarray of shape (n_samples, n_classes)
             In the order of ``classes_``.
         """
-        return self._ask("predict_proba", X)
+        return self._ask("predict_proba", self._check_X(X))
 
-    def _ask(self, method: str, X: Any) -> np.ndarray:
+    def _ask(self, method: str, X: np.ndarray) -> np.ndarray:
         """What the compressed net says; of images of another size it may be nothing."""
-        X = self._check_X(X)
         try:
             # Loaders of batches draw from torch's generator.
             with torch.random.fork_rng(devices=[]):
@@ -331,16 +336,6 @@ def check_kind(net: Any) -> None:
             f"{type(net).__name__} is not supported; take a NeuralNetClassifier, with "
             "an output for each class, or a NeuralNetRegressor (of a fitted compressor "
             "its estimator_)."
-        )
-        raise ValueError(msg)
-
-
-def check_same_kind(teacher: Any, student: NeuralNet) -> None:
-    """Raise if one of two nets is a classifier, and the other is not."""
-    if is_classifier(teacher) != is_classifier(student):
-        msg = (
-            f"the teacher is a {type(teacher).__name__}, the student a "
-            f"{type(student).__name__}; take two classifiers, or two regressors."
         )
         raise ValueError(msg)
 

@@ -25,7 +25,6 @@ from sklcomp.compression._data_free_settings import (
     drop_features,
     find_layer,
     has_failed,
-    naming_memory,
     resolve_settings,
     warn_of_collapse,
 )
@@ -46,7 +45,12 @@ from sklcomp.nn._checkpoint import check_folder, load_training, save_training
 from sklcomp.nn._features import PENULTIMATE
 from sklcomp.nn._resuming import draw_seed
 from sklcomp.nn._running import device_of
-from sklcomp.nn._training import check_device, torch_session, train_net
+from sklcomp.nn._training import (
+    check_device,
+    naming_memory,
+    torch_session,
+    train_net,
+)
 from sklcomp.utils._sklearn import (
     Interval,
     IterationReporter,
@@ -455,7 +459,8 @@ class DataFreeDistiller(Compressor):
             inputs = check_inputs(self.get_params(deep=False), X)
             self._shape_in = inputs.shape
             teacher, settings = self._prepare(inputs, rng, y)
-            with naming_memory():
+            sizes = "batch_size, generator_batch_size or replay_size"
+            with naming_memory("out of memory", sizes):
                 net, training = self._begin(teacher, inputs, settings, rng)
                 history = self._train(training, reporter, seed, inputs)
             self._finish(net, training, history, inputs)
@@ -664,9 +669,9 @@ class DataFreeDistiller(Compressor):
         score : float
             In [0, 1].
         """
+        X = self._check_X(X)
         student = self._ask("predict_proba", X).argmax(axis=1)
-        X = torch.from_numpy(self._check_X(X))
-        teacher = self._teacher.answer_all(X)[1].argmax(1).numpy()
+        teacher = self._teacher.answer_all(torch.from_numpy(X))[1].argmax(1).numpy()
         return float((student == teacher).mean())
 
     def data_free_score(self, n=1200, *, random_state=0):

@@ -2,8 +2,6 @@
 
 import math
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from numbers import Integral
 from typing import Any
 
@@ -22,20 +20,6 @@ from sklcomp.nn._running import evaluating
 
 # Of warnings, so that they name the line that calls fit.
 CALLER = 6
-
-
-@contextmanager
-def naming_memory() -> Iterator[None]:
-    """MemoryError with what to make smaller, where the memory runs out."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        # Without a GPU torch raises a plain RuntimeError.
-        kinds = (MemoryError, torch.OutOfMemoryError)
-        if not isinstance(error, kinds) and "DefaultCPUAllocator" not in str(error):
-            raise
-        msg = "out of memory; choose a smaller batch_size, generator_batch_size"
-        raise MemoryError(f"{msg} or replay_size.") from error
 
 
 def resolve_settings(

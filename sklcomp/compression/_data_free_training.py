@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase as NormWithStatistics
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sklcomp.compression._distillation import Teacher
@@ -18,6 +17,7 @@ from sklcomp.nn._features import PENULTIMATE, capturing
 from sklcomp.nn._folding import absorb_batch_norms, insert_batch_norms
 from sklcomp.nn._generators import random_affine
 from sklcomp.nn._resuming import generator_states, restore_generators, weights_of
+from sklcomp.nn._running import NormWithStatistics
 
 # Steps in which the learning rate rises, and the share of it that is left at the end.
 N_WARM_UP, LEAST_RATE = 50, 0.01
@@ -52,7 +52,7 @@ class DataFreeTraining:
     ):  # fmt: skip
         self.task, self.teacher = task, teacher
         # What the outputs mean in training mode is read off the first of them.
-        self._learning: Task | None = None
+        self._training_task: Task | None = None
         self.source, self.noise = source, noise
         self.settings, self.rng = settings, rng
         self.bank = ReplayBank(settings["replay_size"], rng)
@@ -127,9 +127,9 @@ class DataFreeTraining:
                 output = self.student(images)
         else:
             output = self.student(images)
-        if self._learning is None:
-            self._learning = Task.of_outputs(output, True)
-        terms = {"kd": kd_loss(self._learning.logits(output), scores,
+        if self._training_task is None:
+            self._training_task = Task.of_outputs(output, True)
+        terms = {"kd": kd_loss(self._training_task.logits(output), scores,
                                settings["temperature"])}  # fmt: skip
         loss = terms["kd"]
         if settings["feature_weight"]:
@@ -201,11 +201,8 @@ def copy_buffers(student: nn.Module, average: nn.Module) -> None:
     Of places and masks there is no average.
     """
     for part, averaged in zip(student.modules(), average.modules(), strict=True):
-        kept = (
-            ("running_mean", "running_var")
-            if isinstance(part, NormWithStatistics)
-            else ()
-        )
+        is_norm = isinstance(part, NormWithStatistics)
+        kept = ("running_mean", "running_var") if is_norm else ()
         buffers = dict(part.named_buffers(recurse=False))
         for name, buffer in averaged.named_buffers(recurse=False):
             if name not in kept:

@@ -346,7 +346,7 @@ class FeatureEmbeddingDistiller(Compressor):
             restore_training(net, state)
             lesson.history, lesson.best = state["losses"], state["best"]
             lesson.n_epochs = len(net.history)
-            if state["stopped_of"] == net.max_epochs:
+            if state["max_epochs_when_stopped"] == net.max_epochs:
                 raise StopTraining
 
     def _end_epoch(self, net: Any, lesson: Lesson, reporter: IterationReporter) -> None:
@@ -357,15 +357,16 @@ class FeatureEmbeddingDistiller(Compressor):
             )
             print(f"epoch {len(net.history)}: {', '.join(losses)}")  # noqa: T201
         if reporter(len(net.history)):
-            self._keep(net, lesson, stopped_of=net.max_epochs)
+            self._keep(net, lesson, max_epochs_when_stopped=net.max_epochs)
             raise StopTraining
 
-    def _keep(self, net: Any, lesson: Lesson, stopped_of: int = 0) -> None:
-        """Write the checkpoint; of a training that was stopped, of how many epochs."""
+    def _keep(self, net: Any, lesson: Lesson, max_epochs_when_stopped: int = 0) -> None:
+        """Write the checkpoint; a stopped training does not go on within its epochs."""
         if self.checkpoint is None:
             return
         state = training_state(net) | {
-            "losses": lesson.history, "best": lesson.best, "stopped_of": stopped_of,
+            "losses": lesson.history, "best": lesson.best,
+            "max_epochs_when_stopped": max_epochs_when_stopped,
         }  # fmt: skip
         save_training(self.checkpoint, state, lesson.key)
 

@@ -16,10 +16,9 @@ from skorch.callbacks import (
     TrainEndCheckpoint,
 )
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase as NormWithStatistics
 
 from sklcomp.nn import kd_loss
-from sklcomp.nn._running import device_of, evaluating
+from sklcomp.nn._running import NormWithStatistics, device_of, evaluating
 
 # Callbacks that write or read files of parameters.
 FILES = (Checkpoint, LoadInitState, TrainEndCheckpoint)
@@ -53,24 +52,19 @@ def rebuild_net(net: Any, module: nn.Module, keeps_files: bool = False) -> Any:
     }
     kinds = InputShapeSetter if keeps_files else (InputShapeSetter, *FILES)
     settings["callbacks"] = without_callbacks(settings.get("callbacks"), kinds)
-    try:
-        settings = copy.deepcopy(settings)
-    except TypeError as error:
-        name = next(k for k, v in settings.items() if not _can_be_copied(v))
-        msg = (
-            f"{name} of the {type(net).__name__} cannot be copied: {error}. A training "
-            f"here is that of a copy: leave it out, by net.set_params({name}=None)."
-        )
-        raise ValueError(msg) from error
-    return type(net)(module=module, **settings)
-
-
-def _can_be_copied(value: Any) -> bool:
-    try:
-        copy.deepcopy(value)
-    except TypeError:
-        return False
-    return True
+    copies: dict[str, Any] = {}
+    memo: dict[int, Any] = {}
+    for name, value in settings.items():
+        try:
+            copies[name] = copy.deepcopy(value, memo)
+        except TypeError as error:
+            msg = (
+                f"{name} of the {type(net).__name__} cannot be copied: {error}. A "
+                "training here is that of a copy: leave it out, by "
+                f"net.set_params({name}=None)."
+            )
+            raise ValueError(msg) from error
+    return type(net)(module=module, **copies)
 
 
 def without_callbacks(callbacks: Any, kinds: Any) -> Any:

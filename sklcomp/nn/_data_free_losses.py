@@ -272,6 +272,7 @@ class BatchNormStatistics:
 
     @property
     def n_passed(self) -> int:
+        """How many norms the latest forward has passed."""
         return len(self._distances)
 
     def __enter__(self) -> "BatchNormStatistics":

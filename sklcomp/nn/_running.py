@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
+# Those that may keep running statistics.
+NormWithStatistics = nn.modules.batchnorm._NormBase
+
 
 def tensors_in(value: Any) -> list[Tensor]:
     """All tensors in nested lists, tuples, dictionaries and plain objects."""

@@ -35,6 +35,19 @@ def torch_session(seed: int, n_threads: int) -> Iterator[None]:
             np.random.set_state(numpy_state)  # noqa: NPY002
 
 
+@contextmanager
+def naming_memory(what: str, cure: str) -> Iterator[None]:
+    """MemoryError with what to make smaller, where the memory runs out."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # Without a GPU torch raises a plain RuntimeError.
+        kinds = (MemoryError, torch.OutOfMemoryError)
+        if not isinstance(error, kinds) and "DefaultCPUAllocator" not in str(error):
+            raise
+        raise MemoryError(f"{what}; choose a smaller {cure}.") from error
+
+
 class StopTraining(Exception):
     """Ends a training at once, also within an epoch; what was trained is kept."""
 
@@ -48,39 +61,33 @@ def train_net(
     when all is initialised and the data are split; it may raise StopTraining. Epochs
     that it adds to the history are not done again.
     """
-    drops_last, n_rows = False, 0
-    try:
+    what = f"training ran out of memory with batch_size={net.batch_size}"
+    with naming_memory(what, "batch_size"):
         net.initialize()
         net.check_data(X, y)
         net.notify("on_train_begin", X=X, y=y)
         datasets = net.get_split_datasets(X, y)
-        n_rows = len(datasets[0])
-        modules = [getattr(net, f"{name}_") for name in net._modules]
-        drops_last = (
-            n_rows > 1
-            and n_rows % train_batch_size(net, n_rows) == 1
-            and any(map(has_batch_norm, modules))
-            and not _get(net, "iterator_train__drop_last")
-        )
-        if drops_last:
-            # set_params would make the module anew.
-            vars(net)["iterator_train__drop_last"] = True
-        # LoadInitState of skorch brings epochs of another training.
-        n_foreign = len(net.history)
-        try:
-            if before is not None:
-                before()
-            n_done = len(net.history) - n_foreign
-            if n_done and is_stopped_early(net):
-                raise StopTraining
-            _split_as(net, datasets)
-            net.fit_loop(X, y, epochs=max(net.max_epochs - n_done, 0))
-        except StopTraining:
-            pass
-        except KeyboardInterrupt:
-            if not is_stopped_early(net):
-                raise
-        net.notify("on_train_end", X=X, y=y)
+        with _without_last_row(net, len(datasets[0])):
+            _run_epochs(net, X, y, datasets, before)
+            net.notify("on_train_end", X=X, y=y)
+    return net
+
+
+@contextmanager
+def _without_last_row(net: Any, n_rows: int) -> Iterator[None]:
+    """Drop a last batch of one row, of which a batch norm has no statistics."""
+    modules = [getattr(net, f"{name}_") for name in net._modules]
+    drops_last = (
+        n_rows > 1
+        and n_rows % train_batch_size(net, n_rows) == 1
+        and any(map(has_batch_norm, modules))
+        and not _get(net, "iterator_train__drop_last")
+    )
+    if drops_last:
+        # set_params would make the module anew.
+        vars(net)["iterator_train__drop_last"] = True
+    try:
+        yield
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
@@ -89,17 +96,31 @@ def train_net(
             f"batch_size={net.batch_size}. Give more examples, or a larger batch_size."
         )
         raise ValueError(msg) from error
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        msg = (
-            f"training ran out of memory with batch_size={net.batch_size}; choose a "
-            "smaller batch_size."
-        )
-        raise MemoryError(msg) from error
     finally:
-        vars(net).pop("get_split_datasets", None)
         if drops_last:
             del vars(net)["iterator_train__drop_last"]
-    return net
+
+
+def _run_epochs(
+    net: Any, X: Any, y: Any, datasets: tuple, before: Callable[[], None] | None
+) -> None:
+    # LoadInitState of skorch brings epochs of another training.
+    n_foreign = len(net.history)
+    try:
+        if before is not None:
+            before()
+        n_done = len(net.history) - n_foreign
+        if n_done and is_stopped_early(net):
+            return
+        _split_as(net, datasets)
+        net.fit_loop(X, y, epochs=max(net.max_epochs - n_done, 0))
+    except StopTraining:
+        pass
+    except KeyboardInterrupt:
+        if not is_stopped_early(net):
+            raise
+    finally:
+        vars(net).pop("get_split_datasets", None)
 
 
 def _split_as(net: Any, datasets: tuple) -> None:
