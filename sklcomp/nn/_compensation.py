@@ -3,6 +3,7 @@
 Both need the covariances of the layers' inputs in the unpruned network, and no labels.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from sklcomp.nn._graph import ChannelGraph
 from sklcomp.nn._running import call, copied, device_of, evaluating
@@ -52,24 +54,60 @@ class InputCovariances:
     moments: dict[str, InputMoments]
 
 
+# What layers with moments call.
+READS = (
+    "linear", "conv1d", "conv2d", "conv3d",
+    "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
+)  # fmt: skip
+
+
+class _Listener(TorchFunctionMode):
+    """Hand what the functions of some weights read to the moments of these.
+
+    At the function, not at the layer: a layer may turn or pad what it is given, be
+    called by keyword, or not be called at all where another uses its weight.
+    """
+
+    def __init__(self, found: dict[int, "_Moments"]):
+        super().__init__()
+        self.found = found
+        self.share = 0.0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in READS:
+            self._read(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _read(
+        self, input: Tensor, weight: Tensor, bias: Any = None, *args: Any, **kwargs: Any
+    ) -> None:
+        if id(weight) in self.found:
+            self.found[id(weight)].add(input, self.share, *args, **kwargs)
+
+
 class _Moments:
     """Sums of patches and of their products about the mean of the first batch."""
 
     def __init__(self, layer: Any, max_dims: int, seed: int):
-        self.layer = layer
-        self.kernel = tuple(getattr(layer, "kernel_size", ()))
-        n_channels = layer.in_features if not self.kernel else layer.in_channels
+        self.weight = layer.weight
+        shape = self.weight.shape
+        is_transposed = isinstance(layer, TRANSPOSED)
+        self.kernel = tuple(shape[2:])
+        n_channels = shape[0 if is_transposed else 1]
         n_dims = n_channels * int(np.prod(self.kernel))
-        self.is_pooled = isinstance(layer, TRANSPOSED) or n_dims > max_dims
+        self.is_pooled = is_transposed or n_dims > max_dims
         self.n_dims = n_channels if self.is_pooled else n_dims
         self.rng = np.random.default_rng(seed)
         self.n = 0
         self.origin = self.total = self.products = torch.empty(0)
 
-    def add(self, inputs: Tensor, share: float) -> None:
-        """Take in a batch that is this share of all examples."""
+    def add(self, inputs: Tensor, share: float, *args: Any, **kwargs: Any) -> None:
+        """Take in a batch that is this share of all examples, and how it is read."""
         wanted = share * max(MIN_PATCHES, PATCHES_PER_DIM * self.n_dims)
-        rows = self._rows(inputs, wanted).to(torch.float32)
+        rows = self._rows(inputs, wanted, *args, **kwargs).to(torch.float32)
         if not self.n:
             self.origin = rows.mean(0)
             self.total = torch.zeros(self.n_dims, dtype=torch.float64)
@@ -86,14 +124,31 @@ class _Moments:
             self.origin.double().cpu() + shift, covariance, self.is_pooled
         )
 
-    def _rows(self, inputs: Tensor, wanted: float) -> Tensor:
+    def _rows(
+        self, inputs: Tensor, wanted: float, stride: Any = 1, padding: Any = 0,
+        dilation: Any = 1, *args: Any, **kwargs: Any,
+    ) -> Tensor:  # fmt: skip
         if not self.kernel:
             return inputs.reshape(-1, inputs.shape[-1])
         if inputs.ndim == len(self.kernel) + 1:
             inputs = inputs[None]
         if self.is_pooled:
             return self._pixels(inputs, wanted)
-        return self._patches(inputs, wanted)
+        n = len(self.kernel)
+        stride, dilation = np.broadcast_to(stride, n), np.broadcast_to(dilation, n)
+        inputs = F.pad(inputs, self._ends(padding, dilation))
+        return self._patches(inputs, wanted, stride.tolist(), dilation.tolist())
+
+    def _ends(self, padding: Any, dilation: np.ndarray) -> list[int]:
+        """Zeros before and after the pixels, of the last axis first."""
+        both = dilation * (np.array(self.kernel) - 1)
+        if padding == "same":
+            before, after = both // 2, both - both // 2
+        else:
+            before = after = np.broadcast_to(
+                0 if padding == "valid" else padding, both.shape
+            )
+        return np.stack([before, after], 1)[::-1].ravel().tolist()
 
     def _chosen(self, sizes: Any, n_images: int, wanted: float) -> list[Any]:
         """Positions in an image, the same for all images of the batch."""
@@ -107,21 +162,21 @@ class _Moments:
         index = (slice(None), slice(None), *at)
         return inputs[index].movedim(1, -1).flatten(0, 1)
 
-    def _patches(self, inputs: Tensor, wanted: float) -> Tensor:
-        layer, n_axes = self.layer, len(self.kernel)
-        mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-        inputs = F.pad(inputs, layer._reversed_padding_repeated_twice, mode=mode)
+    def _patches(
+        self, inputs: Tensor, wanted: float, stride: list[int], dilation: list[int]
+    ) -> Tensor:
+        n_axes = len(self.kernel)
         sizes = [
             (n - d * (k - 1) - 1) // s + 1
             for n, k, s, d in zip(
-                inputs.shape[2:], self.kernel, layer.stride, layer.dilation, strict=True
+                inputs.shape[2:], self.kernel, stride, dilation, strict=True
             )
         ]
         at = self._chosen(sizes, len(inputs), wanted)
         index: list[Any] = [slice(None), slice(None)]
         for axis in range(n_axes):
-            offsets = torch.arange(self.kernel[axis]) * layer.dilation[axis]
-            places = at[axis][:, None] * layer.stride[axis] + offsets
+            offsets = torch.arange(self.kernel[axis]) * dilation[axis]
+            places = at[axis][:, None] * stride[axis] + offsets
             shape = [1] * (n_axes + 1)
             shape[0], shape[axis + 1] = places.shape
             index.append(places.reshape(shape))
@@ -184,29 +239,22 @@ def collect_covariances(
         weight: _Moments(module.get_submodule(path), max_dims, random_state)
         for weight, path in find_readers(module, graph).items()
     }
-    share = 0.0
-
-    def listen(moments: _Moments) -> Any:
-        def hook(layer: Any, args: tuple) -> None:
-            moments.add(args[0], share)
-
-        return hook
-
-    handles = [
-        moments.layer.register_forward_pre_hook(listen(moments))
-        for moments in sums.values()
-    ]
-    try:
-        with evaluating(module):
-            for start in range(0, n, batch_size):
-                rows = slice(start, start + batch_size)
-                batch = tuple(column[rows].to(device) for column in columns)
-                share = len(batch[0]) / n
+    listener = _Listener({id(s.weight): s for s in sums.values()})
+    with evaluating(module):
+        for start in range(0, n, batch_size):
+            rows = slice(start, start + batch_size)
+            batch = tuple(column[rows].to(device) for column in columns)
+            listener.share = len(batch[0]) / n
+            with listener:
                 call(module, copied(batch))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return InputCovariances({weight: s.finish() for weight, s in sums.items()})
+    unseen = [weight for weight, moments in sums.items() if not moments.n]
+    if unseen:
+        msg = (
+            f"X does not reach {', '.join(unseen)}, so nothing repairs them where "
+            "their inputs are removed; hand over examples that do."
+        )
+        warnings.warn(msg, UserWarning, stacklevel=2)
+    return InputCovariances({w: s.finish() for w, s in sums.items() if s.n})
 
 
 def find_readers(module: nn.Module, graph: ChannelGraph) -> dict[str, str]:
