@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import sklcomp.nn._layers  # noqa: F401  (enters its rules)
+import sklcomp.nn._operations  # noqa: F401
 from sklcomp.nn._compensation import (
     InputCovariances,
     Repairs,
