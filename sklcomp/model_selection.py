@@ -10,6 +10,7 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_consistent_length
 
 from sklcomp.utils._stratification import stratify
+from sklcomp.utils._validation import refuse_masked
 
 __all__ = ["IterativeStratifiedKFold"]
 
@@ -59,6 +60,7 @@ class IterativeStratifiedKFold(BaseCrossValidator):
         self.n_splits = n_splits
         self.random_state = random_state
 
+    @refuse_masked
     def split(self, X: Any, y: Any = None, groups: Any = None) -> Any:
         """Indices of the training and the test rows of every fold.
 

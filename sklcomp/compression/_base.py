@@ -27,6 +27,7 @@ from sklcomp.compression._training import first_output, rebuild_net
 from sklcomp.nn._running import device_of, evaluating
 from sklcomp.nn._training import check_device, torch_session
 from sklcomp.utils._sklearn import CallbackSupportMixin
+from sklcomp.utils._validation import refuse_masked
 
 
 def _writable(X: np.ndarray) -> np.ndarray:
@@ -240,6 +241,7 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         )
         return name if is_open else None
 
+    @refuse_masked
     def predict(self, X: Any) -> np.ndarray:
         """Predict with the compressed net.
 
@@ -260,6 +262,7 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         return y.ravel() if self._y_is_flat else y
 
     @available_if(_can_classify)
+    @refuse_masked
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities of the classes, by the compressed net.
 
@@ -292,6 +295,7 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
             )
             raise ValueError(msg) from error
 
+    @refuse_masked
     def score(self, X: Any, y: Any) -> float:
         """Accuracy of a classifier, coefficient of determination of a regressor.
 

@@ -47,6 +47,7 @@ from sklcomp.utils._sklearn import (
     fit_context,
     with_callbacks,
 )
+from sklcomp.utils._validation import refuse_masked
 
 # Pixels of the wanted number of patches, at a quarter of the width and height.
 MIN_EXAMPLES, N_PIXELS = 16, 16 * 20_000
@@ -308,6 +309,7 @@ class CoEvolutionaryPruner(
         self.random_state = random_state
         self.verbose = verbose
 
+    @refuse_masked
     @with_callbacks
     @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y):
@@ -566,6 +568,7 @@ class CoEvolutionaryPruner(
             *(_described(one, directions, base._layout, score) for one in (full, after))
         )
 
+    @refuse_masked
     def transform(self, X):
         """Translate from the first domain to the second, with the small generator.
 
@@ -582,6 +585,7 @@ class CoEvolutionaryPruner(
         check_is_fitted(self)
         return self.estimator_.transform(X)
 
+    @refuse_masked
     def inverse_transform(self, X):
         """Translate from the second domain to the first, with the small generator.
 
@@ -598,6 +602,7 @@ class CoEvolutionaryPruner(
         check_is_fitted(self)
         return self.estimator_.inverse_transform(X)
 
+    @refuse_masked
     def score(self, X, y=None):
         """Negative error of the cycles of both domains.
 

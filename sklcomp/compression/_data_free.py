@@ -58,6 +58,7 @@ from sklcomp.utils._sklearn import (
     fit_context,
     with_callbacks,
 )
+from sklcomp.utils._validation import refuse_masked
 
 # Examples that a teacher is tried on, and checkpoints of a fit.
 N_PROBES, N_CHECKPOINTS = 64, 20
@@ -416,6 +417,7 @@ class DataFreeDistiller(Compressor):
         """Its module."""
         return self.estimator_.module_
 
+    @refuse_masked
     @with_callbacks
     @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X=None, y=None):
@@ -656,6 +658,7 @@ class DataFreeDistiller(Compressor):
             X = self._source.sample(n)
         return X.numpy(), self.classes_[self._teacher(X)[1].argmax(1)]
 
+    @refuse_masked
     def agreement_score(self, X):
         """Share of examples that student and teacher put into the same class.
 

@@ -39,6 +39,7 @@ from sklcomp.utils._sklearn import (
     fit_context,
     with_callbacks,
 )
+from sklcomp.utils._validation import refuse_masked
 
 # Examples that the report's score is taken of when none were held out.
 N_SCORED = 2000
@@ -248,6 +249,7 @@ class FeatureEmbeddingDistiller(Compressor):
         """The fitted student, as ``estimator_``."""
         return self.estimator_
 
+    @refuse_masked
     @with_callbacks
     @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y):
@@ -397,6 +399,7 @@ class FeatureEmbeddingDistiller(Compressor):
             describe(self.module_, some[:1]) | {name: score(answers, y)},
         )
 
+    @refuse_masked
     def embed(self, X):
         """Features of both networks, by which they can be compared.
 

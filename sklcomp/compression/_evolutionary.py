@@ -51,6 +51,7 @@ from sklcomp.utils._sklearn import (
     fit_context,
     with_callbacks,
 )
+from sklcomp.utils._validation import refuse_masked
 
 # What a checkpoint of the search need not agree in.
 FREE = ("estimator", "checkpoint", "warm_start", "n_jobs", "verbose")
@@ -325,6 +326,7 @@ class EvolutionaryPruner(Compressor):
         self.random_state = random_state
         self.verbose = verbose
 
+    @refuse_masked
     @with_callbacks
     @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y):

@@ -8,9 +8,10 @@ from scipy.fft import idctn
 from sklearn.utils import check_random_state
 
 from sklcomp.utils._sklearn import Interval, StrOptions, validate_params
-from sklcomp.utils._validation import as_float_array
+from sklcomp.utils._validation import as_float_array, refuse_masked
 
 
+@refuse_masked
 @validate_params(
     {
         "images": ["array-like", None],

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from sklearn.utils import Bunch, check_random_state
 
 from sklcomp.utils._sklearn import Interval, validate_params
-from sklcomp.utils._validation import as_float_array
+from sklcomp.utils._validation import as_float_array, refuse_masked
 
 # Colours of the background and of the strokes, in [-1, 1]. In the second domain the
 # strokes are the darker ones, so that a shift of the brightness cannot translate.
@@ -149,6 +149,7 @@ def _enlarge(images, size):
     return np.repeat(brightness.reshape(len(images), -1), 3, axis=1).astype(np.float32)
 
 
+@refuse_masked
 def _recolour(X: Any, *, source: Any, target: Any) -> np.ndarray:
     """Nearest points on the segment of two colours, moved to another segment."""
     images = as_float_array(X, "X")

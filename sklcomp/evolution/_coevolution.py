@@ -27,6 +27,7 @@ from sklcomp.evolution._operators import (
     nan_is_worst,
     swap_segment,
 )
+from sklcomp.utils._validation import refuse_masked
 
 HISTORY = ("best_a", "mean_a", "best_b", "mean_b", "n_evaluations")
 
@@ -59,6 +60,7 @@ class CoevolutionResult:
     fitness: tuple[np.ndarray, np.ndarray]
 
 
+@refuse_masked
 def coevolve(
     fitness: Callable | Sequence[Callable],
     populations: Sequence[np.ndarray],

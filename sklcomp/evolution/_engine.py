@@ -14,6 +14,7 @@ from sklcomp.evolution._operators import (
     nan_is_worst,
     swap_segment,
 )
+from sklcomp.utils._validation import refuse_masked
 
 State = dict[str, np.ndarray]
 
@@ -77,6 +78,7 @@ class _Evaluator:
         return np.unpackbits(packed, axis=1, count=self.n_genes).astype(bool)
 
 
+@refuse_masked
 def evolve(
     fitness: Callable[[np.ndarray], float],
     population: np.ndarray,

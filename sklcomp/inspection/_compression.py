@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from sklcomp.inspection._figures import laid_out
+from sklcomp.utils._validation import refuse_masked
 
 SAVED = ("parameters", "MACs", "bytes", "latency / ms")
 
@@ -54,6 +55,7 @@ class EvolutionDisplay:
     (3,)
     """
 
+    @refuse_masked
     def __init__(
         self, *, history: dict[str, np.ndarray], front: dict[str, np.ndarray],
         widths: dict[str, tuple[int, int]], best: tuple[int, float],

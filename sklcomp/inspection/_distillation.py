@@ -10,6 +10,7 @@ from sklearn.manifold import trustworthiness
 from sklearn.utils.validation import check_is_fitted, check_scalar
 
 from sklcomp.inspection._figures import laid_out
+from sklcomp.utils._validation import refuse_masked
 
 
 class DistillationDisplay:
@@ -58,6 +59,7 @@ class DistillationDisplay:
     ['losses', 'teacher', 'student']
     """
 
+    @refuse_masked
     def __init__(
         self, *, history: dict[str, np.ndarray],
         embeddings: dict[str, np.ndarray] | None = None, labels: Any = None,
@@ -69,6 +71,7 @@ class DistillationDisplay:
         self.images = images
 
     @classmethod
+    @refuse_masked
     def from_estimator(
         cls, estimator: Any, X: Any = None, y: Any = None, *, reducer: Any = None,
         n_neighbors: int = 5, n_images: int = 8, figure: Any = None,

@@ -8,7 +8,7 @@ from sklearn.utils.validation import check_scalar
 
 from sklcomp.inspection._figures import laid_out
 from sklcomp.metrics import psnr
-from sklcomp.utils._validation import unmask
+from sklcomp.utils._validation import check_unmasked, refuse_masked, unmask
 
 
 class RecoveryDisplay:
@@ -49,6 +49,7 @@ class RecoveryDisplay:
     (2, 3)
     """
 
+    @refuse_masked
     def __init__(
         self,
         *,
@@ -100,6 +101,7 @@ class RecoveryDisplay:
             If ``n_images`` is below 1, or the images cannot be drawn.
         """
         check_scalar(n_images, "n_images", Integral, min_val=1)
+        check_unmasked(y, "y")
         X = X[:n_images]
         axis = None if image_shape else getattr(estimator, "channel_axis", None)
         shape = image_shape or getattr(estimator, "image_shape_", np.shape(X)[1:])

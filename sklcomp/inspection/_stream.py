@@ -8,6 +8,8 @@ from scipy import sparse
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.utils.validation import check_is_fitted
 
+from sklcomp.utils._validation import refuse_masked
+
 SCORES: dict[str, tuple[str, Callable]] = {
     "roc_auc": ("AUC", roc_auc_score),
     "average_precision": ("average precision", average_precision_score),
@@ -59,6 +61,7 @@ class LabelStreamDisplay:
     ((3, 8), (3,))
     """
 
+    @refuse_masked
     def __init__(
         self,
         *,
@@ -75,6 +78,7 @@ class LabelStreamDisplay:
         self.score_name = score_name
 
     @classmethod
+    @refuse_masked
     def from_estimator(
         cls,
         estimator: Any,

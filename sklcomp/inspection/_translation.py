@@ -9,6 +9,7 @@ from sklearn.decomposition import PCA
 from sklearn.utils.validation import check_is_fitted, check_scalar
 
 from sklcomp.inspection._figures import laid_out
+from sklcomp.utils._validation import refuse_masked
 
 ARROW = " → "
 # As in the translator: more of them are not taken for the channels of an image.
@@ -66,6 +67,7 @@ class TranslationDisplay:
     ['A', 'A → B', 'A → B → A']
     """
 
+    @refuse_masked
     def __init__(
         self, *, images: dict[str, np.ndarray] | None = None,
         history: dict[str, np.ndarray] | None = None,
@@ -76,6 +78,7 @@ class TranslationDisplay:
         self.points = points
 
     @classmethod
+    @refuse_masked
     def from_estimator(
         cls, estimator: Any, X_a: Any = None, X_b: Any = None, *,
         others: dict[str, Any] | None = None, n_images: int = 6,

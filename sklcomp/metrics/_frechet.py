@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from sklcomp.utils._sklearn import validate_params
-from sklcomp.utils._validation import as_float_array
+from sklcomp.utils._validation import as_float_array, refuse_masked
 
 
+@refuse_masked
 @validate_params(
     {"X": ["array-like"], "Y": ["array-like"], "features": [callable, None]},
     prefer_skip_nested_validation=True,

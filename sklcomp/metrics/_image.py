@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from sklcomp.utils._sklearn import Interval, validate_params
-from sklcomp.utils._validation import as_float_array, check_mask
+from sklcomp.utils._validation import as_float_array, check_mask, refuse_masked
 
 
+@refuse_masked
 @validate_params(
     {
         "image_true": ["array-like"],

@@ -9,6 +9,7 @@ from sklearn.metrics import coverage_error, make_scorer
 from sklearn.utils import check_array, check_consistent_length
 
 from sklcomp.utils._sklearn import Interval, check_sample_weight, validate_params
+from sklcomp.utils._validation import refuse_masked
 
 _RANKING = {
     "y_true": ["array-like", "sparse matrix"],
@@ -17,6 +18,7 @@ _RANKING = {
 }
 
 
+@refuse_masked
 @validate_params(
     _RANKING | {"k": [Interval(Integral, 1, None, closed="left")]},
     prefer_skip_nested_validation=True,
@@ -81,6 +83,7 @@ def precision_at_k(
     return float(np.average(hits / k, weights=weight))
 
 
+@refuse_masked
 @validate_params(_RANKING, prefer_skip_nested_validation=True)
 def one_error(y_true: Any, y_score: Any, *, sample_weight: Any = None) -> float:
     r"""Share of the examples whose best-scored label is absent; lower is better.
@@ -122,6 +125,7 @@ def one_error(y_true: Any, y_score: Any, *, sample_weight: Any = None) -> float:
     return 1.0 - precision_at_k(y_true, y_score, k=1, sample_weight=sample_weight)
 
 
+@refuse_masked
 @validate_params(_RANKING, prefer_skip_nested_validation=True)
 def normalized_coverage(
     y_true: Any, y_score: Any, *, sample_weight: Any = None

@@ -13,6 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklcomp.utils._sklearn import CallbackSupportMixin, check_sample_weight
+from sklcomp.utils._validation import refuse_masked
 
 # Inner products of such features, and sums of those, stay far below 1.8e308; so do
 # losses whose costs sum to such a number.
@@ -111,6 +112,7 @@ class LinearMultiLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEsti
             return factors[np.searchsorted(present, y)], None
         return compute_sample_weight(class_weight, y), None
 
+    @refuse_masked
     def decision_function(self, X: Any) -> np.ndarray:
         """Score of every label.
 
@@ -136,6 +138,7 @@ class LinearMultiLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEsti
         """Scores of checked examples, one column a label."""
         return safe_sparse_dot(X, self.coef_.T, dense_output=True) + self.intercept_
 
+    @refuse_masked
     def predict(self, X: Any) -> Any:
         """Labels whose score exceeds their threshold, or the class of highest score.
 
@@ -161,6 +164,26 @@ class LinearMultiLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEsti
         if self._has_sparse_targets:
             return sparse.csr_matrix(positive.astype(np.int64))
         return positive.astype(np.int64)
+
+    @refuse_masked
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Accuracy; of an indicator matrix, the share of rows without any error.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Examples.
+        y : {array-like, sparse matrix} of shape (n_samples, n_labels) or (n_samples,)
+            True targets as in ``fit``.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the examples.
+
+        Returns
+        -------
+        score : float in [0, 1]
+            Higher is better.
+        """
+        return super().score(X, y, sample_weight)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -29,6 +29,7 @@ from sklcomp.utils._sklearn import (
     with_callbacks,
 )
 from sklcomp.utils._stratification import stratify
+from sklcomp.utils._validation import refuse_masked
 
 N_THRESHOLD_FOLDS = 3
 # A label all of whose scores are smaller has been given up.
@@ -245,6 +246,7 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
         self.random_state = random_state
         self.verbose = verbose
 
+    @refuse_masked
     @with_callbacks
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
@@ -305,6 +307,7 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
             )
         return self
 
+    @refuse_masked
     def correcting_function(self, y: Any) -> np.ndarray:
         """Slack of every label that the other labels of an example predict.
 

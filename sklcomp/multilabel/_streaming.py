@@ -37,6 +37,7 @@ from sklcomp.utils._sklearn import (
     fit_context,
     with_callbacks,
 )
+from sklcomp.utils._validation import refuse_masked
 
 # Scores beyond say no more about a label than these do.
 LARGEST_SCORE = 2.0
@@ -189,6 +190,7 @@ class StreamingLabelClassifier(LinearMultiLabelClassifier):
         self.random_state = random_state
         self.verbose = verbose
 
+    @refuse_masked
     @with_callbacks
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
@@ -238,6 +240,7 @@ class StreamingLabelClassifier(LinearMultiLabelClassifier):
             self._report([] if result is None else [result])
         return self
 
+    @refuse_masked
     @fit_context(prefer_skip_nested_validation=True)
     def add_labels(
         self,

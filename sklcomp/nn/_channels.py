@@ -21,6 +21,7 @@ from sklcomp.nn._compensation import (
 from sklcomp.nn._graph import ChannelGraph, build_graph, freeze_genes
 from sklcomp.nn._running import call, copied, evaluating, tensors_in
 from sklcomp.nn._tracing import CONVOLUTIONS, TRANSPOSED, ChannelTracer
+from sklcomp.utils._validation import refuse_masked
 
 # Share of the largest output by which a cut and a masked network may differ.
 TOLERANCE = 1e-3
@@ -28,6 +29,7 @@ TOLERANCE = 1e-3
 LAYERS = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
 
 
+@refuse_masked
 def trace_channels(module: nn.Module, example_input: Any) -> ChannelGraph:
     """Find out which channels of a network belong together, by one real forward.
 
@@ -160,6 +162,7 @@ def _leaves_all(graph: ChannelGraph, keep: np.ndarray) -> bool:
     return all(alive[genes].any() for genes in graph.layers.values())
 
 
+@refuse_masked
 def prune_channels(
     module: nn.Module,
     graph: ChannelGraph,
@@ -303,6 +306,7 @@ class _MaskedNorm(nn.Module):
         return torch.zeros_like(x).index_copy(self.axis, self.left, living)
 
 
+@refuse_masked
 def mask_channels(module: nn.Module, graph: ChannelGraph, keep: Any) -> nn.Module:
     """The exact twin of the pruned network, in its old size.
 

@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from sklcomp.nn._graph import ChannelGraph
 from sklcomp.nn._running import call, copied, device_of, evaluating
 from sklcomp.nn._tracing import CONVOLUTIONS, TRANSPOSED
+from sklcomp.utils._validation import refuse_masked
 
 # Ridge in units of the mean variance.
 RIDGE = 1e-3
@@ -184,6 +185,7 @@ class _Moments:
         return inputs[tuple(index)].movedim(2, 1).flatten(2).flatten(0, 1)
 
 
+@refuse_masked
 def collect_covariances(
     module: nn.Module,
     graph: ChannelGraph,

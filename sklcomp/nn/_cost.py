@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sklcomp.nn._graph import ChannelGraph
 from sklcomp.nn._running import call, copied, evaluating
+from sklcomp.utils._validation import refuse_masked
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -129,6 +130,7 @@ class Latency(NamedTuple):
     upper: float
 
 
+@refuse_masked
 def measure_latency(
     module: nn.Module, example_input: Any, *, n_repeats: int = 30, n_threads: int = 1
 ) -> Latency:

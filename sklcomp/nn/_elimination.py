@@ -15,6 +15,7 @@ from sklcomp.nn._compensation import (
     input_genes,
 )
 from sklcomp.nn._graph import ChannelGraph
+from sklcomp.utils._validation import refuse_masked
 
 
 def elimination_order(
@@ -83,6 +84,7 @@ def elimination_order(
     return found
 
 
+@refuse_masked
 def keep_fraction(
     graph: ChannelGraph, order: list[np.ndarray], fraction: Any
 ) -> np.ndarray:

@@ -13,6 +13,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from sklcomp.nn._running import BatchNorm, call, tensors_in
+from sklcomp.utils._validation import refuse_masked
 
 # What hands its input on unchanged does not count as a reader of it.
 _TRANSPARENT = (nn.Sequential, nn.Identity)
@@ -22,6 +23,7 @@ _Made = dict[int, tuple[nn.Module, Tensor]]
 _Read = list[tuple[nn.Module, Tensor]]
 
 
+@refuse_masked
 def fold_batchnorm(module: nn.Module, example_input: Any) -> nn.Module:
     """A copy in which batch norms are part of the layers before them.
 

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
+from sklcomp.utils._validation import refuse_masked
+
 Values = float | Sequence[float]
 
 # A batch is what the losses judge, so no norm looks beyond it.
@@ -139,6 +141,7 @@ class DAFLGenerator(_Generator):
     (torch.Size([5, 3, 30, 21]), True)
     """
 
+    @refuse_masked
     def __init__(
         self,
         image_shape: Sequence[int] = (1, 32, 32),
@@ -212,6 +215,7 @@ class DenseGenerator(_Generator):
     tensor([ 0.,  5., -5.], grad_fn=<AddBackward0>)
     """
 
+    @refuse_masked
     def __init__(
         self,
         n_features: int,

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from sklcomp.utils._validation import refuse_masked
+
 
 @dataclass(frozen=True, repr=False)
 class ChannelGraph:
@@ -80,6 +82,7 @@ class ChannelGraph:
         genes = genes[genes >= 0]
         return genes[np.sort(np.unique(genes, return_index=True)[1])]
 
+    @refuse_masked
     def check_keep(self, keep: Any) -> np.ndarray:
         """The boolean array that keep stands for.
 

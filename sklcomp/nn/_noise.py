@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sklcomp.nn._generators import Values, _spread
+from sklcomp.utils._validation import refuse_masked
 
 # Cells along the side of an image, of blobs and of contour lines.
 BLOB_GRIDS, LINE_GRIDS = (2, 3, 4, 6, 8, 12), (3, 4, 5, 6, 8)
@@ -15,6 +16,7 @@ BLOB_GRIDS, LINE_GRIDS = (2, 3, 4, 6, 8, 12), (3, 4, 5, 6, 8)
 CHUNK, N_POINTS = 1000, 48
 
 
+@refuse_masked
 def structured_noise(
     n: int,
     image_shape: Sequence[int],

@@ -51,6 +51,7 @@ from sklcomp.utils._sklearn import (
     fit_context,
     with_callbacks,
 )
+from sklcomp.utils._validation import refuse_masked
 
 CRITERIA = {"lsgan": nn.MSELoss, "vanilla": nn.BCEWithLogitsLoss}
 DTYPES = (np.float64, np.float32, np.uint8)
@@ -308,6 +309,7 @@ class CycleGANTranslator(
             self.net_params = {**(self.net_params or {}), **inner}
         return self
 
+    @refuse_masked
     @with_callbacks
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y):
@@ -551,6 +553,7 @@ class CycleGANTranslator(
         made = self._layout.to_rows(self._made(rows, *generators), dtype)
         return made.reshape(len(made), *_shape(X)[1:])
 
+    @refuse_masked
     def transform(self, X):
         """Translate from the first domain to the second.
 
@@ -567,6 +570,7 @@ class CycleGANTranslator(
         check_is_fitted(self)
         return self._translate(X, self.generator_ab_)
 
+    @refuse_masked
     def inverse_transform(self, X):
         """Translate from the second domain to the first.
 
@@ -583,6 +587,7 @@ class CycleGANTranslator(
         check_is_fitted(self)
         return self._translate(X, self.generator_ba_)
 
+    @refuse_masked
     def cycle(self, X):
         """Translate from the first domain to the second and back.
 
@@ -599,6 +604,7 @@ class CycleGANTranslator(
         check_is_fitted(self)
         return self._translate(X, self.generator_ab_, self.generator_ba_)
 
+    @refuse_masked
     def score(self, X, y=None):
         """Negative error of the cycles of both domains.
 

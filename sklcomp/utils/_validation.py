@@ -1,8 +1,57 @@
 """Checks of arrays that scikit-learn has no function for."""
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import wraps
+from inspect import signature
+from typing import Any, TypeVar
 
 import numpy as np
+
+Function = TypeVar("Function", bound=Callable)
+
+
+def check_unmasked(values: Any, name: str) -> None:
+    """Refuse masked values, also in lists: numpy reads on below the mask."""
+    if isinstance(values, np.ma.MaskedArray):
+        n_masked = int(np.ma.count_masked(values))
+        if n_masked:
+            msg = (
+                f"{name} has {n_masked} of {values.size} values masked, and masks are "
+                f"not followed here; fill them, such as with {name}.filled(...), or "
+                "leave those rows out."
+            )
+            raise ValueError(msg)
+    elif isinstance(values, Mapping):
+        check_unmasked(list(values.values()), name)
+    elif isinstance(values, list | tuple):
+        # The types first, as a list may hold millions of numbers.
+        kinds = tuple(
+            kind
+            for kind in set(map(type, values))
+            if issubclass(kind, np.ma.MaskedArray | Mapping | list | tuple)
+        )
+        for value in values if kinds else ():
+            if isinstance(value, kinds):
+                check_unmasked(value, name)
+
+
+def refuse_masked(function: Function) -> Function:
+    """Decorator: no argument, nor in ``fit`` a parameter, has masked values.
+
+    Every public function and method that takes arrays has it.
+    """
+    parameters = signature(function)
+
+    @wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        given = dict(parameters.bind_partial(*args, **kwargs).arguments)
+        if function.__name__ == "fit":
+            given |= given["self"].get_params(deep=False)
+        for name, value in given.items():
+            check_unmasked(value, name)
+        return function(*args, **kwargs)
+
+    return checked  # type: ignore[return-value]
 
 
 def unmask(values: Any, missing_values: float) -> Any:
