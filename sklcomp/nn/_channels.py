@@ -1,14 +1,19 @@
 """Remove channels from any network: by mask, for checks, and by real surgery."""
 
 import copy
+import inspect
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 import sklcomp.nn._layers  # noqa: F401  (enters its rules)
 import sklcomp.nn._operations  # noqa: F401
@@ -65,17 +70,12 @@ def trace_channels(module: nn.Module, example_input: Any) -> ChannelGraph:
       3  0 of 10 can go  is an output of the network
     """
     example = copied(example_input)
-    with evaluating(module), _paths(module) as stack:
-        trace = ChannelTracer(module)
-        trace.path = stack
-        with trace:
-            output = call(module, example)
-        trace.path = [""]
-        trace.freeze(output, "is an output of the network")
+    trace = ChannelTracer(module)
+    with evaluating(module), _paths(trace), trace:
+        output = call(module, example)
+    trace.freeze(output, "is an output of the network")
     skipped = {
-        name: "is not reached by example_input"
-        if id(part.weight) in trace.names
-        else "has a computed weight"
+        name: _why_skipped(trace, name, part)
         for name, part in module.named_modules()
         if isinstance(part, LAYERS) and name not in trace.outputs
     }
@@ -85,20 +85,26 @@ def trace_channels(module: nn.Module, example_input: Any) -> ChannelGraph:
 
 
 @contextmanager
-def _paths(module: nn.Module) -> Iterator[list[str]]:
-    """A stack of the names of the modules that run."""
-    stack = [""]
+def _paths(trace: ChannelTracer) -> Iterator[None]:
+    """Keep the names of the modules that run on the stack of a trace."""
+    stack = trace.path
     handles = []
-    for name, part in module.named_modules():
+
+    def enter(name: str) -> None:
+        stack.append(name)
+        trace.ran.add(name)
+
+    for name, part in trace.module.named_modules():
         if isinstance(part, torch.jit.ScriptModule) or not name:
             continue
-        enter = part.register_forward_pre_hook(
-            lambda *_, name=name: stack.append(name), prepend=True
-        )
-        leave = part.register_forward_hook(lambda *_: _drop(stack), always_call=True)
-        handles += [enter, leave]
+        handles += [
+            part.register_forward_pre_hook(
+                lambda *_, name=name: enter(name), prepend=True
+            ),
+            part.register_forward_hook(lambda *_: _drop(stack), always_call=True),
+        ]
     try:
-        yield stack
+        yield
     finally:
         for handle in handles:
             handle.remove()
@@ -107,6 +113,20 @@ def _paths(module: nn.Module) -> Iterator[list[str]]:
 def _drop(stack: list[str]) -> None:
     # A hook that returned something would replace the output.
     stack.pop()
+
+
+def _why_skipped(trace: ChannelTracer, name: str, part: Any) -> str:
+    """Why a layer makes no channels that are known of."""
+    weight = trace.names.get(id(part.weight))
+    if weight is None:
+        return "has a computed weight"
+    if weight != f"{name}.weight":
+        return f"has the weight of {weight.removesuffix('.weight')!r}"
+    reasons = map(trace.ids.reason, trace.slots.get(weight, ()))
+    reason = next(filter(None, reasons), None)
+    if reason is None and name in trace.ran:
+        return "runs where no trace follows it, such as in code that was compiled"
+    return reason or "is not reached by example_input"
 
 
 def _checked(module: nn.Module, graph: ChannelGraph, example: Any) -> ChannelGraph:
@@ -257,8 +277,8 @@ def prune_remembering(
     pruned = copy.deepcopy(module, memo)
     for (path, name), genes in graph.sizes.items():
         part, number = pruned.get_submodule(path), int(alive[genes].sum())
-        is_tuple = isinstance(getattr(part, name), tuple)
-        setattr(part, name, (number,) if is_tuple else number)
+        old = getattr(part, name)
+        setattr(part, name, number if isinstance(old, int) else type(old)([number]))
     if compensate is not None:
         if not isinstance(compensate, InputCovariances):
             compensate = collect_covariances(module, graph, compensate)
@@ -292,18 +312,48 @@ def _like(old: Tensor, new: Tensor) -> Tensor:
     return new
 
 
-class _MaskedNorm(nn.Module):
-    """Normalise the channels that live by their own statistics, as after surgery."""
+class _KeptOnly(TorchFunctionMode):
+    """Normalise the channels that live by their own statistics, as after surgery.
 
-    def __init__(self, norm: nn.Module, alive: np.ndarray, axis: int):
+    At the function, not at the module, which may turn what it is given.
+    """
+
+    def __init__(self, kept: list[tuple[Tensor | None, Tensor]]):
         super().__init__()
-        self.norm, self.axis = norm, axis
-        self.left: Tensor
-        self.register_buffer("left", torch.from_numpy(np.flatnonzero(alive)))
+        self.kept = kept
 
-    def forward(self, x: Tensor) -> Tensor:
-        living = self.norm(x.index_select(self.axis, self.left))
-        return torch.zeros_like(x).index_copy(self.axis, self.left, living)
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func not in (F.layer_norm, F.rms_norm, F.group_norm):
+            return func(*args, **kwargs)
+        given = inspect.signature(func).bind(*args, **kwargs).arguments
+        weight = given.get("weight")
+        left = next((left for one, left in self.kept if one is weight), None)
+        return func(*args, **kwargs) if left is None else _normalized(func, given, left)
+
+
+def _normalized(func: Any, given: dict[str, Any], left: Tensor) -> Tensor:
+    """What a norm makes of the channels that are left, among zeros."""
+    x = given["input"]
+    left = left.to(x.device)
+    axis = 1 if func is F.group_norm else x.ndim - 1
+    given["input"] = x.index_select(axis, left)
+    for name in ("weight", "bias"):
+        if given.get(name) is not None:
+            given[name] = given[name].index_select(0, left)
+    if func is not F.group_norm:
+        given["normalized_shape"] = (len(left),)
+    living = func(**given)
+    return torch.zeros_like(x, dtype=living.dtype).index_copy(axis, left, living)
+
+
+def _forward_masked(
+    forward: Any, kept: list[tuple[Tensor | None, Tensor]], *args: Any, **kwargs: Any
+) -> Any:
+    with _KeptOnly(kept):
+        return forward(*args, **kwargs)
 
 
 @refuse_masked
@@ -356,13 +406,13 @@ def mask_channels(module: nn.Module, graph: ChannelGraph, keep: Any) -> nn.Modul
                 dead = torch.from_numpy(np.flatnonzero(~alive[genes]))
                 tensor = _tensor(masked, weight, graph.slots[weight])
                 tensor.index_fill_(axis, dead.to(tensor.device), 0)
-    if graph.mixing:
-        pruned = prune_channels(module, graph, keep)
-    for path, genes in graph.mixing.items():
-        if alive[genes].all():
-            continue
-        norm = pruned.get_submodule(path)
-        axis = 1 if isinstance(norm, nn.GroupNorm) else -1
-        part = _MaskedNorm(norm, alive[genes], axis)
-        masked.set_submodule(path, part.to(next(masked.parameters()).device))
+    kept: dict[str, list[tuple[Tensor | None, Tensor]]] = {}
+    for (path, weight), genes in graph.mixing.items():
+        if not alive[genes].all():
+            left = torch.from_numpy(np.flatnonzero(alive[genes]))
+            tensor = attrgetter(weight)(masked) if weight else None
+            kept.setdefault(path, []).append((tensor, left))
+    for path, pairs in kept.items():
+        part: Any = masked.get_submodule(path)
+        part.forward = partial(_forward_masked, part.forward, pairs)
     return masked

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -344,10 +345,11 @@ def compensate_layers(
             continue
         layer: Any = module.get_submodule(path)
         small: Any = pruned.get_submodule(path)
-        mean_of = graph.shifts.get(weight)
+        bias, mean = graph.biases.get(weight), graph.shifts.get(weight)
         left = alive[genes]
+        has_shift = bool(bias or mean)
         new, shift = repairs(
-            weight, left, partial(_repaired, layer, moments, left, bool(mean_of))
+            weight, left, partial(_repaired, layer, moments, left, has_shift)
         )
         outputs = graph.slots[weight][1 - axes[weight]]
         if outputs is not None:
@@ -358,21 +360,23 @@ def compensate_layers(
             small.weight.copy_(new)
         if shift is None:
             continue
-        if layer.bias is not None:
-            small.bias.data += shift.to(small.bias)
-        else:
-            mean = pruned.get_buffer(str(mean_of))
-            mean -= shift.to(mean)
+        with torch.no_grad():
+            if bias:
+                tensor = attrgetter(bias)(pruned)
+                tensor += shift.to(tensor)
+            else:
+                tensor = attrgetter(str(mean))(pruned)
+                tensor -= shift.to(tensor)
 
 
 def _repaired(
-    layer: Any, moments: InputMoments, alive: np.ndarray, has_mean: bool
+    layer: Any, moments: InputMoments, alive: np.ndarray, has_shift: bool
 ) -> Repair:
     """Weight of the inputs left, for all outputs, and the shift of these."""
     # The taps of a transposed convolution differ from pixel to pixel: no one shift of
     # a channel is right, so its taps predict through zero.
     is_transposed = isinstance(layer, TRANSPOSED)
-    is_centred = not is_transposed and (layer.bias is not None or has_mean)
+    is_centred = has_shift and not is_transposed
     weight = layer.weight.detach()
     rows, shift = _repair(
         as_rows(layer, weight, moments.is_pooled), moments, alive, is_centred

@@ -1,5 +1,6 @@
 """Which channels of a network belong together."""
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -39,11 +40,13 @@ class ChannelGraph:
     consumers: dict[tuple[str, int], tuple[str, ...]] = field(default_factory=dict)
     # (module, attribute) -> genes that the attribute counts.
     sizes: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
-    # Module that normalises over several channels -> genes of its input.
-    mixing: dict[str, np.ndarray] = field(default_factory=dict)
+    # (module that runs, weight or "") -> genes that are normalised together.
+    mixing: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
     # Weight -> how often it is applied to one example.
     uses: dict[str, float] = field(default_factory=dict)
-    # Weight -> running mean of the batch norm that follows it directly.
+    # Weight -> the bias that is always added to what it makes, and to nothing else.
+    biases: dict[str, str] = field(default_factory=dict)
+    # Weight -> running mean of the batch norm that follows it, and only it, directly.
     shifts: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -224,10 +227,17 @@ def build_graph(trace: Any, skipped: dict[str, str], n_examples: int) -> Channel
         },
         consumers={key: tuple(sorted(use)) for key, use in trace.consumers.items()},
         sizes={key: gene[label[ids]] for key, ids in trace.sizes.items()},
-        mixing={path: gene[label[ids]] for path, ids in trace.mixing.items()},
+        mixing={key: gene[label[ids]] for key, ids in trace.mixing.items()},
         uses={name: n / n_examples for name, n in trace.uses.items()},
-        shifts=dict(trace.shifts),
+        biases=_one_to_one(trace.biases),
+        shifts=_one_to_one(trace.shifts),
     )
+
+
+def _one_to_one(pairs: set[tuple[str, str]]) -> dict[str, str]:
+    """The pairs of names that have no other partner."""
+    counts = Counter(name for pair in pairs for name in pair)
+    return {a: b for a, b in pairs if b and counts[a] == counts[b] == 1}
 
 
 def _reasons(trace: Any, label: np.ndarray, frozen: dict[int, str]) -> dict[str, str]:

@@ -29,6 +29,12 @@ class Identities:
         if ids is not None:
             self._frozen.append((np.unique(ids), reason))
 
+    def reason(self, ids: Ids) -> str | None:
+        """Why some of these are frozen by themselves."""
+        if ids is None:
+            return None
+        return next((why for one, why in self._frozen if np.isin(one, ids).any()), None)
+
     def tie(self, a: Ids, b: Ids, reason: str) -> None:
         """Make two axes of equal length the same; freeze one that meets a fixed one."""
         if a is None or b is None:

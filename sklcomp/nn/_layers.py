@@ -2,21 +2,12 @@
 
 from typing import Any
 
-from torch import Tensor, nn
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
 
 from sklcomp.nn._identities import Ids
-from sklcomp.nn._tracing import (
-    CONVOLUTIONS,
-    TRANSPOSED,
-    ChannelTracer,
-    rule,
-    unknown,
-)
-
-
-def _running(trace: ChannelTracer, kinds: Any) -> bool:
-    """Whether the module that runs is of a kind whose attributes we can set."""
-    return isinstance(trace.module.get_submodule(trace.path[-1]), kinds)
+from sklcomp.nn._tracing import ChannelTracer, rule, unknown
 
 
 def _tie_vector(trace: ChannelTracer, vector: Tensor | None, channels: Ids) -> None:
@@ -44,18 +35,10 @@ def _linear(
     axes[-1] = outputs
     trace.set_axes(result, tuple(axes))
     trace.consume(weight, 1)
-    trace.add_layer(weight, outputs, result)
+    trace.add_layer(weight, bias, outputs, result)
     trace.count(weight, input.numel() // weight.shape[1])
-    if _running(trace, (nn.Linear,)):
-        _set_sizes(trace, in_features=inputs, out_features=outputs)
+    trace.set_sizes(trace.owner(weight), in_features=inputs, out_features=outputs)
     return None
-
-
-def _set_sizes(trace: ChannelTracer, **ids: Ids) -> None:
-    module = trace.module.get_submodule(trace.path[-1])
-    for name, axis in ids.items():
-        if axis is not None and hasattr(module, name):
-            trace.sizes[trace.path[-1], name] = axis
 
 
 @rule("conv1d conv2d conv3d")
@@ -64,8 +47,9 @@ def _convolve(
     bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
     groups: int = 1,
 ) -> None:  # fmt: skip
-    own = _running(trace, CONVOLUTIONS)
-    if id(weight) not in trace.names or (groups > 1 and not own):
+    owner = trace.owner(weight)
+    settable = getattr(trace.module.get_submodule(owner), "groups", None) == groups
+    if id(weight) not in trace.names or (groups > 1 and not settable):
         return unknown(trace, result, input, weight, bias)
     channel = input.ndim - weight.ndim + 1
     axes = list(trace.axes(input))
@@ -74,12 +58,11 @@ def _convolve(
         _tie_inputs(trace, inputs, axes[channel])
         trace.consume(weight, 1)
     else:
-        _group(trace, axes[channel], inputs, outputs, groups)
+        _group(trace, weight, axes[channel], groups)
     _finish(trace, result, input, weight, bias, outputs, channel)
     trace.count(weight, result.numel() // result.shape[channel])
-    if own:
-        counted = inputs if groups == 1 else axes[channel]
-        _set_sizes(trace, in_channels=counted, out_channels=outputs)
+    counted = inputs if groups == 1 else axes[channel]
+    trace.set_sizes(owner, in_channels=counted, out_channels=outputs)
     return None
 
 
@@ -98,8 +81,7 @@ def _convolve_transposed(
     trace.consume(weight, 0)
     _finish(trace, result, input, weight, bias, outputs, channel)
     trace.count(weight, input.numel() // input.shape[channel])
-    if _running(trace, TRANSPOSED):
-        _set_sizes(trace, in_channels=inputs, out_channels=outputs)
+    trace.set_sizes(trace.owner(weight), in_channels=inputs, out_channels=outputs)
     return None
 
 
@@ -114,16 +96,15 @@ def _finish(
         trace.ids.freeze(spatial, f"is convolved along {trace.here}")
     found = (*axes[:channel], outputs, *[None] * (input.ndim - channel - 1))
     trace.set_axes(result, found)
-    trace.add_layer(weight, outputs, result)
+    trace.add_layer(weight, bias, outputs, result)
 
 
-def _group(
-    trace: ChannelTracer, entering: Ids, inputs: Ids, outputs: Ids, groups: int
-) -> None:
+def _group(trace: ChannelTracer, weight: Tensor, entering: Ids, groups: int) -> None:
     """Tie the channels of a grouped convolution.
 
     Either whole groups go, or the same offsets in every group: whichever is finer.
     """
+    outputs, inputs = trace.axes(weight)[:2]
     if outputs is None:
         return
     rows_out = outputs.reshape(groups, -1)
@@ -133,14 +114,14 @@ def _group(
         first = trace.ids.tie_rows(rows_out)
         into = None if rows_in is None else trace.ids.tie_rows(rows_in)
         _tie_inputs(trace, first, into)
-        _set_sizes(trace, groups=first)
+        trace.set_sizes(trace.owner(weight), groups=first)
         return
     trace.ids.tie_columns(rows_out)
     if inputs is not None:
         into = None if rows_in is None else trace.ids.tie_columns(rows_in)
         _tie_inputs(trace, inputs, into)
         # The name of the weight is enough: its columns are at the same offsets.
-        trace.consumers.setdefault((f"{trace.path[-1]}.weight".strip("."), 1), set())
+        trace.consumers.setdefault((trace.names[id(weight)], 1), set())
 
 
 @rule("embedding")
@@ -148,30 +129,41 @@ def _embed(
     trace: ChannelTracer, result: Tensor, input: Tensor, weight: Tensor, *args: Any,
     **kwargs: Any,
 ) -> None:  # fmt: skip
+    # Of torch.embedding the first argument is the weight.
+    if id(weight) not in trace.names or trace.function is not F.embedding:
+        return unknown(trace, result, input, weight)
     entries, outputs = trace.axes(weight)
     trace.ids.freeze(entries, f"is looked up {trace.here}")
     trace.set_axes(result, (*trace.axes(input), outputs))
-    trace.add_layer(weight, outputs, result)
-    if _running(trace, (nn.Embedding,)):
-        _set_sizes(trace, embedding_dim=outputs)
+    trace.add_layer(weight, None, outputs, result)
+    trace.set_sizes(trace.owner(weight), embedding_dim=outputs)
+    return None
 
 
 @rule("batch_norm instance_norm")
 def _normalize_each(
-    trace: ChannelTracer, result: Tensor, input: Tensor, mean: Tensor | None = None,
-    var: Tensor | None = None, weight: Tensor | None = None, bias: Tensor | None = None,
+    trace: ChannelTracer, result: Tensor, input: Tensor,
+    running_mean: Tensor | None = None, running_var: Tensor | None = None,
+    weight: Tensor | None = None, bias: Tensor | None = None, training: bool = False,
     *args: Any, **kwargs: Any,
 ) -> None:  # fmt: skip
+    # torch.batch_norm has another order of arguments.
+    if trace.function not in (F.batch_norm, F.instance_norm):
+        return unknown(trace, result, input, running_mean, running_var, weight, bias)
     axes = trace.axes(input)
-    maker = trace.maker(input)
-    parts = [t for t in (mean, var, weight, bias) if t is not None]
-    parts += [t for t in kwargs.values() if isinstance(t, Tensor)]
-    for part in parts:
+    for part in (running_mean, running_var, weight, bias):
         _tie_vector(trace, part, axes[1])
+    if training or running_mean is None or trace.function is F.instance_norm:
+        for k, axis in enumerate(axes):
+            if k != 1:
+                trace.ids.freeze(axis, f"is normalised along {trace.here}")
+    maker, mean = trace.maker(input), trace.names.get(id(running_mean))
+    made = None if maker is None else trace.outputs[maker.removesuffix(".weight")]
+    if maker and mean and not training and np.array_equal(made, axes[1]):
+        trace.shifts.add((maker, mean))
     trace.set_axes(result, axes)
-    _set_sizes(trace, num_features=axes[1])
-    if maker and mean is not None and id(mean) in trace.names and args[:1] != (True,):
-        trace.shifts[maker] = trace.names[id(mean)]
+    trace.set_sizes(trace.owner(weight), num_features=axes[1])
+    return None
 
 
 @rule("prelu")
@@ -179,48 +171,54 @@ def _prelu(trace: ChannelTracer, result: Tensor, input: Tensor, weight: Tensor) 
     axes = trace.axes(input)
     if weight.numel() > 1:
         _tie_vector(trace, weight, axes[1])
-        _set_sizes(trace, num_parameters=axes[1])
+        trace.set_sizes(trace.owner(weight), num_parameters=axes[1])
     trace.set_axes(result, axes)
 
 
 @rule("group_norm")
 def _group_norm(
-    trace: ChannelTracer, result: Tensor, input: Tensor, groups: int,
+    trace: ChannelTracer, result: Tensor, input: Tensor, num_groups: int,
     weight: Tensor | None = None, bias: Tensor | None = None, *args: Any, **kwargs: Any,
 ) -> None:  # fmt: skip
-    axes = trace.axes(input)
+    axes, owner = trace.axes(input), trace.owner(weight)
     ids = axes[1]
-    if _running(trace, (nn.InstanceNorm2d,)):
-        # Ours takes this way where channels are last, with a group for each.
-        return _normalize_each(trace, result, input, None, None, weight, bias)
-    if ids is None or not _running(trace, (nn.GroupNorm,)):
-        return unknown(trace, result, input, weight, bias)
     for part in (weight, bias):
         _tie_vector(trace, part, ids)
-    rows = ids.reshape(groups, -1)
-    if groups >= rows.shape[1]:
-        _set_sizes(trace, num_groups=trace.ids.tie_rows(rows))
+    for spatial in axes[2:]:
+        trace.ids.freeze(spatial, f"is normalised along {trace.here}")
+    trace.set_axes(result, axes)
+    if ids is None:
+        return
+    rows = ids.reshape(num_groups, -1)
+    settable = getattr(trace.module.get_submodule(owner), "num_groups", None)
+    if num_groups == len(ids) or (settable == num_groups >= rows.shape[1]):
+        trace.set_sizes(owner, num_groups=trace.ids.tie_rows(rows))
     else:
         trace.ids.tie_columns(rows)
-        trace.mixing[trace.path[-1]] = ids
-    _set_sizes(trace, num_channels=ids)
-    trace.set_axes(result, axes)
-    return None
+        _mix(trace, weight, ids)
+    trace.set_sizes(owner, num_channels=ids, num_features=ids)
+
+
+def _mix(trace: ChannelTracer, weight: Tensor | None, ids: np.ndarray) -> None:
+    """Enter channels that are normalised together in the module that runs."""
+    key = trace.path[-1], trace.names.get(id(weight), "")
+    before = trace.mixing.setdefault(key, ids)
+    trace.ids.tie(before, ids, "")
 
 
 @rule("layer_norm rms_norm")
 def _layer_norm(
-    trace: ChannelTracer, result: Tensor, input: Tensor, shape: Any,
+    trace: ChannelTracer, result: Tensor, input: Tensor, normalized_shape: Any,
     weight: Tensor | None = None, bias: Tensor | None = None, *args: Any, **kwargs: Any,
 ) -> None:  # fmt: skip
     axes = trace.axes(input)
-    known = _running(trace, (nn.LayerNorm, nn.RMSNorm))
-    if len(shape) > 1 or axes[-1] is None or not known:
+    if len(normalized_shape) > 1:
         return unknown(trace, result, input, weight, bias)
     for part in (weight, bias):
         if isinstance(part, Tensor):
             _tie_vector(trace, part, axes[-1])
-    trace.mixing[trace.path[-1]] = axes[-1]
-    _set_sizes(trace, normalized_shape=axes[-1])
     trace.set_axes(result, axes)
+    if axes[-1] is not None:
+        _mix(trace, weight, axes[-1])
+        trace.set_sizes(trace.owner(weight), normalized_shape=axes[-1])
     return None

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from sklcomp.nn._identities import Ids, reshape_axes
 from sklcomp.nn._running import tensors_in
-from sklcomp.nn._tracing import ChannelTracer, rule, unknown
+from sklcomp.nn._tracing import ChannelTracer, name_of, rule, unknown
 
 
 @rule(
-    "size dim ndimension shape device dtype ndim numel nelement stride layout "
-    "get_device element_size len requires_grad storage_offset is_contiguous is_cuda "
-    "is_sparse is_leaf is_floating_point is_complex is_quantized is_meta is_nested "
-    "grad_fn grad names data_ptr version backward_hooks hash format repr"
+    "size dim shape device dtype ndim numel stride layout get_device element_size len "
+    "requires_grad set_requires_grad storage_offset is_contiguous is_cuda is_sparse "
+    "is_leaf is_floating_point is_complex is_quantized is_meta is_nested grad_fn grad "
+    "data_ptr version backward_hooks format repr"
 )
 def _ask(trace: ChannelTracer, result: Any, *args: Any, **kwargs: Any) -> None:
     """Questions that leave the channels alone."""
@@ -23,25 +23,28 @@ def _ask(trace: ChannelTracer, result: Any, *args: Any, **kwargs: Any) -> None:
 
 @rule(
     "clone contiguous detach to float double half bfloat16 type type_as cpu cuda data "
-    "requires_grad dropout alpha_dropout feature_dropout feature_alpha_dropout "
-    "dropout1d dropout2d dropout3d relu relu6 leaky_relu elu selu celu gelu silu mish "
-    "softplus softsign softshrink hardshrink tanhshrink threshold hardtanh hardswish "
-    "hardsigmoid logsigmoid sigmoid tanh rrelu exp expm1 log log1p log2 sqrt rsqrt "
-    "square abs absolute neg negative sign sin cos tan erf reciprocal round floor ceil "
-    "nan_to_num isnan isinf isfinite logical_not pos int bool long zeros_like "
-    "ones_like empty_like rand_like randn_like full_like"
+    "dropout alpha_dropout feature_dropout feature_alpha_dropout dropout1d dropout2d "
+    "dropout3d relu relu6 leaky_relu elu selu celu gelu silu mish softplus softsign "
+    "softshrink hardshrink tanhshrink threshold hardtanh hardswish hardsigmoid "
+    "log_sigmoid sigmoid tanh rrelu exp exp2 expm1 log log1p log2 log10 sqrt rsqrt "
+    "square abs absolute neg negative positive sign sgn sin cos tan sinh cosh asin "
+    "acos atan asinh acosh atanh erf erfc erfinv lgamma logit sinc reciprocal round "
+    "floor ceil trunc frac nan_to_num isnan isinf isfinite logical_not invert int bool "
+    "long zeros_like ones_like empty_like rand_like randn_like full_like"
 )
 def _same(
-    trace: ChannelTracer, result: Tensor, input: Tensor, *args: Any, **kwargs: Any
+    trace: ChannelTracer, result: Any, input: Tensor, *args: Any, **kwargs: Any
 ) -> None:
-    trace.set_axes(result, trace.axes(input))
+    if isinstance(result, Tensor):
+        trace.set_axes(result, trace.axes(input))
 
 
 @rule(
-    "add iadd radd sub isub rsub subtract mul imul rmul multiply div idiv truediv "
-    "itruediv rtruediv divide pow ipow rpow maximum minimum fmax fmin clamp clip where "
-    "lerp addcmul addcdiv eq ne lt le gt ge logical_and logical_or and or masked_fill "
-    "atan2 hypot"
+    "add sub rsub subtract mul multiply div rdiv divide true_divide floor_divide "
+    "floordiv rfloordiv remainder rmod fmod pow rpow float_power maximum minimum fmax "
+    "fmin clamp clamp_min clamp_max clip where lerp addcmul addcdiv eq ne lt le gt ge "
+    "isclose logical_and logical_or logical_xor and or xor iand ior ixor masked_fill "
+    "atan2 hypot logaddexp xlogy copysign heaviside"
 )
 def _elementwise(
     trace: ChannelTracer, result: Tensor, *args: Any, **kwargs: Any
@@ -63,8 +66,8 @@ def _elementwise(
 
 @rule("max min")
 def _extremum(trace: ChannelTracer, result: Any, *args: Any, **kwargs: Any) -> None:
-    if len(args) > 1 and isinstance(args[1], Tensor):
-        _elementwise(trace, result, *args)
+    if len(tensors_in([args, kwargs])) > 1:
+        _elementwise(trace, result, *args, **kwargs)
     else:
         _reduce(trace, result, *args, **kwargs)
 
@@ -108,7 +111,14 @@ def _reduce(
         trace.set_axes(out, tuple(left))
 
 
-@rule("softmax log_softmax softmin cumsum gumbel_softmax flip sort roll")
+@rule("roll")
+def _roll(
+    trace: ChannelTracer, result: Tensor, input: Tensor, shifts: Any, dims: Any = (),
+) -> None:  # fmt: skip
+    _along(trace, result, input, dims=dims)
+
+
+@rule("softmax log_softmax softmin cumsum gumbel_softmax flip sort")
 def _along(
     trace: ChannelTracer, result: Any, input: Tensor, *args: Any, **kwargs: Any
 ) -> None:
@@ -218,19 +228,20 @@ def _pad(
 @rule(
     "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d lp_pool1d "
     "lp_pool2d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d "
-    "adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d interpolate upsample "
-    "upsample_nearest upsample_bilinear boolean_dispatch fn"
+    "adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d interpolate "
+    "max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices"
 )
 def _spatial(
     trace: ChannelTracer, result: Any, input: Tensor, *args: Any, **kwargs: Any
 ) -> None:
     """Functions of the axes behind the channels; unbatched input has one axis less."""
-    axes = trace.axes(input)
+    axes, name = trace.axes(input), name_of(trace.function)
+    n_spatial = next((int(c) for c in name if c.isdigit()), input.ndim - 2)
     for out in tensors_in(result):
         found = []
         for k, axis in enumerate(axes):
             same = out.ndim == input.ndim and out.shape[k] == input.shape[k]
-            if not same or k > 1:
+            if not same or k >= input.ndim - n_spatial:
                 trace.ids.freeze(axis, f"is pooled or resized {trace.here}")
             found.append(axis if same else None)
         trace.set_axes(out, tuple(found))
@@ -325,19 +336,21 @@ def _slice(trace: ChannelTracer, ids: Ids, part: slice, size: int) -> Ids:
 
 
 @rule("pixel_shuffle")
-def _pixel_shuffle(trace: ChannelTracer, result: Tensor, input: Tensor, r: int) -> None:
+def _pixel_shuffle(
+    trace: ChannelTracer, result: Tensor, input: Tensor, upscale_factor: int
+) -> None:
     axes = list(trace.axes(input))
     ids = axes[-3]
     if ids is not None:
-        axes[-3] = trace.ids.tie_rows(ids.reshape(-1, r * r))
+        axes[-3] = trace.ids.tie_rows(ids.reshape(-1, upscale_factor**2))
     trace.set_axes(result, tuple(axes))
 
 
 @rule("pixel_unshuffle")
 def _pixel_unshuffle(
-    trace: ChannelTracer, result: Tensor, input: Tensor, r: int
+    trace: ChannelTracer, result: Tensor, input: Tensor, downscale_factor: int
 ) -> None:
     axes = list(trace.axes(input))
     if axes[-3] is not None:
-        axes[-3] = np.repeat(axes[-3], r * r)
+        axes[-3] = np.repeat(axes[-3], downscale_factor**2)
     trace.set_axes(result, tuple(axes))

@@ -19,6 +19,9 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 RULES: dict[str, Callable] = {}
+# Names that functions take for the same argument.
+ALIASES = {"x": "input", "a": "input", "x1": "input", "tensor": "input", "axis": "dim",
+           "keepdims": "keepdim", "x2": "other"}  # fmt: skip
 
 
 def rule(names: str) -> Callable:
@@ -31,6 +34,16 @@ def rule(names: str) -> Callable:
     return enter
 
 
+def name_of(func: Callable) -> str:
+    """The name of a torch function as rules know it: of ``add_``, ``__add__``, "add"."""
+    name = getattr(func, "__name__", "")
+    if name == "__get__":
+        name = getattr(func, "__self__", func).__name__
+    elif name == "__set__":
+        name = "set_" + getattr(func, "__self__", func).__name__
+    return name.strip("_")
+
+
 class ChannelTracer(TorchFunctionMode):
     """Notes, while a module runs, what is known of its channels."""
 
@@ -41,6 +54,7 @@ class ChannelTracer(TorchFunctionMode):
         self.names = {id(p): name for name, p in module.named_parameters()}
         self.names |= {id(b): name for name, b in module.named_buffers()}
         self.path: list[str] = [""]
+        self.ran: set[str] = set()
         # Parameter -> identities along its axes.
         self.slots: dict[str, Axes] = {}
         # Layer -> identities of its output channels.
@@ -49,12 +63,14 @@ class ChannelTracer(TorchFunctionMode):
         self.consumers: dict[tuple[str, int], set[str]] = {}
         # (module, attribute) -> identities that it counts.
         self.sizes: dict[tuple[str, str], np.ndarray] = {}
-        # Modules that normalise over several channels -> identities of their input.
-        self.mixing: dict[str, np.ndarray] = {}
+        # (module that runs, weight or "") -> channels that are normalised together.
+        self.mixing: dict[tuple[str, str], np.ndarray] = {}
         # Weight -> how often it is applied in the forward.
         self.uses: dict[str, int] = {}
-        # Weight of a layer -> running mean of the batch norm that follows it directly.
-        self.shifts: dict[str, str] = {}
+        # Weights of layers, and the bias that is added ("" for none).
+        self.biases: set[tuple[str, str]] = set()
+        # Weights, and the running means of batch norms that follow directly.
+        self.shifts: set[tuple[str, str]] = set()
         # Tensors are held, so that no identity of an object is used twice.
         self._axes: dict[int, tuple[Tensor, Axes]] = {}
         self._made_by: dict[int, str] = {}
@@ -64,19 +80,18 @@ class ChannelTracer(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         known = [t for t in tensors_in([args, kwargs]) if self.is_tracked(t)]
-        name = getattr(func, "__name__", "")
-        if name in ("__get__", "__set__"):
-            name = getattr(func, "__self__", func).__name__
+        shapes = [t.shape for t in known]
         self.function = func
         result = func(*args, **kwargs)
-        if not known:
-            return result
-        name = name.strip("_")
-        apply = RULES.get(name, unknown)
-        try:
-            apply(self, result, *args, **kwargs)
-        except (TypeError, ValueError, IndexError):
-            unknown(self, result, *args, **kwargs)
+        if known:
+            apply = RULES.get(name_of(func), unknown)
+            if kwargs.get("out") is not None or shapes != [t.shape for t in known]:
+                apply = unknown
+            named = {ALIASES.get(name, name): value for name, value in kwargs.items()}
+            try:
+                apply(self, result, *args, **named)
+            except Exception:  # whatever a call of another form makes of a rule
+                unknown(self, result, *args, **named)
         return result
 
     @property
@@ -101,6 +116,13 @@ class ChannelTracer(TorchFunctionMode):
 
     def set_axes(self, tensor: Tensor, axes: Axes) -> None:
         """Enter what is known of a tensor that a function returned."""
+        sizes = [
+            n if ids is None else len(ids)
+            for ids, n in zip(axes, tensor.shape, strict=True)
+        ]
+        if sizes != list(tensor.shape):
+            msg = f"axes of lengths {sizes} for a tensor of {tuple(tensor.shape)}"
+            raise ValueError(msg)
         self._axes[id(tensor)] = tensor, axes
         self._made_by.pop(id(tensor), None)
 
@@ -117,7 +139,28 @@ class ChannelTracer(TorchFunctionMode):
             for axis in self.axes(tensor):
                 self.ids.freeze(axis, reason)
 
-    def add_layer(self, weight: Tensor, outputs: Ids, result: Tensor) -> None:
+    def owner(self, weight: Tensor | None) -> str:
+        """The module that describes a call: one that runs, or that holds the weight."""
+        running = self.module.get_submodule(self.path[-1])
+        own = (*running._parameters.values(), *running._buffers.values())
+        name = self.names.get(id(weight))
+        if name is None or any(weight is tensor for tensor in own):
+            return self.path[-1]
+        return name.rpartition(".")[0]
+
+    def set_sizes(self, path: str, **ids: Ids) -> None:
+        """Enter the identities that attributes of a module count."""
+        module = self.module.get_submodule(path)
+        for name, axis in ids.items():
+            size = getattr(module, name, None)
+            n = None if axis is None else len(axis)
+            if isinstance(size, (int, tuple, list)) and size in (n, (n,), [n]):
+                before = self.sizes.setdefault((path, name), np.asarray(axis))
+                self.ids.tie(before, axis, "")
+
+    def add_layer(
+        self, weight: Tensor, bias: Tensor | None, outputs: Ids, result: Tensor
+    ) -> None:
         """Enter a layer that makes channels."""
         name = self.names[id(weight)]
         layer = name.removesuffix(".weight")
@@ -126,12 +169,13 @@ class ChannelTracer(TorchFunctionMode):
             self.ids.freeze(outputs, "has one channel")
         # A weight that is used in two ways makes the channels of the first.
         self.outputs.setdefault(layer, outputs)
+        self.biases.add((name, self.names.get(id(bias), "")))
         self._made_by[id(result)] = name
 
     def consume(self, weight: Tensor, axis: int) -> None:
         """Enter an axis of a weight along which the inputs are summed."""
         key = self.names[id(weight)], axis
-        self.consumers.setdefault(key, set()).add(self.path[-1])
+        self.consumers.setdefault(key, set()).add(self.owner(weight))
 
     def count(self, weight: Tensor, n_uses: int) -> None:
         """Enter multiplications: the size of the weight, so many times."""
