@@ -156,7 +156,7 @@ def test_input_is_not_written_to(rng):
         (np.eye(2), np.eye(3), None, "X has 2 features and Y 3; they must be equal"),
         (np.eye(2), np.ones((2, 0)), None, "Y has 0 features"),
         ([[1, np.nan], [np.inf, 1]], np.eye(2), None, "X contains.*2 of 4 values"),
-        (np.eye(2), np.ma.masked_less(np.eye(2), 1), None, "Y contains.*2 of 4"),
+        (np.eye(2), np.ma.masked_less(np.eye(2), 1), None, "Y has 2 of 4 .*masked"),
         (np.eye(2) * 1j, np.eye(2), None, "Complex data not supported: X"),
         (np.eye(2), np.eye(2), np.ravel, r"features\(X\) has shape \(4,\).*2 axes"),
         (np.eye(2), np.eye(2), lambda x: x[:1], r"features\(X\).*at least 2"),
