@@ -105,8 +105,8 @@ def recover_image(
         missing, and "sparse" one of the missing pixels for ``order`` 1 and 2; both are
         exact. "stencil" is compiled conjugate gradients for ``order`` 1 and 2 in up to
         three dimensions, "pcg" conjugate gradients with a shifted DCT preconditioner;
-        it also serves ``noise``. "admm" alone serves ``nuclear``. "auto" takes the
-        cheapest.
+        it also serves ``noise``, as "direct" does. "admm" alone serves ``nuclear``,
+        without which it is "auto". "auto" takes the cheapest.
     refine : {"block_dct"} or None, default=None
         "block_dct" sharpens a picture (two axes) afterwards by the sparsity of its
         16 x 16 blocks, at ten times the cost. It does nothing where a block has fewer
@@ -348,10 +348,12 @@ def recover_batch(
         "axis_scale": spectrum.axis_scale, "tol": tol, "max_iter": max_iter,
         "workers": workers, "callback": callback,
     }  # fmt: skip
-    if nuclear or noise or solver == "admm":
+    if solver == "admm" and not nuclear:
+        solver = "auto"  # one term has no copies to agree
+    if nuclear or noise:
         result = solve_regularised(
             images, observed, nuclear=nuclear, noise=noise,
-            solver="admm" if nuclear or solver == "admm" else "pcg", **settings,
+            solver="admm" if nuclear else solver, **settings,
         )  # fmt: skip
     else:
         result = solve_dct(images, observed, solver=solver, **settings)
@@ -377,7 +379,7 @@ def _check_solver(solver, spectrum, nuclear, noise):
             "nuclear=0."
         )
         raise ValueError(msg)
-    allowed = ("auto", "admm") if nuclear else ("auto", "pcg", "admm")
+    allowed = ("auto", "admm") if nuclear else ("auto", "direct", "pcg", "admm")
     if (nuclear or noise) and solver not in allowed:
         msg = (
             f"solver='{solver}' serves neither the nuclear norm (nuclear={nuclear}) nor"
@@ -386,7 +388,8 @@ def _check_solver(solver, spectrum, nuclear, noise):
         raise ValueError(msg)
     strength = noise * float(spectrum.weights.max())
     low, high = NOISE_LIMITS
-    if noise and not low <= strength <= high:
+    # A single pixel has no weight but zero: nothing to smooth.
+    if noise and spectrum.weights.any() and not low <= strength <= high:
         msg = (
             f"noise={noise} times the largest weight is {strength:.3g}, outside "
             f"[{low:g}, {high:g}]: the data or the norm would vanish in rounding. Use "

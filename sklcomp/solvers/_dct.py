@@ -11,6 +11,7 @@ factorisation has no use for a start, nor for transforms.
 It is assumed that images and masks are already validated.
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -23,6 +24,7 @@ from sklcomp.solvers._dct_direct import (
     has_dual,
     is_banded,
     solve_direct,
+    solve_direct_noisy,
 )
 from sklcomp.solvers._dct_nuclear import solve_nuclear
 from sklcomp.solvers._dct_pcg import (
@@ -148,13 +150,7 @@ def solve_dct(
         converged[rows] = gap[rows] <= (max(tol, DIRECT_TOL) if is_exact else tol)
         if is_exact and failed.any():
             if solver != "auto":
-                msg = (
-                    f"solver='{kind}' met a system that is singular to working "
-                    f"precision (residual {gap[rows].max():.2g}): the weights leave a "
-                    "component undetermined, or the order is too high for the data. "
-                    "Use solver='auto', which falls back on iterations."
-                )
-                raise ValueError(msg)
+                raise ValueError(_singular(kind, gap[rows].max()))
             kinds[rows] = np.where(failed, FALLBACKS[kind], kind)
         start[rows] = found
     # Overflow is told by the caller, who sees infinity in the solution.
@@ -188,34 +184,85 @@ def solve_regularised(
     start, (scale, center) = normalise(
         images, observed, is_centred=weights.flat[0] == 0
     )
-    limits = {"max_iter": max_iter, "tol": tol, "callback": callback}
-    if solver == "admm":
-        axes = tuple(range(1, start.ndim))
-        span = np.ptp(start, axis=axes, keepdims=True)
-        span[span == 0] = 1
-        smooth = solve_dct(
-            start / span, observed, weights=weights, order=order, axis_scale=axis_scale,
-            max_iter=max_iter, tol=tol, workers=workers,
-        )  # fmt: skip
-        found, n_iter, gap = solve_nuclear(
-            smooth.solution, observed, weights=weights, nuclear=nuclear, noise=noise,
-            **limits,
-        )  # fmt: skip
-        found *= span
+    n_iter, gap = np.zeros(len(start), dtype=int), np.zeros(len(start))
+    converged = np.ones(len(start), dtype=bool)
+    settings = {
+        "weights": weights, "noise": noise, "order": order, "max_iter": max_iter,
+        "tol": tol, "workers": workers, "callback": callback,
+    }  # fmt: skip
+    if not weights.any() and not nuclear:
+        fill_nearest(start, observed)  # the data at no cost
+    elif solver == "admm":
+        start, n_iter, gap = _solve_by_copies(
+            start, observed, nuclear=nuclear, axis_scale=axis_scale, **settings
+        )
+        converged = gap <= tol
     else:
         fill_nearest(start, observed)
-        residual = apply_spectrum(start, weights, tuple(range(1, start.ndim)), workers)
-        residual *= -noise
-        correction, n_iter, gap = solve_penalised(
-            residual, observed, weights=weights, noise=noise, workers=workers, **limits
+        start, n_iter, gap, converged = _solve_noisy(
+            start, observed, solver=solver, **settings
         )
-        found = start + correction
     with np.errstate(over="ignore"):
-        found = found * scale + center
+        found = start * scale + center
         if noise == 0:
             found = np.where(observed, images, found)
         solution = found.astype(images.dtype, copy=False)
-    return SolverResult(solution, n_iter, gap, gap <= tol)
+    return SolverResult(solution, n_iter, gap, converged)
+
+
+def _solve_by_copies(
+    start, observed, *, weights, noise, nuclear, order, axis_scale, workers, **limits
+):
+    """ADMM on normalised images, from the smoothest fill."""
+    span = np.ptp(start, axis=tuple(range(1, start.ndim)), keepdims=True)
+    span[span == 0] = 1
+    smooth = solve_dct(
+        start / span, observed, weights=weights, order=order, axis_scale=axis_scale,
+        max_iter=limits["max_iter"], tol=limits["tol"], workers=workers,
+    ).solution  # fmt: skip
+    found, n_iter, gap = solve_nuclear(
+        smooth, observed, weights=weights, nuclear=nuclear, noise=noise, **limits
+    )
+    return found * span, n_iter, gap
+
+
+def _solve_noisy(start, observed, *, weights, noise, order, solver, tol, **settings):
+    """Noisy data without a nuclear norm: a factorisation or iterations."""
+    n_iter, gap = np.zeros(len(start), dtype=int), np.zeros(len(start))
+    dual = has_dual(weights)
+    direct = np.array([_is_direct(o, dual, noise, order, solver) for o in observed])
+    failed = np.zeros_like(direct)
+    if direct.any():
+        rows = select_rows(direct)
+        found, _, gap[rows] = solve_direct_noisy(
+            start[rows], observed[rows], weights=weights, noise=noise, order=order,
+            callback=settings["callback"],
+        )  # fmt: skip
+        failed = direct & (gap > max(tol, DIRECT_TOL))
+        if failed.any() and solver == "direct":
+            raise ValueError(_singular(solver, gap[failed].max()))
+        start[direct & ~failed] = found[~failed[rows]]
+    direct &= ~failed
+    if not direct.all():
+        rows = select_rows(~direct)
+        start[rows], n_iter[rows], gap[rows] = solve_penalised(
+            start[rows], observed[rows], weights=weights, noise=noise, tol=tol,
+            **settings,
+        )  # fmt: skip
+    converged = gap <= np.where(direct, max(tol, DIRECT_TOL), tol)
+    return start, n_iter, gap, converged
+
+
+def _is_direct(observed, dual, noise, order, solver):
+    """Whether a factorisation serves an image with noisy data."""
+    if solver == "pcg":
+        return False
+    banded = is_banded(observed.shape, order)
+    size = direct_size(observed, dual, noise)
+    if solver == "direct":
+        _check_unknowns(size, banded)
+        return True
+    return _is_cheap(size, observed.shape, banded)
 
 
 def normalise(images, observed, *, is_centred):
@@ -247,6 +294,31 @@ def fill_nearest(start, observed):
             image[...] = image[tuple(nearest)]
 
 
+def _singular(solver, gap):
+    return (
+        f"solver='{solver}' met a system that is singular to working precision "
+        f"(residual {gap:.2g}): the weights leave a component undetermined, or the "
+        "order is too high for the data. Use solver='auto', which falls back on "
+        "iterations."
+    )
+
+
+def _check_unknowns(size, banded):
+    if size > MAX_UNKNOWNS and not banded:
+        msg = (
+            f"solver='direct' would factorise a dense matrix of {size} unknowns, more "
+            f"than its limit of {MAX_UNKNOWNS}; use solver='auto'."
+        )
+        raise ValueError(msg)
+
+
+def _is_cheap(size, shape, banded):
+    """Whether a factorisation of so many unknowns costs less than iterations."""
+    if sum(n > 1 for n in shape) <= 1:
+        return banded or size <= DIRECT_SIZE_1D
+    return size**3 <= DIRECT_COST_RATIO * math.prod(shape)
+
+
 def _choose(observed, dual, order, axis_scale, solver):
     """Name of the solver for one image: the cheapest that can serve it."""
     n_missing = observed.size - observed.sum()
@@ -254,18 +326,11 @@ def _choose(observed, dual, order, axis_scale, solver):
         return "none"
     size = direct_size(observed, dual)
     banded = is_banded(observed.shape, order)
-    if solver == "direct" and size > MAX_UNKNOWNS and not banded:
-        msg = (
-            f"solver='direct' would factorise a dense matrix of {size} unknowns, more "
-            f"than its limit of {MAX_UNKNOWNS}; use solver='auto'."
-        )
-        raise ValueError(msg)
+    if solver == "direct":
+        _check_unknowns(size, banded)
     if solver != "auto":
         return solver
-    if sum(n > 1 for n in observed.shape) <= 1:
-        if size <= DIRECT_SIZE_1D or banded:
-            return "direct"
-    elif size**3 <= DIRECT_COST_RATIO * observed.size:
+    if _is_cheap(size, observed.shape, banded):
         return "direct"
     has_stencil = order in (1, 2) and observed.ndim <= 3
     is_small = has_stencil and n_missing <= SPARSE_SIZE[observed.ndim]

@@ -23,9 +23,11 @@ def has_dual(weights: np.ndarray) -> bool:
     return bool(np.count_nonzero(weights) >= weights.size - (weights.flat[0] == 0))
 
 
-def direct_size(observed: np.ndarray, dual: bool) -> int:
+def direct_size(observed: np.ndarray, dual: bool, noise: float = 0.0) -> int:
     """Unknowns of the smaller factorisation that is possible for this mask."""
     n_observed = int(np.count_nonzero(observed))
+    if noise:  # the primal unknowns are all pixels; their matrix is the better one
+        return n_observed if dual and 2 * n_observed < observed.size else observed.size
     n_missing = observed.size - n_observed
     return min(n_missing, n_observed) if dual else n_missing
 
@@ -62,6 +64,40 @@ def solve_direct(residual, observed, *, weights, order, callback=None, **_):
     return correction, np.zeros(len(residual), dtype=int), gap
 
 
+def solve_direct_noisy(start, observed, *, weights, noise, order, callback=None):
+    """Solve ``(lam A + P) x = P M`` for a batch of images, whose start holds M.
+
+    The gaps are as in :func:`solve_direct`; an image without a turn keeps its start.
+    """
+    solution = start.copy()
+    gap = np.full(len(start), np.nan)
+    dual = has_dual(weights)
+    for i, (image, known) in enumerate(zip(start, observed, strict=True)):
+        data = np.where(known, image, 0)
+        try:
+            solution[i] = _solve_one_noisy(data, known, weights, noise, order, dual)
+        except LinAlgError:
+            gap[i] = np.inf
+            continue
+        smooth = idctn(weights * dctn(solution[i], norm="ortho"), norm="ortho")
+        left = data - known * solution[i] - noise * smooth
+        gap[i] = np.linalg.norm(left) / (np.linalg.norm(data) or 1.0)
+        if callback is not None and callback(i):
+            break
+    return solution, np.zeros(len(start), dtype=int), gap
+
+
+def _solve_one_noisy(data, observed, weights, noise, order, dual):
+    if is_banded(observed.shape, order):
+        return _solve_banded(data, observed, weights, int(order), noise)
+    if direct_size(observed, dual, noise) < observed.size:
+        return _solve_dual_noisy(data, observed, weights, noise)
+    matrix = noise * _kernel(weights, np.argwhere(np.ones_like(observed)))
+    matrix[np.diag_indices_from(matrix)] += observed.ravel()
+    solution = cho_solve(_factorise(matrix), data.ravel())
+    return solution.reshape(data.shape)
+
+
 def _solve_one(residual, observed, weights, order, dual):
     if is_banded(observed.shape, order):
         return _solve_banded(residual, observed, weights, int(order))
@@ -87,9 +123,7 @@ def _solve_dual(residual, observed, weights):
     changes nothing else.
     """
     with_constant = weights.flat[0] == 0
-    inverse = np.empty_like(weights)
-    inverse.flat[1:] = 1 / weights.flat[1:]
-    inverse.flat[0] = inverse.flat[1] if with_constant else 1 / weights.flat[0]
+    inverse = _pseudo_inverse(weights)
     points = np.argwhere(observed)
     factor = _factorise(_kernel(inverse, points))
     particular = idctn(inverse * dctn(residual, norm="ortho"), norm="ortho")
@@ -106,6 +140,36 @@ def _solve_dual(residual, observed, weights):
     return correction
 
 
+def _solve_dual_noisy(data, observed, weights, noise):
+    """``x = K P_o^T a + c`` with ``(K_oo + lam) a + c = M_o``, and a of sum zero.
+
+    K is the inverse of A, the constant c free where W is zero at it, as above.
+    """
+    inverse = _pseudo_inverse(weights)
+    points = np.argwhere(observed)
+    matrix = _kernel(inverse, points)
+    matrix[np.diag_indices_from(matrix)] += noise
+    factor = _factorise(matrix)
+    multiplier = cho_solve(factor, data[observed])
+    constant = 0.0
+    if weights.flat[0] == 0:
+        ones = cho_solve(factor, np.ones(len(points)))
+        constant = multiplier.sum() / ones.sum()
+        multiplier -= constant * ones
+    source = np.zeros_like(data)
+    source[observed] = multiplier
+    return idctn(inverse * dctn(source, norm="ortho"), norm="ortho") + constant
+
+
+def _pseudo_inverse(weights):
+    """1 / W, with a positive level where W is zero at the constant."""
+    inverse = np.empty_like(weights)
+    inverse.flat[1:] = 1 / weights.flat[1:]
+    with_constant = weights.flat[0] == 0
+    inverse.flat[0] = inverse.flat[1] if with_constant else 1 / weights.flat[0]
+    return inverse
+
+
 def _factorise(matrix):
     """Cholesky factor; rounding may let a singular matrix pass, its pivots tell."""
     if not np.isfinite(matrix).all():
@@ -117,21 +181,29 @@ def _factorise(matrix):
     return factor
 
 
-def _solve_banded(residual, observed, weights, bandwidth):
-    """``A_mm e_m = r_m`` for a stencil on a line: compressing keeps the band."""
-    line, known = residual.ravel(), observed.ravel()
+def _solve_banded(right, observed, weights, bandwidth, noise=0.0):
+    """``A_mm e_m = r_m`` for a stencil on a line: compressing keeps the band.
+
+    With noise ``(noise A + P) x = P M`` on all pixels.
+    """
+    line, known = right.ravel(), observed.ravel()
     table = _cosine_table(weights.ravel())
-    missing = np.flatnonzero(~known)
-    bands = np.zeros((bandwidth + 1, len(missing)))
-    for offset in range(bandwidth + 1):
-        left, right = missing[: len(missing) - offset], missing[offset:]
-        entries = table[right - left] + table[_reflect(left + right + 1, line.size)]
-        bands[bandwidth - offset, offset:] = np.where(
-            right - left <= bandwidth, entries, 0
+    unknown = np.arange(line.size) if noise else np.flatnonzero(~known)
+    # LAPACK knows no band that is wider than the matrix.
+    width = min(bandwidth, len(unknown) - 1)
+    bands = np.zeros((width + 1, len(unknown)))
+    for offset in range(width + 1):
+        first, second = unknown[: len(unknown) - offset], unknown[offset:]
+        mirrored = _reflect(first + second + 1, line.size)
+        bands[width - offset, offset:] = np.where(
+            second - first <= bandwidth, table[second - first] + table[mirrored], 0
         )
-    correction = np.zeros_like(line)
-    correction[missing] = solveh_banded(bands, line[missing], overwrite_ab=True)
-    return correction.reshape(residual.shape)
+    if noise:
+        bands *= noise
+        bands[-1] += known
+    solution = np.zeros_like(line)
+    solution[unknown] = solveh_banded(bands, line[unknown], overwrite_ab=True)
+    return solution.reshape(right.shape)
 
 
 def _cosine_table(weights):

@@ -20,10 +20,7 @@ def solve_pcg(residual, observed, *, weights, max_iter, tol, workers, callback, 
     the weight at the sampling frequency; a shift rho of that size, the f/2 quantile of
     the weights, equalises both ends of the spectrum.
     """
-    ordered = np.sort(weights, axis=None)
-    smallest = ordered[np.searchsorted(ordered, 0, side="right")]
-    index = (_fractions(observed) / 2 * (ordered.size - 1)).astype(int)
-    shifts = np.maximum(ordered[index], smallest)
+    shifts = _sampling_weights(observed, weights)
     return _solve(
         residual, observed, weights, shifts, is_exact=True,
         max_iter=max_iter, tol=tol, workers=workers, callback=callback,
@@ -31,20 +28,48 @@ def solve_pcg(residual, observed, *, weights, max_iter, tol, workers, callback, 
 
 
 def solve_penalised(
-    residual, observed, *, weights, noise, max_iter, tol, workers, callback
+    start, observed, *, weights, noise, max_iter, tol, workers, callback, **_
 ):
-    """Corrections of a batch of images with noisy data.
+    """Solve a batch of images with noisy data, from the nearest observed pixels.
 
-    P acts like its mean, the observed fraction f, on what is smooth: ``lam W + f`` is
-    the spectrum of the preconditioner.
+    P acts like its mean, the observed fraction f, on what the samples resolve, and
+    hardly beyond: ``lam W + min(f, lam rho / (1 - f))``, with the rho of exact data, is
+    the spectrum of the preconditioner. A large lam makes the nearest pixels a bad
+    start, beside which any residual looks small: where that is better, they are
+    smoothed first.
     """
+    axes = tuple(range(1, start.ndim))
+    fractions = _fractions(observed)
     # The largest eigenvalue becomes 1, as the choice of the precision expects.
     unit = 1 / (1 + noise * weights.max())
-    return _solve(
-        residual * unit, observed, weights * (noise * unit),
-        _fractions(observed) * unit, is_exact=False, data_weight=unit,
+    operator = weights * (noise * unit)
+    resolved = np.divide(
+        noise * _sampling_weights(observed, weights), 1 - fractions,
+        out=np.ones_like(fractions), where=fractions < 1,
+    )  # fmt: skip
+    shifts = np.minimum(fractions, resolved) * unit
+    column = (-1,) + (1,) * len(axes)
+    level = (fractions * unit).reshape(column)
+    smooth = apply_spectrum(start, level / (operator + level), axes, workers)
+    residuals = [-apply_spectrum(x, operator, axes, workers) for x in (start, smooth)]
+    residuals[1] += unit * observed * (start - smooth)
+    inverse = 1 / (operator + shifts.reshape(column))
+    rough, fine = (_inner(r, apply_spectrum(r, inverse, axes)) for r in residuals)
+    is_better = (fine < rough).reshape(column)
+    correction, n_iter, gap = _solve(
+        np.where(is_better, residuals[1], residuals[0]), observed, operator, shifts,
+        is_exact=False, data_weight=unit,
         max_iter=max_iter, tol=tol, workers=workers, callback=callback,
     )  # fmt: skip
+    return np.where(is_better, smooth, start) + correction, n_iter, gap
+
+
+def _sampling_weights(observed, weights):
+    """The weight at the sampling frequency of each mask: the f/2 quantile."""
+    ordered = np.sort(weights, axis=None)
+    smallest = ordered[np.searchsorted(ordered, 0, side="right")]
+    index = (_fractions(observed) / 2 * (ordered.size - 1)).astype(int)
+    return np.maximum(ordered[index], smallest)
 
 
 def _fractions(observed):
@@ -131,8 +156,9 @@ def _iterate(
         p += z
         rz = rz_new
         n_iter[active] += 1
-        valid = rz > 0
-        gap[active[valid]] = np.sqrt(rz[valid] / rz_start[valid])
+        # Below zero, or with a curvature that is not positive, only rounding is left.
+        valid = (rz > 0) | (curvature > 0)
+        gap[active[valid]] = np.sqrt(np.abs(rz[valid]) / rz_start[valid])
         if callback is not None and callback(iteration):
             break
     return correction * peak, n_iter, gap
