@@ -8,7 +8,7 @@ from sklearn.utils.validation import check_scalar
 
 from sklcomp.inspection._figures import laid_out
 from sklcomp.metrics import psnr
-from sklcomp.utils._validation import check_unmasked, refuse_masked, unmask
+from sklcomp.utils._validation import as_float_array, check_unmasked, refuse_masked
 
 
 class RecoveryDisplay:
@@ -105,7 +105,7 @@ class RecoveryDisplay:
         X = X[:n_images]
         axis = None if image_shape else getattr(estimator, "channel_axis", None)
         shape = image_shape or getattr(estimator, "image_shape_", np.shape(X)[1:])
-        observed = _pictures(unmask(X, np.nan), shape, axis)
+        observed = _pictures(X, shape, axis)
         marker = getattr(estimator, "missing_values", np.nan)
         observed = np.where(observed == marker, np.nan, observed)
         recovered = _pictures(estimator.transform(X), shape, axis)
@@ -161,7 +161,7 @@ class RecoveryDisplay:
 
 def _pictures(X, shape, channel_axis):
     """Images of shape (n_images, height, width[, channels]) from rows or pictures."""
-    images = np.asarray(X, dtype=np.float64)
+    images = as_float_array(X, "X").astype(np.float64, copy=False)
     images = images.reshape(len(images), *((1,) * (2 - len(shape))), *shape)
     if channel_axis is not None:
         images = np.moveaxis(images, 1 + channel_axis % len(shape), -1)

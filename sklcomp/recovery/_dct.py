@@ -13,7 +13,7 @@ from sklcomp.solvers._block_dct import refine_block_dct
 from sklcomp.solvers._dct import laplacian_eigenvalues, solve_dct, solve_regularised
 from sklcomp.solvers._result import SolverResult
 from sklcomp.utils._sklearn import Interval, StrOptions, validate_params
-from sklcomp.utils._validation import as_float_array, check_mask
+from sklcomp.utils._validation import as_float_array, check_mask, check_unmasked
 
 # Of noise times the largest weight.
 NOISE_LIMITS = (1e-9, 1e12)
@@ -72,8 +72,9 @@ def recover_image(
     Parameters
     ----------
     img : array-like of shape (n_1, ..., n_d) or with one more axis for channels
-        Pixel values in any unit. NaN marks a missing entry, and so does the mask of a
-        masked array. Integers are computed in float64; the input is never changed.
+        Pixel values in any unit. NaN marks a missing entry, and so do None, NaT, the NA
+        of pandas and the mask of a masked array. Integers are computed in float64; the
+        input is never changed.
     mask : array-like of bool, default=None
         True (or 1) where a pixel is observed, of the shape of ``img`` or, with
         ``channel_axis``, of one channel. Values of ``img`` outside the mask are
@@ -270,6 +271,7 @@ class Spectrum:
 
 
 def _non_negative(values, name):
+    check_unmasked(values, name)
     array = as_float_array(values, name).astype(np.float64)
     if not np.isfinite(array).all() or (array < 0).any() or not (array > 0).any():
         found = (

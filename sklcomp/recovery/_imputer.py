@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
-from sklearn.utils import check_random_state
+from sklearn.utils import assert_all_finite, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklcomp.recovery._dct import (
@@ -36,7 +36,7 @@ from sklcomp.utils._sklearn import (
     with_callbacks,
 )
 from sklcomp.utils._threads import single_blas_thread
-from sklcomp.utils._validation import unmask
+from sklcomp.utils._validation import check_unmasked, fill_markers
 
 # Pixels of one batch of DCTs: large enough to hide the cost of the calls, small enough
 # to stay in the cache. Fixed, so that results cannot depend on n_jobs.
@@ -99,7 +99,8 @@ class DCTImputer(
         and channel, or two numbers in the unit of the pixels. Observed pixels are not
         clipped.
     missing_values : float, default=np.nan
-        The value that marks a missing pixel.
+        The value that marks a missing pixel. NaN, None, NaT, the NA of pandas and
+        masked entries (:mod:`numpy.ma`) always do.
     dtype : {float32, float64}, default=None
         Type of the result; None keeps float32 arrays (and frames of numpy's float32)
         and makes float64 of the rest.
@@ -324,6 +325,8 @@ class DCTImputer(
     @with_callbacks
     @fit_context(prefer_skip_nested_validation=True)
     def _fit(self, X):
+        for name, value in self.get_params(deep=False).items():
+            check_unmasked(value, name)
         rows, layout = self._check_images(X, reset=True)
         shape = self.image_shape_
         if self.channel_axis is not None:
@@ -352,21 +355,23 @@ class DCTImputer(
     def _check_images(self, X, *, reset):
         """Flat checked rows with NaN where missing, and the layout to give back."""
         layout = None
-        X = unmask(X, self.missing_values)
+        X = fill_markers(X, "X")
         if _count_axes(X) > 2:
             X, layout = self._flatten(np.asarray(X), reset=reset), np.shape(X)
         dtype = [np.float64, np.float32] if self.dtype is None else self.dtype
         if self.dtype is None and getattr(X, "dtype", None) in (">f4", "<f4"):
             dtype = np.float32
-        is_nan = np.isnan(self.missing_values)
         X = validate_data(
-            self, X, reset=reset, dtype=dtype, order="C",
-            ensure_all_finite="allow-nan" if is_nan else True,
-        )  # fmt: skip
-        if not is_nan:
-            # The number as X holds it: 0.1 is not the same in the two precisions.
+            self, X, reset=reset, dtype=dtype, order="C", ensure_all_finite=False
+        )
+        # The number as X holds it: 0.1 is not the same in the two precisions.
+        with np.errstate(over="ignore"):
             marker = np.array(self.missing_values).astype(X.dtype)
+        if np.isinf(marker) == np.isinf(self.missing_values) and (marker == X).any():
             X = np.where(marker == X, X.dtype.type(np.nan), X)
+        assert_all_finite(
+            X, allow_nan=True, estimator_name=type(self).__name__, input_name="X"
+        )
         if reset:
             self.image_shape_ = self._image_shape(X, layout)
         return X, layout or X.shape

@@ -23,6 +23,7 @@ from sklcomp.utils._sklearn import (
     fit_context,
     with_callbacks,
 )
+from sklcomp.utils._validation import fill_markers, refuse_masked
 
 # Nodes of a grid whose shape is not given: 64 x 64 in the plane.
 DEFAULT_NODES = 4096
@@ -151,6 +152,7 @@ class DCTRegressor(
         self.tol = tol
         self.max_iter = max_iter
 
+    @refuse_masked
     @with_callbacks
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any) -> "DCTRegressor":
@@ -174,6 +176,7 @@ class DCTRegressor(
             If ``grid_shape`` or ``extent`` does not fit the coordinates, or the grid
             would have more than 2**31 nodes.
         """
+        X, y = _complete(X, "X"), _complete(y, "y")
         X, y = validate_data(
             self, X, y, dtype=np.float64, multi_output=True, y_numeric=True
         )
@@ -200,6 +203,7 @@ class DCTRegressor(
         reporter.finish()
         return self
 
+    @refuse_masked
     def predict(self, X: Any) -> np.ndarray:
         """Values of the field, by linear interpolation between the nodes.
 
@@ -214,6 +218,7 @@ class DCTRegressor(
             Predicted values.
         """
         check_is_fitted(self)
+        X = _complete(X, "X")
         X = validate_data(self, X, dtype=np.float64, reset=False)
         nodes = self._to_nodes(X).T
         if self.grid_.ndim == len(self.grid_shape_):
@@ -225,6 +230,26 @@ class DCTRegressor(
             ],
             axis=1,
         )
+
+    @refuse_masked
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Coefficient of determination R2 of the predictions, the mean over outputs.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Coordinates.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            True values.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the samples.
+
+        Returns
+        -------
+        score : float
+            At most 1, which is perfect; 0 is no better than the mean of y.
+        """
+        return super().score(X, _complete(y, "y"), sample_weight)
 
     def _checked_shape(self, X):
         n_axes = X.shape[1]
@@ -303,6 +328,25 @@ class DCTRegressor(
         # The check behind it has ten coordinates: two nodes along each are no field.
         tags.regressor_tags.poor_score = True
         return tags
+
+
+def _complete(values, name):
+    """The values with NaN for other markers; raises ValueError where one is missing."""
+    values = fill_markers(values, name)
+    if values is None or hasattr(values, "toarray"):
+        return values  # refused later on
+    array = np.asarray(values)
+    if array.dtype == object:
+        array = fill_markers(array, name)
+    missing = array != array
+    if missing.any():
+        msg = (
+            f"{name} contains NaN, or another marker of what is missing, in "
+            f"{np.count_nonzero(missing)} of its {missing.size} entries; leave those "
+            "measurements out."
+        )
+        raise ValueError(msg)
+    return values
 
 
 def _check_size(shape):

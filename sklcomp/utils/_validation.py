@@ -1,6 +1,7 @@
 """Checks of arrays that scikit-learn has no function for."""
 
 from collections.abc import Callable, Mapping
+from datetime import date, time, timedelta
 from functools import wraps
 from inspect import signature
 from typing import Any, TypeVar
@@ -8,6 +9,13 @@ from typing import Any, TypeVar
 import numpy as np
 
 Function = TypeVar("Function", bound=Callable)
+# pandas' Timestamp and Timedelta are among them.
+TIMES = (np.datetime64, np.timedelta64, date, time, timedelta)
+_NO_NUMBERS = (
+    "{name} has {kind}, but numbers are needed. Divide by a unit, as in x / "
+    "np.timedelta64(1, 's') for durations and (x - x.min()) / np.timedelta64(1, 's') "
+    "for dates, which makes a NaN of NaT."
+)
 
 
 def check_unmasked(values: Any, name: str) -> None:
@@ -54,20 +62,76 @@ def refuse_masked(function: Function) -> Function:
     return checked  # type: ignore[return-value]
 
 
-def unmask(values: Any, missing_values: float) -> Any:
-    """Masked arrays as plain ones, which numpy would do without their mask."""
-    if not isinstance(values, np.ma.MaskedArray):
+def fill_markers(values: Any, name: str) -> Any:
+    """NaN in place of all that marks a missing entry: None, NA, NaT and masks.
+
+    Frames stay frames, and what has nothing to replace is given back as it is.
+
+    Raises
+    ------
+    ValueError
+        For dates and durations: as numbers their NaT would be -9.2e18.
+    """
+    if hasattr(values, "columns") and hasattr(values, "dtypes"):
+        for column, dtype in zip(values.columns, values.dtypes, strict=True):
+            _refuse_times(dtype, f"{name}[{column!r}]")
+        if any(str(dtype) == "object" for dtype in values.dtypes):  # of pandas
+            return values.map(lambda entry: _fill_marker(entry, name))
         return values
-    kind = values.dtype if values.dtype.kind in "fc" else np.float64
-    return np.ma.filled(values.astype(kind), missing_values)
+    values = _unmask(values)
+    if values is None or hasattr(values, "toarray"):
+        return values
+    _refuse_times(getattr(values, "dtype", None), name)
+    array = np.asarray(values)
+    _refuse_times(array.dtype, name)
+    if array.dtype != object:
+        return values
+    filled = np.empty_like(array)
+    filled.flat = [_fill_marker(entry, name) for entry in array.flat]
+    return filled
+
+
+def _unmask(values):
+    """NaN where an array is masked, also in lists, as numpy reads on below the mask."""
+    if isinstance(values, np.ma.MaskedArray):
+        _refuse_times(values.dtype, "a masked array")
+        kind = values.dtype if values.dtype.kind in "fcO" else np.float64
+        return np.ma.filled(values.astype(kind), np.nan)
+    if isinstance(values, list | tuple) and any(
+        issubclass(kind, np.ma.MaskedArray | list | tuple)
+        for kind in set(map(type, values))
+    ):
+        return [_unmask(value) for value in values]
+    return values
+
+
+def _refuse_times(dtype, name):
+    is_time = getattr(dtype, "kind", None) in ("m", "M")
+    if is_time or getattr(dtype, "is_temporal", bool)():
+        raise ValueError(_NO_NUMBERS.format(name=name, kind=f"dtype {dtype}"))
+
+
+def _fill_marker(entry, name):
+    """NaN for a marker of an array of objects; by name, as pandas stays unimported."""
+    is_marker = type(entry).__name__ in ("NAType", "NaTType")
+    if entry is None or entry is np.ma.masked or is_marker:
+        return np.nan
+    if isinstance(entry, TIMES):
+        if isinstance(entry, np.datetime64 | np.timedelta64) and np.isnat(entry):
+            return np.nan
+        kind = f"entries of type {type(entry).__name__}"
+        raise ValueError(_NO_NUMBERS.format(name=name, kind=kind))
+    return entry
 
 
 def as_float_array(values: Any, name: str) -> np.ndarray:
     """Native float32 or float64 array of any dimension; others become float64.
 
-    Masked entries become NaN. The input is never written to.
+    Missing entries of any kind become NaN. The input is never written to.
     """
-    array = np.asarray(unmask(values, np.nan))
+    array = np.asarray(fill_markers(values, name))
+    if array.dtype == object:  # a frame of columns that hold NA
+        array = fill_markers(array, name)
     if array.dtype.kind == "c":
         msg = f"Complex data not supported: {name} has dtype {array.dtype}."
         raise ValueError(msg)
@@ -82,7 +146,10 @@ def as_float_array(values: Any, name: str) -> np.ndarray:
 
 def check_mask(mask: Any, shape: tuple[int, ...], name: str = "mask") -> np.ndarray:
     """Boolean copy of a mask of 0/1 or False/True with the given shape."""
+    check_unmasked(mask, name)
     array = np.asarray(mask)
+    if array.dtype.kind not in "biuf":
+        array = as_float_array(mask, name)
     if array.shape != shape:
         msg = f"{name} has shape {array.shape}; expected {shape}, one entry per pixel."
         raise ValueError(msg)

@@ -25,8 +25,11 @@ class FlatLayerNorm(nn.LayerNorm):
 
     def forward(self, x):
         rows = x.movedim(1, -1)
-        return super().forward(rows.reshape(-1, rows.shape[-1])).view_as(rows).movedim(
-            -1, 1
+        return (
+            super()
+            .forward(rows.reshape(-1, rows.shape[-1]))
+            .view_as(rows)
+            .movedim(-1, 1)
         )
 
 
@@ -36,7 +39,10 @@ class OwnLayerNorm(nn.Module):
     def __init__(self, n):
         super().__init__()
         self.normalized_shape = [n]
-        self.scale, self.shift = nn.Parameter(torch.ones(n)), nn.Parameter(torch.ones(n))
+        self.scale, self.shift = (
+            nn.Parameter(torch.ones(n)),
+            nn.Parameter(torch.ones(n)),
+        )
 
     def forward(self, x):
         return F.layer_norm(
