@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 from sklearn.model_selection import BaseCrossValidator
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length
 
+from sklcomp.utils._messages import show
 from sklcomp.utils._stratification import stratify
+from sklcomp.utils._targets import as_indicator, check_classes, read_targets
 from sklcomp.utils._validation import refuse_masked
 
 __all__ = ["IterativeStratifiedKFold"]
@@ -69,7 +71,7 @@ class IterativeStratifiedKFold(BaseCrossValidator):
         X : array-like of shape (n_samples, n_features)
             Only its length matters.
         y : {array-like, sparse matrix} of shape (n_samples, n_labels) or (n_samples,)
-            Indicator matrix; nonzero is present. Classes if 1-D.
+            Indicator matrix of 0/1 or False/True. Classes if 1-D or one column.
         groups : None
             Ignored.
 
@@ -81,12 +83,15 @@ class IterativeStratifiedKFold(BaseCrossValidator):
         Raises
         ------
         ValueError
-            If y is missing or of another length than X, or ``n_splits`` is no integer
-            between 2 and the number of examples.
+            If y is missing, of another length than X, neither an indicator matrix nor
+            classes (label sets, -1/+1, numbers), or holds missing values; if
+            ``n_splits`` is no integer between 2 and the number of examples, or exceeds
+            the members of every class.
         """
         if y is None:
             msg = "IterativeStratifiedKFold needs y, the labels to stratify by."
             raise ValueError(msg)
+        y = read_targets(y)
         check_consistent_length(X, y)
         yield from super().split(X, y, groups)
 
@@ -106,18 +111,30 @@ class IterativeStratifiedKFold(BaseCrossValidator):
         return self.n_splits
 
     def _iter_test_indices(self, X=None, y=None, groups=None):
-        y = check_array(y, accept_sparse=True, ensure_2d=False, dtype=None)
-        if y.ndim == 1:
-            classes, codes = np.unique(y, return_inverse=True)
-            y = np.eye(len(classes), dtype=np.int8)[codes]
         n_splits, n_samples = self.n_splits, y.shape[0]
         if not (isinstance(n_splits, Integral) and 2 <= n_splits <= n_samples):
             msg = (
-                f"n_splits={n_splits!r} must be an integer between 2 and the number of "
-                f"examples, {n_samples}."
+                f"n_splits={show(n_splits)} must be an integer between 2 and the "
+                f"number of examples, {n_samples}."
             )
             raise ValueError(msg)
-        Y = sparse.csr_array(y != 0)
+        if y.ndim == 2 and y.shape[1] != 1:
+            Y = as_indicator(y)
+        else:
+            Y = _one_hot(check_classes(y), n_splits)
         folds = stratify(Y, int(n_splits), check_random_state(self.random_state))
         for fold in range(int(n_splits)):
             yield np.flatnonzero(folds == fold)
+
+
+def _one_hot(y: np.ndarray, n_splits: int) -> sparse.csr_array:
+    """Indicator of the classes, of which one at least has a member for each fold."""
+    classes, codes, counts = np.unique(y, return_inverse=True, return_counts=True)
+    if counts.max() < n_splits:
+        msg = (
+            f"n_splits={show(n_splits)} exceeds the members of every class in y, at "
+            f"most {counts.max()} of each: nothing can be stratified. Choose fewer "
+            "folds, or KFold."
+        )
+        raise ValueError(msg)
+    return sparse.csr_array(np.eye(len(classes), dtype=np.int8)[codes])

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.utils.validation import check_is_fitted
 
+from sklcomp.utils._messages import show
 from sklcomp.utils._validation import refuse_masked
 
 SCORES: dict[str, tuple[str, Callable]] = {
@@ -97,7 +97,7 @@ class LabelStreamDisplay:
         X : {array-like, sparse matrix} of shape (n_samples, n_features), default=None
             Examples to score the labels on, better not those of the fit.
         y : {array-like, sparse matrix} of shape (n_samples, n_labels), default=None
-            All their labels.
+            All their labels; named columns may be in any order.
         scoring : {"roc_auc", "average_precision"}, default="roc_auc"
             Score of each label.
         figure : matplotlib figure, default=None
@@ -115,7 +115,9 @@ class LabelStreamDisplay:
         """
         check_is_fitted(estimator)
         if scoring not in SCORES:
-            msg = f"scoring={scoring!r} is unknown; choose from {', '.join(SCORES)}."
+            msg = (
+                f"scoring={show(scoring)} is unknown; choose from {', '.join(SCORES)}."
+            )
             raise ValueError(msg)
         n_new, n_labels = len(estimator.representation_), estimator.n_labels_
         if n_new == 0:
@@ -125,7 +127,7 @@ class LabelStreamDisplay:
         for row, coef in zip(representation, estimator.representation_, strict=True):
             row[: len(coef)] = coef
         name, metric = SCORES[scoring]
-        score = None if y is None else _score(metric, estimator, X, y, n_labels)
+        score = None if y is None else _score(metric, estimator, X, y)
         display = cls(
             representation=representation,
             prior_scale=estimator.prior_scale_,
@@ -200,18 +202,12 @@ class LabelStreamDisplay:
         ax.tick_params(labelleft=False)
 
 
-def _score(metric, estimator, X, y, n_labels):
+def _score(metric, estimator, X, y):
     """The metric of every label; NaN for those with one class only."""
-    y = y.toarray() if sparse.issparse(y) else np.asarray(y)
-    if y.ndim != 2 or y.shape[1] != n_labels:
-        msg = (
-            f"y has shape {y.shape}, but {n_labels} columns are needed: all labels of "
-            "the classifier, in the order of label_names_."
-        )
-        raise ValueError(msg)
+    y = estimator._encode_again(y).toarray()
     scores = estimator.decision_function(X)
     scores = scores.reshape(len(scores), -1)
     return np.array([
         metric(y[:, j], scores[:, j]) if len(np.unique(y[:, j])) == 2 else np.nan
-        for j in range(n_labels)
+        for j in range(y.shape[1])
     ])  # fmt: skip

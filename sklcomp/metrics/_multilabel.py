@@ -9,6 +9,12 @@ from sklearn.metrics import coverage_error, make_scorer
 from sklearn.utils import check_array, check_consistent_length
 
 from sklcomp.utils._sklearn import Interval, check_sample_weight, validate_params
+from sklcomp.utils._targets import (
+    check_indicator,
+    column_names,
+    match_columns,
+    read_targets,
+)
 from sklcomp.utils._validation import refuse_masked
 
 _RANKING = {
@@ -40,7 +46,8 @@ def precision_at_k(
     y_true : {array-like, sparse matrix} of shape (n_samples, n_labels)
         Indicator of the labels, 0/1 or False/True.
     y_score : array-like of shape (n_samples, n_labels)
-        Scores, such as from ``decision_function``; larger means more likely.
+        Scores, such as from ``decision_function``; larger means more likely. Columns
+        of two frames are matched by name.
     k : int, default=3
         Labels counted, at most ``n_labels``.
     sample_weight : array-like of shape (n_samples,), default=None
@@ -98,7 +105,7 @@ def one_error(y_true: Any, y_score: Any, *, sample_weight: Any = None) -> float:
     y_true : {array-like, sparse matrix} of shape (n_samples, n_labels)
         Indicator of the labels, 0/1 or False/True.
     y_score : array-like of shape (n_samples, n_labels)
-        Scores; larger means more likely.
+        Scores; larger means more likely. Columns of two frames are matched by name.
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the examples; None counts all alike.
 
@@ -145,7 +152,7 @@ def normalized_coverage(
     y_true : {array-like, sparse matrix} of shape (n_samples, n_labels)
         Indicator of the labels, 0/1 or False/True.
     y_score : array-like of shape (n_samples, n_labels)
-        Scores; larger means more likely.
+        Scores; larger means more likely. Columns of two frames are matched by name.
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the examples; None counts all alike.
 
@@ -175,8 +182,8 @@ def normalized_coverage(
 
 def _check_ranking(y_true, y_score, sample_weight):
     """Labels as bool, scores, and weights or None; all checked."""
-    y_true = y_true.toarray() if sparse.issparse(y_true) else y_true
-    labels = check_array(y_true, dtype=None, input_name="y_true")
+    labels = check_indicator(read_targets(y_true, "y_true"), "y_true")
+    labels = labels.toarray() > 0 if sparse.issparse(labels) else labels
     scores = check_array(y_score, dtype=[np.float64, np.float32], input_name="y_score")
     check_consistent_length(labels, scores)
     if labels.shape != scores.shape:
@@ -185,16 +192,15 @@ def _check_ranking(y_true, y_score, sample_weight):
             "equal, one column a label."
         )
         raise ValueError(msg)
-    if not np.isin(labels, (0, 1)).all():
-        value = labels[~np.isin(labels, (0, 1))][0]
-        msg = f"y_true contains {value!r}; it must be an indicator of 0 and 1."
-        raise ValueError(msg)
+    names, known = column_names(y_score), column_names(y_true)
+    if names and known:
+        scores = match_columns(scores, names, known, "y_score")
     weight = None
     if sample_weight is not None:
         weight = check_sample_weight(
             sample_weight, scores, dtype=np.float64, ensure_non_negative=True
         )
-    return labels.astype(bool), scores, weight
+    return labels, scores, weight
 
 
 _RESPONSE = ("decision_function", "predict_proba")

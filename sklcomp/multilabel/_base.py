@@ -7,12 +7,25 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import accuracy_score
 from sklearn.utils import compute_class_weight, compute_sample_weight
 from sklearn.utils.extmath import safe_sparse_dot
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklcomp.utils._sklearn import CallbackSupportMixin, check_sample_weight
+from sklcomp.multilabel._names import check_names
+from sklcomp.utils._messages import show, show_some
+from sklcomp.utils._sklearn import (
+    CallbackSupportMixin,
+    align_sparse,
+    check_sample_weight,
+)
+from sklcomp.utils._targets import (
+    as_indicator,
+    check_classes,
+    column_names,
+    match_columns,
+    read_targets,
+)
 from sklcomp.utils._validation import refuse_masked
 
 # Inner products of such features, and sums of those, stay far below 1.8e308; so do
@@ -25,6 +38,8 @@ class LinearMultiLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEsti
 
     def _check_data(self, X, y, sample_weight, dtype=None):
         """Checked rows of positive weight, their targets and weights."""
+        names = column_names(y)
+        y = None if y is None else read_targets(y)
         X, y = validate_data(
             self, X, y, multi_output=True, accept_sparse="csr", order="C",
             dtype=[np.float64, np.float32], accept_large_sparse=True,
@@ -36,6 +51,7 @@ class LinearMultiLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEsti
             )
             raise ValueError(msg)
         Y = self._encode(y)
+        self._name_labels(names, Y.shape[1])
         with np.errstate(over="ignore"):  # refused below, by its size
             X = X.astype(dtype or X.dtype, copy=False)
         X, weight, kept = keep_weighted(X, sample_weight, self.C)
@@ -43,30 +59,36 @@ class LinearMultiLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEsti
 
     def _encode(self, y):
         """Indicator of the positive labels as CSR; sets ``classes_`` and the kind."""
-        if y.ndim == 2 and y.shape[1] > 1:
+        self._has_sparse_targets = sparse.issparse(y)
+        if y.ndim == 2 and y.shape[1] != 1:
             Y = as_indicator(y)
             self.classes_ = np.arange(Y.shape[1])
-            self._kind, self._has_sparse_targets = "multilabel", sparse.issparse(y)
-            self._is_indicator = True
+            self._kind, self._is_indicator = "multilabel", True
             return Y
-        flat = as_vector(y)
-        check_classification_targets(flat)
+        flat = check_classes(y)
         self.classes_ = np.unique(flat)
         if len(self.classes_) == 1 and self.classes_[0] in (0, 1):
             # A label that never or always occurs.
             self.classes_ = np.array([0, 1], dtype=flat.dtype)
         self._kind = "binary" if len(self.classes_) <= 2 else "multiclass"
-        self._has_sparse_targets = False
         self._is_indicator = y.ndim == 2 and self._kind == "binary"
         return self._encode_classes(flat)
+
+    def _name_labels(self, names, n_labels):
+        """Names of the labels of ``fit``; without any, their numbers."""
+        if self._kind == "multiclass":
+            names = self.classes_
+        elif names is None:
+            names = range(n_labels)
+        self.label_names_ = check_names(names, n_labels, known=())
 
     def _encode_classes(self, y):
         """Indicator of the classes of 1-D targets as CSR; one column for two."""
         unknown = y[~np.isin(y, self.classes_)]
         if unknown.size:
             msg = (
-                f"y holds {show_values(unknown)}; {type(self).__name__} was fitted "
-                f"with the classes {show_values(self.classes_)}."
+                f"y holds {show_some(np.unique(unknown))}; {type(self).__name__} was "
+                f"fitted with the classes {show_some(self.classes_)}."
             )
             raise ValueError(msg)
         codes = np.searchsorted(self.classes_, y)
@@ -78,20 +100,23 @@ class LinearMultiLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEsti
             shape=(len(y), 1 if n_classes <= 2 else n_classes),
         )
 
-    def _encode_again(self, y):
-        """Indicator of targets like those of ``fit``, from any container."""
-        y = y if sparse.issparse(y) else np.asarray(y)
-        n_columns = len(self.classes_) if self._kind == "multilabel" else 1
-        is_vector = y.ndim == 1 and n_columns == 1
-        if not is_vector and (y.ndim != 2 or y.shape[1] != n_columns):
+    def _encode_again(self, y, name="y"):
+        """Indicator of targets like those of ``fit``, columns matched by name."""
+        Y = read_targets(y, name)
+        if self._kind != "multiclass":
+            Y = match_columns(Y, column_names(y), self.label_names_, name)
+        is_indicator = self._kind == "multilabel"
+        if is_indicator and Y.ndim == 2:
+            Y = as_indicator(Y, name)
+        n_columns = len(self.classes_) if is_indicator else 1
+        is_vector = Y.ndim == 1 and not is_indicator
+        if not is_vector and Y.shape[1:] != (n_columns,):
             msg = (
-                f"y has shape {y.shape}, but {type(self).__name__} is expecting "
-                f"{n_columns} column(s), as in fit."
+                f"{name} has shape {Y.shape}, but {type(self).__name__} is expecting "
+                f"{n_columns} column(s), in the order of label_names_ or named."
             )
             raise ValueError(msg)
-        if self._kind == "multilabel":
-            return as_indicator(y)
-        return self._encode_classes(as_vector(y))
+        return Y if is_indicator else self._encode_classes(check_classes(Y, name))
 
     def _class_factors(self, Y, weight, class_weight):
         """Factors of the costs: of shape (n_samples,), and (n_labels, 2) or None."""
@@ -150,20 +175,22 @@ class LinearMultiLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEsti
         Returns
         -------
         y : ndarray or sparse matrix of shape (n_samples, n_labels), or (n_samples,)
-            Indicator matrix (sparse if that of ``fit`` was), or classes for 1-D
-            targets.
+            Indicator matrix, or classes for 1-D targets or one column. If the targets
+            of ``fit`` were sparse it is sparse too, with one column for one label;
+            whether matrix or array, ``sklearn.set_config(sparse_interface=...)`` says.
         """
         check_is_fitted(self)
         scores = self.decision_function(X)
-        thresholds = getattr(self, "thresholds_", 0.0)
         if self._kind == "multiclass":
-            return self.classes_[scores.argmax(axis=1)]
-        positive = scores > thresholds
-        if self._kind == "binary":
-            return self.classes_[positive.astype(int)]
-        if self._has_sparse_targets:
-            return sparse.csr_matrix(positive.astype(np.int64))
-        return positive.astype(np.int64)
+            y = self.classes_[scores.argmax(axis=1)]
+        else:
+            positive = scores > getattr(self, "thresholds_", 0.0)
+            y = positive.astype(np.int64)
+            if self._kind == "binary":
+                y = self.classes_[y]
+        if not self._has_sparse_targets:
+            return y
+        return align_sparse(sparse.csr_array(y if y.ndim == 2 else y[:, None]))
 
     @refuse_masked
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
@@ -174,7 +201,7 @@ class LinearMultiLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEsti
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Examples.
         y : {array-like, sparse matrix} of shape (n_samples, n_labels) or (n_samples,)
-            True targets as in ``fit``.
+            True targets as in ``fit``; named columns may be in any order.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the examples.
 
@@ -183,7 +210,12 @@ class LinearMultiLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEsti
         score : float in [0, 1]
             Higher is better.
         """
-        return super().score(X, y, sample_weight)
+        found = self.predict(X)
+        if self._kind == "multilabel":
+            y = self._encode_again(y)
+        else:
+            y, found = check_classes(read_targets(y)), check_classes(found)
+        return float(accuracy_score(y, found, sample_weight=sample_weight))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -238,69 +270,20 @@ def canonical(X: Any) -> Any:
     return X
 
 
-def as_vector(y: Any) -> np.ndarray:
-    """Targets of one column, sparse or not, as a vector."""
-    return (y.toarray() if sparse.issparse(y) else np.asarray(y)).ravel()
-
-
-def show_values(values: np.ndarray) -> str:
-    """A few distinct values for a message."""
-    return ", ".join(sorted({repr(value) for value in values[:1000].tolist()})[:5])
-
-
-def as_indicator(y: Any) -> sparse.csr_array:
-    """CSR of the ones of a 0/1 matrix; anything else is refused by its value."""
-    y = sparse.csr_array(y) if sparse.issparse(y) else np.asarray(y)
-    values = y.data if sparse.issparse(y) else y
-    if values.dtype.kind not in "biuf":
-        values = values.astype(object)
-    present = values == 1
-    if np.count_nonzero(present) != np.count_nonzero(values != 0):
-        odd = values[(values != 0) & ~present]
-        msg = (
-            f"y holds {show_values(odd)}; an indicator matrix takes only 0/1 or "
-            "False/True, one column a label. Use MultiLabelBinarizer for label sets, "
-            "and y > 0 for -1/+1."
-        )
-        raise ValueError(msg)
-    if not sparse.issparse(y):
-        return _as_csr(present)
-    Y = y.astype(np.int8)
-    Y.sum_duplicates()
-    Y.eliminate_zeros()
-    Y.data[:] = 1
-    return Y
-
-
-def _as_csr(present: np.ndarray) -> sparse.csr_array:
-    """CSR of a dense mask; scipy takes several times as long."""
-    if not present.flags.c_contiguous and present.flags.f_contiguous:
-        return _as_csr(present.T).T.tocsr()
-    counts = np.count_nonzero(present, axis=1)
-    indptr = np.concatenate([[0], np.cumsum(counts)])
-    starts = np.arange(len(present)) * present.shape[1]
-    columns = np.flatnonzero(present) - np.repeat(starts, counts)
-    kind = np.int32 if indptr[-1] < 2**31 else np.int64
-    return sparse.csr_array(
-        (np.ones(len(columns), np.int8), columns.astype(kind), indptr.astype(kind)),
-        shape=present.shape,
-    )
-
-
 def check_class_weight(class_weight: Any) -> None:
     """Refuse anything but dictionaries of finite numbers that are not negative."""
     for table in class_weight if isinstance(class_weight, list) else [class_weight]:
         if not isinstance(table, dict):
             msg = (
-                f"class_weight is a list that holds {table!r}; give one dictionary "
+                f"class_weight is a list that holds {show(table)}; give one dictionary "
                 "{0: ..., 1: ...} for each label."
             )
             raise ValueError(msg)
         for key, value in table.items():
             if not (isinstance(value, Real) and 0 <= float(value) < np.inf):
                 msg = (
-                    f"class_weight gives {value!r} to the class {key!r}; give finite "
-                    "numbers that are not negative."
+                    f"class_weight gives {show(value)} to the class {show(key)}; give "
+                    "finite numbers that are not negative."
                 )
                 raise ValueError(msg)
 
@@ -317,7 +300,7 @@ def label_weights(Y: sparse.csr_array, weight: np.ndarray, class_weight: Any) ->
     )
     if len(tables) != n_labels or any(set(table) - {0, 1} for table in tables):
         msg = (
-            f"class_weight={class_weight!r} does not fit {n_labels} labels: give "
+            f"class_weight={show(class_weight)} does not fit {n_labels} labels: give "
             "'balanced', one dictionary {0: ..., 1: ...}, or a list of one for each."
         )
         raise ValueError(msg)

@@ -126,6 +126,8 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
         What a score must exceed.
     classes_ : ndarray of shape (n_labels,) or (n_classes,)
         Numbers of the labels, or classes of 1-D targets.
+    label_names_ : ndarray of shape (n_labels,), object
+        Names from the columns of y, else numbers; classes of multi-class targets.
     gamma_ : float
         Weight of the correcting functions that was used.
     n_iter_ : int
@@ -269,8 +271,9 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
         Raises
         ------
         ValueError
-            If ``rank`` exceeds the number of labels, y holds other values than 0/1,
-            the features are too large to multiply or the costs too large to sum, or
+            If ``rank`` exceeds the number of labels, y holds other values than 0/1 (as
+            label sets and -1/+1 are) or missing ones, two columns have one name, the
+            features are too large to multiply or the costs too large to sum, or
             ``class_weight`` holds anything but finite numbers from 0.
         """
         X, Y, weight = self._check_data(X, y, sample_weight, self.dtype)
@@ -314,7 +317,7 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
         Parameters
         ----------
         y : {array-like, sparse matrix} of shape (n_samples, n_labels) or (n_samples,)
-            Targets as in ``fit``.
+            Targets as in ``fit``; named columns may be in any order.
 
         Returns
         -------
@@ -325,8 +328,9 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
         Raises
         ------
         ValueError
-            If y has another number of columns than in ``fit``, other values than 0/1
-            where an indicator matrix is expected, or classes that were not in ``fit``.
+            If y has another number of columns than in ``fit``, or other names, other
+            values than 0/1 where an indicator matrix is expected, or classes that were
+            not in ``fit``.
         """
         check_is_fitted(self)
         slack = self._encode_again(y) @ self.privileged_coef_.T

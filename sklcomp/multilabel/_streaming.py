@@ -16,11 +16,10 @@ from sklearn.utils.validation import (
 
 from sklcomp.multilabel._base import (
     LinearMultiLabelClassifier,
-    as_indicator,
     keep_weighted,
     split_constant,
 )
-from sklcomp.multilabel._names import check_names, column_names, next_numbers
+from sklcomp.multilabel._names import check_names, next_numbers
 from sklcomp.solvers._hinge import solve_hinge
 from sklcomp.solvers._labels import signs_of
 from sklcomp.solvers._result import SolverResult
@@ -30,12 +29,19 @@ from sklcomp.solvers._streaming import (
     find_prior_scale,
     is_worth_leaving_out,
 )
+from sklcomp.utils._messages import show_some
 from sklcomp.utils._sklearn import (
     Interval,
     IterationReporter,
     StrOptions,
     fit_context,
     with_callbacks,
+)
+from sklcomp.utils._targets import (
+    as_indicator,
+    column_names,
+    match_columns,
+    read_targets,
 )
 from sklcomp.utils._validation import refuse_masked
 
@@ -97,7 +103,8 @@ class StreamingLabelClassifier(LinearMultiLabelClassifier):
     classes_ : ndarray of shape (n_labels,) or (n_classes,)
         Numbers of the labels, or classes of 1-D targets.
     label_names_ : ndarray of shape (n_labels,), object
-        Names from the columns of y or from ``label_names``, else numbers.
+        Names from the columns of y or from ``label_names``, else numbers; classes of
+        multi-class targets.
     n_labels_ : int
         Number of labels, new ones included.
     representation_ : list of ndarray
@@ -211,13 +218,7 @@ class StreamingLabelClassifier(LinearMultiLabelClassifier):
         self : StreamingLabelClassifier
             The fitted classifier, without any label added earlier.
         """
-        names = column_names(y)
         X, Y, weight = self._check_data(X, y, sample_weight)
-        if self._kind == "multiclass":
-            names = self.classes_
-        elif names is None:
-            names = range(Y.shape[1])
-        names = check_names(names, Y.shape[1], known=())
         varies, constant_scores = split_constant(Y, self._is_indicator)
         reporter = IterationReporter(self, X=X, y=y)
         W = np.zeros((Y.shape[1], X.shape[1] + 1))
@@ -231,7 +232,7 @@ class StreamingLabelClassifier(LinearMultiLabelClassifier):
             W[varies] = result.solution
         self.coef_ = W[:, :-1].astype(X.dtype)
         self.intercept_ = W[:, -1].astype(X.dtype)
-        self.label_names_, self.n_labels_ = names, Y.shape[1]
+        self.n_labels_ = Y.shape[1]
         self.representation_: list[np.ndarray] = []
         self.prior_scale_ = np.zeros(0)
         self.n_iter_ = 1 if result is None else int(result.n_iter.max())
@@ -265,11 +266,13 @@ class StreamingLabelClassifier(LinearMultiLabelClassifier):
             Indicator of the new labels.
         y_past : {array-like, sparse matrix} of shape (n_samples, n_labels), \
 default=None
-            All earlier labels of the same examples, those added included. If None, the
-            model's own predictions stand in. Not used by ``representation="scores"``.
+            All earlier labels of the same examples, those added included; columns of a
+            frame are matched by name, in any order. If None, the model's own
+            predictions stand in. Not used by ``representation="scores"``.
         label_names : str or array-like of shape (n_new,), default=None
-            Names of the new labels; None takes those of the columns of ``y_new`` or
-            the next numbers.
+            Names of the new labels; None takes those of the columns of ``y_new``
+            (strings or integers, but not the 0, 1, 2 ... that pandas gives by itself)
+            or the next numbers.
         sample_weight : array-like of shape (n_samples,), default=None
             Factors of the cost of every example, also in the representation.
 
@@ -282,8 +285,8 @@ default=None
         ------
         ValueError
             If a name is taken, ``y_new`` has no column or other values than 0/1,
-            ``y_past`` has another shape, or the classifier was fitted with 1-D targets
-            other than 0/1.
+            ``y_past`` has another shape or other names, or the classifier was fitted
+            with 1-D targets other than 0/1.
         """
         check_is_fitted(self)
         self._check_open()
@@ -292,7 +295,7 @@ default=None
             reset=False,
         )  # fmt: skip
         names = column_names(y_new) if label_names is None else label_names
-        new = as_columns(y_new)
+        new = as_columns(y_new, "y_new")
         check_consistent_length(X, new)
         if names is None:
             names = next_numbers(self.label_names_, new.shape[1])
@@ -409,7 +412,7 @@ default=None
             return
         msg = (
             f"labels cannot be added to a {type(self).__name__} that was fitted with "
-            f"the classes {', '.join(map(repr, self.classes_[:5].tolist()))}; fit it "
+            f"the classes {show_some(self.classes_)}; fit it "
             "with an indicator matrix of 0/1, or with one column of 0/1."
         )
         raise ValueError(msg)
@@ -419,14 +422,14 @@ default=None
         if self.representation == "scores" and y_past is None:
             return None
         if y_past is None:
-            return as_columns(self._score(X) > 0)
-        past = as_columns(y_past)
+            return as_indicator(self._score(X) > 0)
+        past = as_columns(y_past, "y_past", self.label_names_)
         shape = (X.shape[0], self.n_labels_)
         if past.shape != shape:
             msg = (
                 f"y_past has shape {past.shape}, but {shape} is needed: the "
                 f"{self.n_labels_} earlier labels of the same rows, in the order of "
-                "label_names_."
+                "label_names_ or named."
             )
             raise ValueError(msg)
         return None if self.representation == "scores" else past
@@ -450,15 +453,9 @@ default=None
             )
 
 
-def as_columns(y: Any) -> sparse.csr_array:
+def as_columns(y: Any, name: str, label_names: Any = None) -> sparse.csr_array:
     """Indicator of one or more labels as CSR; a vector is one label."""
-    if not sparse.issparse(y):
-        y = np.asarray(y)
-        y = y.reshape(-1, 1) if y.ndim == 1 else y
-    if y.ndim != 2 or y.shape[1] == 0:
-        msg = (
-            f"labels of shape {y.shape} hold no column; give an indicator matrix of "
-            "shape (n_samples, n_labels) with at least one, or a vector for one label."
-        )
-        raise ValueError(msg)
-    return as_indicator(y)
+    Y = read_targets(y, name)
+    if label_names is not None:
+        Y = match_columns(Y, column_names(y), label_names, name)
+    return as_indicator(Y.reshape(-1, 1) if Y.ndim == 1 else Y, name)

@@ -16,6 +16,7 @@ from sklearn.utils._param_validation import (
     validate_params,
 )
 from sklearn.utils._set_output import _get_output_config
+from sklearn.utils._sparse import _align_api_if_sparse as align_sparse
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Interval",
     "Options",
     "StrOptions",
+    "align_sparse",
     "arff",
     "check_sample_weight",
     "fit_context",

@@ -1,0 +1,30 @@
+"""Values as messages show them."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+
+def show(value: Any) -> str:
+    """The repr with plain Python numbers, where numpy's says ``np.int64(2)``."""
+    return repr(_plain(value))
+
+
+def show_some(values: Iterable, n: int = 5) -> str:
+    """The first few of them, as many as a message can take."""
+    shown = [show(value) for value in values]
+    return ", ".join(shown[:n]) + ", ..." * (len(shown) > n)
+
+
+def _plain(value: Any) -> Any:
+    """Numpy's scalars and arrays as Python's, at any depth."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if type(value) in (list, tuple, set, frozenset):
+        return type(value)(map(_plain, value))
+    if type(value) is dict:
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    return value
