@@ -24,7 +24,7 @@ from skorch import NeuralNet, NeuralNetBinaryClassifier
 from torch import nn
 
 from sklcomp.compression._training import first_output, rebuild_net
-from sklcomp.nn._running import device_of, evaluating
+from sklcomp.nn._running import device_of, evaluating, restoring
 from sklcomp.nn._training import check_device, torch_session
 from sklcomp.utils._sklearn import CallbackSupportMixin
 from sklcomp.utils._validation import refuse_masked
@@ -282,7 +282,7 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         """What the compressed net says; of images of another size it may be nothing."""
         try:
             # Loaders of batches draw from torch's generator.
-            with torch.random.fork_rng(devices=[]):
+            with torch.random.fork_rng(devices=[]), restoring(self.estimator_.module_):
                 return getattr(self.estimator_, method)(X)
         except torch.OutOfMemoryError:
             raise

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sklcomp.nn._graph import ChannelGraph
-from sklcomp.nn._running import call, copied, evaluating
+from sklcomp.nn._running import copied, evaluating, run
 from sklcomp.utils._validation import refuse_masked
 
 
@@ -68,7 +68,7 @@ def count_macs(module: nn.Module, input_shape: Any) -> int:
 
 def _count(module: nn.Module, example: Any) -> int:
     with evaluating(module), FlopCounterMode(display=False) as counter:
-        call(module, copied(example))
+        run(module, copied(example))
     return counter.get_total_flops() // 2
 
 
@@ -178,7 +178,7 @@ def _time(module: nn.Module, example: Any) -> float:
     on_gpu = any(p.is_cuda for p in module.parameters())
     example = copied(example)
     start = time.perf_counter()
-    call(module, example)
+    run(module, example)
     if on_gpu:
         torch.cuda.synchronize()
     return time.perf_counter() - start

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from sklcomp.nn._running import BatchNorm, call, tensors_in
+from sklcomp.nn._running import BatchNorm, copied, evaluating, run, tensors_in
 from sklcomp.utils._validation import refuse_masked
 
 # What hands its input on unchanged does not count as a reader of it.
@@ -139,8 +139,9 @@ def _can_fold(layer: nn.Module, norm: BatchNorm, output: Tensor) -> bool:
 
 
 def _run(module: nn.Module, example: Any) -> list[Tensor]:
-    with torch.no_grad():
-        return [tensor.clone() for tensor in tensors_in(call(module, example))]
+    with evaluating(module):
+        returned, left = run(module, copied(example))
+        return [tensor.clone() for tensor in returned + left]
 
 
 def _agrees(module: nn.Module, example: Any, expected: list[Tensor]) -> bool:
@@ -209,12 +210,8 @@ def insert_batch_norms(module: nn.Module, example_input: Any) -> nn.Module:
     help in training: :func:`absorb_batch_norms` gives back a network like the original.
     """
     module = copy.deepcopy(module)
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
     with _watching(module) as (made, read):
         _run(module, example_input)
-    for part, mode in modes.items():
-        part.training = mode
     n_reads = Counter(part for part, _ in read)
     followed = {id(x) for part, x in read if isinstance(part, BatchNorm)}
     chosen = {

@@ -1,53 +1,171 @@
 """Run a user's network without a trace of it."""
 
+import copy
+import gc
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
+from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
+from torch.nn.modules.lazy import LazyModuleMixin
 
 # Those that may keep running statistics.
 NormWithStatistics = nn.modules.batchnorm._NormBase
+# What holds no tensors, or those of the whole program.
+_ATOMS = (
+    str, bytes, int, float, complex, type(None), type, ModuleType, CodeType, FrameType,
+    np.generic, torch.dtype, torch.device, torch.Generator,
+)  # fmt: skip
+_REGISTRIES = ("_parameters", "_buffers", "_modules")
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+# Items that an iterator may yield.
+_MAX_ITEMS = 100_000
 
 
-def tensors_in(value: Any) -> list[Tensor]:
-    """All tensors in nested lists, tuples, dictionaries and plain objects."""
-    if isinstance(value, Tensor):
-        return [value]
+def tensors_in(value: Any, drains: bool = False) -> list[Tensor]:
+    """All tensors that a value holds, each once, whatever it is made of.
+
+    ``drains`` reads iterators to their end, which may compute what they yield; they
+    cannot be read again.
+    """
+    # What was seen is held, so that no identity of an object is used twice.
+    seen: dict[int, Any] = {}
+    found: list[Tensor] = []
+    stack = [value]
+    while stack:
+        one = stack.pop()
+        if isinstance(one, _ATOMS) or id(one) in seen:
+            continue
+        seen[id(one)] = one
+        if isinstance(one, Tensor):
+            found.append(one)
+        else:
+            stack += reversed(_parts_of(one, drains))
+    return found
+
+
+def _parts_of(value: Any, drains: bool) -> list[Any]:
+    """What a container, or any other object, holds, in an order that repeats."""
+    if drains and isinstance(value, Iterator):
+        return _drained(value)
+    if isinstance(value, FunctionType):
+        cells = value.__closure__ or ()
+        return [value.__defaults__, value.__kwdefaults__, *map(gc.get_referents, cells)]
+    if isinstance(value, nn.Module):
+        own = vars(value).items()
+        return [held for name, held in own if name not in _OF_EVERY_MODULE]
+    parts: list[Any] = []
     if isinstance(value, dict):
-        value = list(value.values())
-    elif not isinstance(value, (list, tuple)) and hasattr(value, "__dict__"):
-        value = list(vars(value).values())
-    if isinstance(value, (list, tuple)):
-        return [tensor for entry in value for tensor in tensors_in(entry)]
-    return []
+        parts += [*dict.values(value), *dict.keys(value)]
+    elif isinstance(value, (list, tuple, deque)):
+        parts += value
+    elif isinstance(value, (set, frozenset)):
+        parts += sorted(value, key=_sort_key)
+    elif isinstance(value, np.ndarray):
+        parts += value.ravel().tolist() if value.dtype == object else []
+    if type(value) in (dict, list, tuple, deque, set, frozenset, np.ndarray):
+        return parts
+    parts.append(getattr(value, "__dict__", None))
+    # Slots, and what classes written in C hold, such as partial and mappingproxy.
+    return parts + gc.get_referents(value)
+
+
+def _drained(iterator: Iterator) -> list[Any]:
+    items = list(islice(iterator, _MAX_ITEMS + 1))
+    if len(items) > _MAX_ITEMS:
+        msg = (
+            f"the output holds a {type(iterator).__name__} of more than "
+            f"{_MAX_ITEMS:,} items; return a list."
+        )
+        raise ValueError(msg)
+    return items
+
+
+def _sort_key(entry: Any) -> list[tuple]:
+    """An order of the entries of a set, whose own is that of addresses."""
+    # What is asked here is no part of the network.
+    with torch._C.DisableTorchFunction(), torch.no_grad():
+        return [
+            (*map(int, tensor.shape), float(tensor.double().sum()))
+            for tensor in tensors_in(entry)
+        ]
+
+
+@contextmanager
+def restoring(module: nn.Module) -> Iterator[None]:
+    """All parts have afterwards their own modes, buffers and attributes again."""
+    states = [(part, *_state(part)) for part in module.modules()]
+    try:
+        yield
+    finally:
+        for part, mode, tables, buffers in states:
+            for table, old in tables:
+                _put_back(table, old)
+            with torch.no_grad():
+                for buffer, old in buffers:
+                    _put_back_values(buffer, old)
+            part.training = mode
+
+
+def _state(part: nn.Module) -> tuple[bool, list, list]:
+    """Mode, dictionaries with their entries, and buffers with their values."""
+    # A lazy module becomes another one when it first runs.
+    is_lazy = isinstance(part, LazyModuleMixin) and part.has_uninitialized_params()
+    if is_lazy or isinstance(part, torch.jit.ScriptModule):
+        tables = []
+    else:
+        own = vars(part)
+        tables = [(own, dict(own))]
+        tables += [(own[name], dict(own[name])) for name in _REGISTRIES]
+    buffers = [] if is_lazy else list(part.buffers(recurse=False))
+    return part.training, tables, [(one, one.detach().clone()) for one in buffers]
+
+
+def _put_back(table: dict, old: dict) -> None:
+    # Threads may read it: nothing is written that is the same.
+    for name in table.keys() - old.keys():
+        del table[name]
+    for name, value in old.items():
+        if name not in table or table[name] is not value:
+            table[name] = value
+
+
+def _put_back_values(buffer: Tensor, old: Tensor) -> None:
+    if buffer.shape != old.shape:
+        buffer.data = old
+    elif not torch.equal(buffer, old):
+        buffer.copy_(old)
 
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; every part gets its own mode back."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
+    """Evaluation mode without gradients; nothing that runs inside leaves a trace."""
+    with restoring(module), torch.no_grad():
+        module.eval()
+        yield
 
 
-def copied(example: Any) -> Any:
+def copied(example: Any, change: Callable[[Tensor], Tensor] = torch.clone) -> Any:
     """The same in tensors of its own, for networks that overwrite what they are given.
 
     Tensors made of a user's array would be that array.
     """
-    if isinstance(example, dict):
-        return {name: copied(value) for name, value in example.items()}
-    if isinstance(example, (tuple, list)):
-        return tuple(map(copied, example))
-    return example.clone() if torch.is_tensor(example) else example
+    memo = {id(tensor): change(tensor) for tensor in tensors_in(example)}
+    try:
+        # deepcopy takes what it finds in its memo.
+        return copy.deepcopy(example, memo)
+    except (TypeError, RuntimeError) as error:
+        msg = (
+            f"the input cannot be copied for a forward of its own: {error}. Give "
+            "tensors, alone or in lists, tuples, dictionaries or dataclasses."
+        )
+        raise TypeError(msg) from error
 
 
 def call(module: nn.Module, example: Any) -> Any:
@@ -57,6 +175,31 @@ def call(module: nn.Module, example: Any) -> Any:
     if isinstance(example, (tuple, list)):
         return module(*example)
     return module(example)
+
+
+def run(module: nn.Module, example: Any) -> tuple[list[Tensor], list[Tensor]]:
+    """Tensors that a forward returns, and those that it leaves in attributes.
+
+    Iterators that it returns are read to their end.
+    """
+    before = _attributes(module)
+    returned = tensors_in(call(module, example), drains=True)
+    left = [
+        value
+        for key, value in _attributes(module).items()
+        if before.get(key) is not value
+    ]
+    return returned, tensors_in(left)
+
+
+def _attributes(module: nn.Module) -> dict[tuple[str, str], Any]:
+    """By part and name, without parameters, buffers and parts."""
+    return {
+        (path, name): value
+        for path, part in module.named_modules()
+        for name, value in vars(part).items()
+        if name not in _OF_EVERY_MODULE
+    }
 
 
 def device_of(module: nn.Module) -> torch.device:
@@ -100,21 +243,23 @@ def reestimate_batch_norms(module: nn.Module, X: Tensor, batch_size: int = 250) 
     As :func:`torch.optim.swa_utils.update_bn`, but dropout stays off.
     """
     norms = [part for part in module.modules() if isinstance(part, BatchNorm)]
-    if len(X) < 2 or not any(norm.track_running_stats for norm in norms):
+    norms = [norm for norm in norms if norm.track_running_stats]
+    if len(X) < 2 or not norms:
         return
-    modes = {part: part.training for part in module.modules()}
-    momenta = {norm: norm.momentum for norm in norms}
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-    use_batch_statistics(module)
-    try:
-        with torch.no_grad():
-            for batch in X.split(batch_size):
-                if len(batch) > 1:
-                    module(batch.clone())
-    finally:
-        for norm, momentum in momenta.items():
-            norm.momentum = momentum
-        for part, mode in modes.items():
-            part.training = mode
+    with restoring(module), torch.no_grad():
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None
+        use_batch_statistics(module)
+        for batch in X.split(batch_size):
+            if len(batch) > 1:
+                run(module, batch.clone())
+        # Some may be of heads that run in training only.
+        found = [
+            (buffer, buffer.clone())
+            for norm in norms
+            if norm.num_batches_tracked
+            for buffer in norm.buffers(recurse=False)
+        ]
+    for buffer, value in found:
+        buffer.copy_(value)
