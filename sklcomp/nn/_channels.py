@@ -2,7 +2,6 @@
 
 import copy
 import inspect
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -15,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-import sklcomp.nn._layers  # noqa: F401  (enters its rules)
+import sklcomp.nn._layers  # (enters its rules)
 import sklcomp.nn._operations  # noqa: F401
 from sklcomp.nn._compensation import (
     InputCovariances,
@@ -23,15 +22,16 @@ from sklcomp.nn._compensation import (
     collect_covariances,
     compensate_layers,
 )
-from sklcomp.nn._graph import ChannelGraph, build_graph, freeze_genes
-from sklcomp.nn._running import call, copied, evaluating, tensors_in
+from sklcomp.nn._graph import ChannelGraph, build_graph
+from sklcomp.nn._modes import Recorder, has_training_mode, held
+from sklcomp.nn._running import copied, run, tensors_in
+from sklcomp.nn._self_check import SelfCheck
 from sklcomp.nn._tracing import CONVOLUTIONS, TRANSPOSED, ChannelTracer
 from sklcomp.utils._validation import refuse_masked
 
-# Share of the largest output by which a cut and a masked network may differ.
-TOLERANCE = 1e-3
 # Layers whose channels could be removed if the forward came past them.
 LAYERS = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
+UNREACHED = "is not reached by example_input"
 
 
 @refuse_masked
@@ -69,19 +69,50 @@ def trace_channels(module: nn.Module, example_input: Any) -> ChannelGraph:
       0  4 of 4 can go
       3  0 of 10 can go  is an output of the network
     """
-    example = copied(example_input)
-    trace = ChannelTracer(module)
-    with evaluating(module), _paths(trace), trace:
-        output = call(module, example)
-    trace.freeze(output, "is an output of the network")
+    try:
+        # Training mode may change parameters too.
+        twin = copy.deepcopy(module)
+    except (TypeError, RuntimeError) as error:
+        msg = f"{type(module).__name__} cannot be copied, and so not be cut: {error}"
+        raise ValueError(msg) from error
+    trace = ChannelTracer(twin)
+    calls, fault, modes = _follow(trace, example_input, training=False), "", [False]
+    if has_training_mode(twin):
+        uses = dict(trace.uses)
+        try:
+            if _follow(trace, example_input, training=True) != calls:
+                modes.append(True)
+        except Exception as error:  # whatever a forward may raise
+            fault = f"; in training mode the network raises {type(error).__name__}"
+        # Costs are those of evaluation.
+        trace.uses = uses
     skipped = {
-        name: _why_skipped(trace, name, part)
-        for name, part in module.named_modules()
+        name: _why_skipped(trace, name, part) or UNREACHED + fault
+        for name, part in twin.named_modules()
         if isinstance(part, LAYERS) and name not in trace.outputs
     }
-    n_examples = len(tensors_in(example_input)[0])
-    graph = build_graph(trace, skipped, n_examples)
-    return _checked(module, graph, example_input)
+    batches = [tensor for tensor in tensors_in(example_input) if tensor.ndim]
+    graph = build_graph(trace, skipped, len(batches[0]) if batches else 1)
+    check = SelfCheck(module, example_input, modes, prune_channels, mask_channels)
+    return check(graph)
+
+
+def _follow(trace: ChannelTracer, example: Any, training: bool) -> list[tuple]:
+    """One forward that is traced; which functions it called, and on what."""
+    module, example = trace.module, copied(example)
+    record = Recorder(module)
+    trace.path[:] = [""]
+    with _paths(trace), held(module, training), trace, record:
+        returned, left = run(module, example)
+    trace.freeze(returned, "is an output of the network")
+    trace.freeze(left, "is kept in an attribute of the network")
+    if not returned:
+        msg = (
+            f"no tensor is found in what {type(module).__name__} returns. Return "
+            "tensors, alone or in tuples, dictionaries, dataclasses or other objects."
+        )
+        raise ValueError(msg)
+    return record.calls
 
 
 @contextmanager
@@ -115,8 +146,8 @@ def _drop(stack: list[str]) -> None:
     stack.pop()
 
 
-def _why_skipped(trace: ChannelTracer, name: str, part: Any) -> str:
-    """Why a layer makes no channels that are known of."""
+def _why_skipped(trace: ChannelTracer, name: str, part: Any) -> str | None:
+    """Why a layer that runs makes no channels that are known of."""
     weight = trace.names.get(id(part.weight))
     if weight is None:
         return "has a computed weight"
@@ -126,60 +157,7 @@ def _why_skipped(trace: ChannelTracer, name: str, part: Any) -> str:
     reason = next(filter(None, reasons), None)
     if reason is None and name in trace.ran:
         return "runs where no trace follows it, such as in code that was compiled"
-    return reason or "is not reached by example_input"
-
-
-def _checked(module: nn.Module, graph: ChannelGraph, example: Any) -> ChannelGraph:
-    """Freeze what cannot be cut after all, such as a view of hard-coded size."""
-    if _fault(module, graph, graph.segments, example) is None:
-        return graph
-    good: list[np.ndarray] = []
-    bad: list[tuple[np.ndarray, str]] = []
-    for segment in graph.segments:
-        fault = _fault(module, graph, [*good, segment], example)
-        if fault is None:
-            good.append(segment)
-        else:
-            bad.append((segment, fault))
-    return freeze_genes(graph, {gene: why for genes, why in bad for gene in genes})
-
-
-def _fault(
-    module: nn.Module, graph: ChannelGraph, segments: list[np.ndarray], example: Any
-) -> str | None:
-    """What goes wrong when half of these segments is removed; None if nothing does."""
-    rng = np.random.default_rng(0)
-    keep = np.ones(graph.n_genes, bool)
-    for genes in segments:
-        keep[rng.permutation(genes)[: len(genes) // 2]] = False
-        if len(genes) == 1:
-            keep[genes] = False
-            keep[genes] = not _leaves_all(graph, keep)
-    outputs = []
-    for remove in (prune_channels, mask_channels):
-        with warnings.catch_warnings(), torch.random.fork_rng():
-            warnings.simplefilter("ignore")
-            torch.manual_seed(0)
-            changed = remove(module, graph, keep)
-            try:
-                with evaluating(changed):
-                    outputs.append(tensors_in(call(changed, copied(example))))
-            except Exception as error:  # whatever a forward may raise
-                text = str(error).strip().partition("\n")[0]
-                return f"a smaller network raises {type(error).__name__}: {text}"
-    for pruned, masked in zip(*outputs, strict=True):
-        scale = masked.abs().max().item() if masked.numel() else 0.0
-        if pruned.shape != masked.shape or not torch.allclose(
-            pruned, masked, rtol=0, atol=TOLERANCE * scale, equal_nan=True
-        ):
-            return "a smaller network gives other outputs than the masked one"
-    return None
-
-
-def _leaves_all(graph: ChannelGraph, keep: np.ndarray) -> bool:
-    """Whether every layer has a channel left."""
-    alive = np.append(keep, True)
-    return all(alive[genes].any() for genes in graph.layers.values())
+    return reason
 
 
 @refuse_masked

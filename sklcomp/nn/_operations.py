@@ -30,7 +30,8 @@ def _ask(trace: ChannelTracer, result: Any, *args: Any, **kwargs: Any) -> None:
     "square abs absolute neg negative positive sign sgn sin cos tan sinh cosh asin "
     "acos atan asinh acosh atanh erf erfc erfinv lgamma logit sinc reciprocal round "
     "floor ceil trunc frac nan_to_num isnan isinf isfinite logical_not invert int bool "
-    "long zeros_like ones_like empty_like rand_like randn_like full_like"
+    "long zeros_like ones_like empty_like rand_like randn_like full_like bernoulli "
+    "normal uniform exponential"
 )
 def _same(
     trace: ChannelTracer, result: Any, input: Tensor, *args: Any, **kwargs: Any
