@@ -1,12 +1,13 @@
 """Channel surgery: what can be removed, what repair is worth, and what it costs."""
 
-from _harness import ROOT, Report, arguments, data_folder, spread
+from _harness import ROOT, Report, arguments, data_folder, peak_memory, spread
 
 # isort: split
 import copy
 import sys
 import time
 import warnings
+from functools import partial
 
 import numpy as np
 import torch
@@ -275,7 +276,141 @@ def factored(found, repeats=3):
     ], repeats)[1]  # fmt: skip
 
 
-GROUPS = {"zoo": zoo, "compensation": repaired, "cost": cost}
+class FlatVGG(nn.Module):
+    """Stages of one convolution, and a hidden layer that reads all 4 x 4 pixels."""
+
+    def __init__(self, widths=(32, 64, 128), hidden=256):
+        super().__init__()
+        layers, inputs = [], 3
+        for width in widths:
+            layers += [nn.Conv2d(inputs, width, 3, padding=1, bias=False),
+                       nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2)]  # fmt: skip
+            inputs = width
+        self.features = nn.Sequential(*layers, nn.Flatten())
+        self.hidden = nn.Linear(16 * inputs, hidden)
+        self.output = nn.Linear(hidden, 10)
+
+    def forward(self, x):
+        return self.output(torch.relu(self.hidden(self.features(x))))
+
+
+# Channels, pixels along an axis, outputs of a Linear behind a flatten; the full form
+# only where it ends in reasonable time.
+WIDE = ((288, 4, 256), (512, 7, 10), (512, 7, 1000), (512, 7, 4096))
+FULL = 10**5  # dimensions: no layer is wider
+N_WIDE = 1000
+
+
+def wide_net(n_channels, size, n_outputs):
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(8, n_channels, 1), nn.ReLU(), nn.Flatten(),
+        nn.Linear(n_channels * size**2, n_outputs),
+    )  # fmt: skip
+    return net, torch.randn(N_WIDE, 8, size, size)
+
+
+def make_wide(*case):
+    """What is there before: kept, or its pages would be used again."""
+    make_wide.kept = wide_net(*case)
+
+
+def remove_wide(case, max_dims, times=None):
+    """Covariances, order and repair of half of the channels."""
+    net, X = getattr(make_wide, "kept", None) or wide_net(*case)
+    graph = trace_channels(net, X[:2])
+    clock = [time.process_time()]
+    found = collect_covariances(net, graph, X, max_dims=max_dims)
+    clock.append(time.process_time())
+    order = elimination_order(net, graph, found)
+    clock.append(time.process_time())
+    prune_channels(net, graph, keep_fraction(graph, order, 0.5), found)
+    clock.append(time.process_time())
+    if times is not None:
+        times.extend(np.diff(clock))
+
+
+def flattened(report, folder, quick):
+    """A wide Linear behind a flatten: what sharing costs, and what it is worth."""
+    rows = []
+    for case in WIDE[: 2 if quick else None]:
+        n_inputs = case[0] * case[1] ** 2
+        for name, max_dims in (("full", FULL), ("shared", 1500)):
+            if name == "full" and n_inputs > 5000:
+                continue
+            times = []
+            remove_wide(case, max_dims, times)
+            net, X = wide_net(*case)
+            with torch.no_grad():
+                _, forward = timed(lambda net=net, X=X: net(X), 1)
+            grown = peak_memory(
+                partial(remove_wide, case, max_dims), partial(make_wide, *case)
+            )
+            times[0] -= forward
+            rows.append([
+                f"{n_inputs:,} x {case[2]:,}", name,
+                *(f"{value:.2f}" for value in (*times, sum(times), forward)),
+                "" if grown is None else f"{grown / 1e9:.2f}",
+            ])  # fmt: skip
+            if name == "shared" and n_inputs > 25_000:
+                report.goal(
+                    f"{n_inputs:,} inputs, {case[2]:,} outputs: < 5 s and < 1 GB",
+                    f"{sum(times):.2f} s, {rows[-1][-1]} GB",
+                    sum(times) < 5 and (grown is None or grown < 1e9),
+                )
+    report.table(
+        f"a Linear behind a flatten, {N_WIDE} examples, one thread: CPU seconds beyond "
+        "the forward, growth of the peak memory",
+        ["inputs x outputs", "covariance", "collecting", "order", "cut and repair",
+         "all", "forward of the layer", "GB"], rows,
+    )  # fmt: skip
+    if folder is not None:
+        shared_or_full(report, folder, quick)
+
+
+def shared_or_full(report, folder, quick):
+    """Test errors of both forms where both can be had, before and after tuning."""
+    X, y, X_test, y_test = load_cifar(folder)
+    found = {0.5: [], 0.25: []}
+    for seed in range(2 if quick else 3):
+        torch.manual_seed(seed)
+        net = train(FlatVGG(), X, y, seed=seed, epochs=5, flip=True)
+        graph = trace_channels(net, X[:2])
+        images = X[np.random.default_rng(seed).permutation(len(X))[:2000]]
+        for fraction, errors in found.items():
+            row = [error_rate(net, X_test, y_test)]
+            for max_dims in (FULL, 1500):
+                moments = collect_covariances(net, graph, images, max_dims=max_dims)
+                order = elimination_order(net, graph, moments)
+                keep = keep_fraction(graph, order, fraction)
+                small = reestimated(prune_channels(net, graph, keep, moments), images)
+                row.append(error_rate(small, X_test, y_test))
+                train(small, X, y, seed=100 + seed, epochs=2, lr=0.01, flip=True)
+                row.append(error_rate(small, X_test, y_test))
+            errors.append(row)
+    rows = []
+    for fraction, errors in found.items():
+        errors = np.array(errors)
+        gap = errors[:, 4] - errors[:, 2]
+        rows.append([
+            f"{fraction:.0%}", *(spread(errors[:, k]) for k in (0, 1, 3, 2, 4)),
+            spread(gap),
+        ])  # fmt: skip
+        report.goal(
+            f"{fraction:.0%} of the channels: shared not worse after tuning than full "
+            "by more than 0.2 points", f"{gap.mean():+.2f}", gap.mean() <= 0.2,
+        )  # fmt: skip
+    report.table(
+        "FlatVGG on CIFAR-10-small, 2,048 inputs behind the flatten, test error in %: "
+        "median (least to largest) over seeds",
+        ["channels", "unpruned", "full", "shared", "full, tuned", "shared, tuned",
+         "shared - full, tuned"], rows,
+    )  # fmt: skip
+
+
+GROUPS = {
+    "zoo": zoo, "compensation": repaired, "cost": cost, "flatten": flattened,
+}  # fmt: skip
 
 
 def main():

@@ -5,7 +5,7 @@ Both need the covariances of the layers' inputs in the unpruned network, and no 
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,30 +20,18 @@ from torch.overrides import TorchFunctionMode
 
 from sklcomp.nn._graph import ChannelGraph
 from sklcomp.nn._modes import has_training_mode, held
+from sklcomp.nn._moments import InputMoments, at_positions, sums_of
 from sklcomp.nn._running import copied, device_of, run
 from sklcomp.nn._tracing import CONVOLUTIONS, TRANSPOSED
 from sklcomp.utils._validation import refuse_masked
 
 # Ridge in units of the mean variance.
 RIDGE = 1e-3
-# Patches that a covariance is taken of: at least so many, and so many per dimension.
-MIN_PATCHES, PATCHES_PER_DIM = 20_000, 20
 # Bytes of the repairs that are remembered.
 MAX_BYTES = 2**28
+# Numbers of a wide weight that are worked on at once.
+MAX_NUMBERS = 2**23
 KINDS = (nn.Linear, *CONVOLUTIONS, *TRANSPOSED)
-
-
-@dataclass(frozen=True)
-class InputMoments:
-    """Mean and covariance of what a layer reads.
-
-    Of patches, in the order of the flattened kernel, or of single pixels
-    (``is_pooled``), which all positions of the kernel then share.
-    """
-
-    mean: Tensor
-    covariance: Tensor
-    is_pooled: bool
 
 
 @dataclass(frozen=True)
@@ -73,7 +61,7 @@ class _Listener(TorchFunctionMode):
     called by keyword, or not be called at all where another uses its weight.
     """
 
-    def __init__(self, found: dict[int, "_Moments"]):
+    def __init__(self, found: dict[int, Any]):
         super().__init__()
         self.found = found
         self.share = 0.0
@@ -91,102 +79,6 @@ class _Listener(TorchFunctionMode):
     ) -> None:
         if id(weight) in self.found:
             self.found[id(weight)].add(input, self.share, *args, **kwargs)
-
-
-class _Moments:
-    """Sums of patches and of their products about the mean of the first batch."""
-
-    def __init__(self, layer: Any, max_dims: int, seed: int):
-        self.weight = layer.weight
-        shape = self.weight.shape
-        is_transposed = isinstance(layer, TRANSPOSED)
-        self.kernel = tuple(shape[2:])
-        n_channels = shape[0 if is_transposed else 1]
-        n_dims = n_channels * int(np.prod(self.kernel))
-        self.is_pooled = is_transposed or n_dims > max_dims
-        self.n_dims = n_channels if self.is_pooled else n_dims
-        self.rng = np.random.default_rng(seed)
-        self.n = 0
-        self.origin = self.total = self.products = torch.empty(0)
-
-    def add(self, inputs: Tensor, share: float, *args: Any, **kwargs: Any) -> None:
-        """Take in a batch that is this share of all examples, and how it is read."""
-        wanted = share * max(MIN_PATCHES, PATCHES_PER_DIM * self.n_dims)
-        rows = self._rows(inputs, wanted, *args, **kwargs).to(torch.float32)
-        if not self.n:
-            self.origin = rows.mean(0)
-            self.total = torch.zeros(self.n_dims, dtype=torch.float64)
-            self.products = torch.zeros(self.n_dims, self.n_dims, dtype=torch.float64)
-        rows = rows - self.origin
-        self.n += len(rows)
-        self.total += rows.sum(0).double().cpu()
-        self.products += (rows.T @ rows).double().cpu()
-
-    def finish(self) -> InputMoments:
-        shift = self.total / self.n
-        covariance = self.products / self.n - torch.outer(shift, shift)
-        return InputMoments(
-            self.origin.double().cpu() + shift, covariance, self.is_pooled
-        )
-
-    def _rows(
-        self, inputs: Tensor, wanted: float, stride: Any = 1, padding: Any = 0,
-        dilation: Any = 1, *args: Any, **kwargs: Any,
-    ) -> Tensor:  # fmt: skip
-        if not self.kernel:
-            return inputs.reshape(-1, inputs.shape[-1])
-        if inputs.ndim == len(self.kernel) + 1:
-            inputs = inputs[None]
-        if self.is_pooled:
-            return self._pixels(inputs, wanted)
-        n = len(self.kernel)
-        stride, dilation = np.broadcast_to(stride, n), np.broadcast_to(dilation, n)
-        inputs = F.pad(inputs, self._ends(padding, dilation))
-        return self._patches(inputs, wanted, stride.tolist(), dilation.tolist())
-
-    def _ends(self, padding: Any, dilation: np.ndarray) -> list[int]:
-        """Zeros before and after the pixels, of the last axis first."""
-        both = dilation * (np.array(self.kernel) - 1)
-        if padding == "same":
-            before, after = both // 2, both - both // 2
-        else:
-            before = after = np.broadcast_to(
-                0 if padding == "valid" else padding, both.shape
-            )
-        return np.stack([before, after], 1)[::-1].ravel().tolist()
-
-    def _chosen(self, sizes: Any, n_images: int, wanted: float) -> list[Any]:
-        """Positions in an image, the same for all images of the batch."""
-        n = int(np.prod(sizes))
-        n_wanted = min(n, int(np.ceil(wanted / n_images)))
-        flat = self.rng.permutation(n)[:n_wanted]
-        return [torch.from_numpy(index) for index in np.unravel_index(flat, sizes)]
-
-    def _pixels(self, inputs: Tensor, wanted: float) -> Tensor:
-        at = self._chosen(inputs.shape[2:], len(inputs), wanted)
-        index = (slice(None), slice(None), *at)
-        return inputs[index].movedim(1, -1).flatten(0, 1)
-
-    def _patches(
-        self, inputs: Tensor, wanted: float, stride: list[int], dilation: list[int]
-    ) -> Tensor:
-        n_axes = len(self.kernel)
-        sizes = [
-            (n - d * (k - 1) - 1) // s + 1
-            for n, k, s, d in zip(
-                inputs.shape[2:], self.kernel, stride, dilation, strict=True
-            )
-        ]
-        at = self._chosen(sizes, len(inputs), wanted)
-        index: list[Any] = [slice(None), slice(None)]
-        for axis in range(n_axes):
-            offsets = torch.arange(self.kernel[axis]) * dilation[axis]
-            places = at[axis][:, None] * stride[axis] + offsets
-            shape = [1] * (n_axes + 1)
-            shape[0], shape[axis + 1] = places.shape
-            index.append(places.reshape(shape))
-        # (image, channel, place, *kernel) -> (image x place, channel x kernel)
-        return inputs[tuple(index)].movedim(2, 1).flatten(2).flatten(0, 1)
 
 
 @refuse_masked
@@ -215,7 +107,8 @@ def collect_covariances(
     max_dims : int, default=1500
         Layers with larger patches use the covariance of single pixels, for all
         positions of the kernel: less exact, far cheaper. Transposed convolutions
-        always do.
+        always do. A Linear of more inputs, behind a flatten, shares the covariance
+        of its channels over their positions likewise.
     random_state : int, default=0
         Seed of the choice of pixels; patches are not all used where there are many.
 
@@ -241,11 +134,15 @@ def collect_covariances(
     if not n:
         msg = "X holds 0 examples; covariances need some, at least a few hundred."
         raise ValueError(msg)
+    axes = dict(graph.consumers.keys())
     sums = {
-        weight: _Moments(module.get_submodule(path), max_dims, random_state)
+        weight: sums_of(
+            module.get_submodule(path), input_genes(graph, weight, axes[weight]),
+            max_dims, random_state,
+        )
         for weight, path in find_readers(module, graph).items()
-    }
-    listener = _Listener({id(s.weight): s for s in sums.values()})
+    }  # fmt: skip
+    listener = _Listener({id(module.get_parameter(w)): s for w, s in sums.items()})
 
     def listen(module: nn.Module, training: bool) -> None:
         with held(module, training):
@@ -261,7 +158,7 @@ def collect_covariances(
         # Heads that run in training only, of a copy, whose parameters that may change.
         twin = copy.deepcopy(module)
         left = {w: s for w, s in sums.items() if not s.n}
-        listener.found = {id(attrgetter(w)(twin)): s for w, s in left.items()}
+        listener.found = {id(twin.get_parameter(w)): s for w, s in left.items()}
         with suppress(Exception):  # it may need targets
             listen(twin, training=True)
     unseen = [weight for weight, moments in sums.items() if not moments.n]
@@ -332,7 +229,7 @@ class Repairs:
         if (found := self._found.get(key)) is not None:
             return found
         repair = compute()
-        if self._n_bytes < MAX_BYTES:
+        if self._n_bytes + repair[0].nbytes <= MAX_BYTES:
             self._found[key] = repair
             self._n_bytes += repair[0].nbytes
         return repair
@@ -392,6 +289,9 @@ def _repaired(
     is_transposed = isinstance(layer, TRANSPOSED)
     is_centred = has_shift and not is_transposed
     weight = layer.weight.detach()
+    if moments.columns is not None:
+        new, shift = _repair_positions(weight, moments, alive, is_centred)
+        return new, shift if is_centred else None
     rows, shift = _repair(
         as_rows(layer, weight, moments.is_pooled), moments, alive, is_centred
     )
@@ -406,23 +306,59 @@ def _repair(
     rows: Tensor, moments: InputMoments, alive: np.ndarray, is_centred: bool
 ) -> tuple[Tensor, Tensor]:
     """Weights of the kept inputs and the shift of every row, by least squares."""
-    left, gone = _columns(alive, moments)
-    second = moments.covariance
-    if not is_centred:
-        second = second + torch.outer(moments.mean, moments.mean)
-    ridge = RIDGE * second.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
-    half = second.index_select(0, left)
-    kept = half.index_select(1, left)
-    kept.diagonal().add_(ridge)
-    lost = half.index_select(1, gone) @ rows.index_select(1, gone).T
-    moved = torch.cholesky_solve(lost, torch.linalg.cholesky(kept)).T
+    left, gone, factor, cross = _system(moments, alive, is_centred)
+    lost = cross @ rows.index_select(1, gone).T
+    moved = torch.cholesky_solve(lost, factor).T
     new = rows.index_select(1, left) + moved
     return new, rows @ moments.mean - new @ moments.mean[left]
 
 
-def _columns(alive: np.ndarray, moments: InputMoments) -> tuple[Tensor, Tensor]:
-    """Columns of the moments that stay and that go."""
-    each = np.repeat(alive, len(moments.mean) // len(alive))
-    return torch.from_numpy(np.flatnonzero(each)), torch.from_numpy(
-        np.flatnonzero(~each)
-    )
+def _repair_positions(
+    weight: Tensor, moments: InputMoments, alive: np.ndarray, is_centred: bool
+) -> tuple[Tensor, Tensor]:
+    """The same of a Linear that reads channels at many positions.
+
+    What a channel gave at a position is predicted from the others there.
+    """
+    left, gone, factor, cross = _system(moments, alive, is_centred)
+    predict = torch.cholesky_solve(cross, factor).T
+    columns = np.asarray(moments.columns)
+    sources, targets = columns[:, gone.numpy()], columns[:, left.numpy()].ravel()
+    kept = np.flatnonzero(alive)
+    # Of every input that stays, what is moved to it; the last is nothing.
+    place = np.full(len(alive) + 1, len(targets))
+    place[targets] = np.arange(len(targets))
+    arrivals, stays = torch.from_numpy(place[kept]), torch.from_numpy(kept)
+    new = weight.new_empty(len(weight), len(kept), device="cpu")
+    shift = torch.empty(len(weight), dtype=torch.float64)
+    for at, rows in wide_rows(weight):
+        mean = moments.mean.to(rows)
+        lost = at_positions(rows, sources).flatten(0, 1)
+        moved = F.pad((lost @ predict.to(lost)).reshape(len(rows), -1), (0, 1))
+        part = rows.index_select(1, stays) + moved.index_select(1, arrivals)
+        shift[at] = (rows @ mean - part @ mean[stays]).double()
+        new[at] = part
+    return new, shift
+
+
+def wide_rows(weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Rows of a wide weight, in float32 at least, few at once to need little memory."""
+    n_rows = max(1, MAX_NUMBERS // weight.shape[1])
+    for start in range(0, len(weight), n_rows):
+        at = slice(start, start + n_rows)
+        rows = weight[at].detach().cpu()
+        yield at, rows.to(torch.promote_types(rows.dtype, torch.float32))
+
+
+def _system(
+    moments: InputMoments, alive: np.ndarray, is_centred: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Dimensions that stay, and go; moments of the former, factored, and across."""
+    second = moments.covariance if is_centred else moments.about_zero()
+    ridge = RIDGE * second.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
+    each = moments.by_dimension(alive)
+    left, gone = (torch.from_numpy(np.flatnonzero(part)) for part in (each, ~each))
+    half = second.index_select(0, left)
+    kept = half.index_select(1, left)
+    kept.diagonal().add_(ridge)
+    return left, gone, torch.linalg.cholesky(kept), half.index_select(1, gone)

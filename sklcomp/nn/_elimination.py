@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from sklcomp.nn._compensation import (
     RIDGE,
     InputCovariances,
-    InputMoments,
     as_rows,
     find_readers,
     input_genes,
+    wide_rows,
 )
 from sklcomp.nn._graph import ChannelGraph
+from sklcomp.nn._moments import InputMoments, at_positions
 from sklcomp.utils._validation import refuse_masked
 
 
@@ -224,14 +225,28 @@ def _readers_of(
         if moments is None:
             continue
         read = np.asarray(input_genes(graph, weight, axes[weight]))
-        each = np.repeat(read, len(moments.mean) // len(read))
+        each = moments.by_dimension(read)
         columns = [np.flatnonzero(each == gene) for gene in genes]
         if len({len(c) for c in columns}) != 1 or not len(columns[0]):
             continue
         layer: Any = module.get_submodule(path)
-        rows = as_rows(layer, layer.weight, moments.is_pooled)
+        if moments.columns is None:
+            rows = as_rows(layer, layer.weight, moments.is_pooled)
+        else:
+            rows = _channel_rows(layer.weight, moments)
         found.append(_Reader(rows, moments, np.array(columns)))
     return found
+
+
+def _channel_rows(weight: Tensor, moments: InputMoments) -> Tensor:
+    """Columns with the products that the channels' weights have over all positions."""
+    products = torch.zeros_like(moments.covariance)
+    for _, rows in wide_rows(weight):
+        rows = at_positions(rows, np.asarray(moments.columns)).flatten(0, 1)
+        products += (rows.T @ rows).double()
+    # Negative by rounding only.
+    values, vectors = torch.linalg.eigh(products)
+    return vectors * values.clamp_min(0).sqrt() @ vectors.T
 
 
 def _surgeon(readers: list[_Reader]) -> np.ndarray:
