@@ -26,6 +26,7 @@ from torch import nn
 from sklcomp.compression._training import first_output, rebuild_net
 from sklcomp.nn._running import device_of, evaluating, restoring
 from sklcomp.nn._training import check_device, torch_session
+from sklcomp.utils._messages import show
 from sklcomp.utils._sklearn import CallbackSupportMixin
 from sklcomp.utils._validation import refuse_masked
 
@@ -90,7 +91,7 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         if len(self.classes_) < 2:
             msg = (
                 f"{type(self).__name__} needs at least 2 classes in y; it has 1 "
-                f"class: {self.classes_[0]!r}."
+                f"class: {show(self.classes_[0])}."
             )
             raise ValueError(msg)
         return X, encoder.transform(y).astype(np.int64)
@@ -359,8 +360,8 @@ def name_classes(source: Any, seen: np.ndarray | None, n_outputs: int | None) ->
     strange = seen[~np.isin(seen, own)].tolist()
     if strange and not isinstance(net, NeuralNet):
         msg = (
-            f"y contains {strange[0]!r}; the {type(net).__name__} knows "
-            f"{np.asarray(own).tolist()}. Give it no other classes."
+            f"y contains {show(strange[0])}; the {type(net).__name__} knows "
+            f"{show(np.asarray(own))}. Give it no other classes."
         )
         raise ValueError(msg)
     return all_classes(seen if strange else np.asarray(own), n_outputs)

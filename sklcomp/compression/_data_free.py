@@ -51,6 +51,7 @@ from sklcomp.nn._training import (
     torch_session,
     train_net,
 )
+from sklcomp.utils._messages import show
 from sklcomp.utils._sklearn import (
     Interval,
     IterationReporter,
@@ -475,7 +476,8 @@ class DataFreeDistiller(Compressor):
             self.__dict__.pop(name, None)
         if not is_classifier(self._prototype):
             msg = (
-                f"student={self.student!r} is no classifier; answers are classes here."
+                f"student={show(self.student)} is no classifier; answers are classes "
+                "here."
             )
             raise ValueError(msg)
         self._check_kinds()

@@ -17,6 +17,7 @@ from sklcomp.compression._training import first_output
 from sklcomp.nn import BatchNormStatistics
 from sklcomp.nn._features import PENULTIMATE, capturing, check_layer
 from sklcomp.nn._running import evaluating
+from sklcomp.utils._messages import show
 
 # Of warnings, so that they name the line that calls fit.
 CALLER = 6
@@ -85,7 +86,10 @@ def check_inputs(params: dict[str, Any], X: np.ndarray | None) -> Inputs:
     shape = tuple(shape)
     is_whole = all(isinstance(side, Integral) and int(side) > 0 for side in shape)
     if len(shape) not in (1, 3) or not is_whole:
-        msg = f"input_shape={shape}: give (channels, height, width) or (n_features,)."
+        msg = (
+            f"input_shape={show(shape)}: give (channels, height, width) or "
+            "(n_features,)."
+        )
         raise ValueError(msg)
     shape = tuple(map(int, shape))
     if X is not None and X[0].size != np.prod(shape):
@@ -98,7 +102,7 @@ def check_inputs(params: dict[str, Any], X: np.ndarray | None) -> Inputs:
     if limits is not None:
         ends = [_numbers(end, "input_range", shape) for end in limits]
         if len(ends) != 2 or not np.less(*ends).all():
-            msg = f"input_range={limits}: give two values, the smaller one first."
+            msg = f"input_range={show(limits)}: give two values, the smaller one first."
             raise ValueError(msg)
         low, high = np.broadcast_arrays(*ends)
         limits = (low.tolist(), high.tolist())

@@ -7,6 +7,7 @@ import numpy as np
 from scipy.fft import idctn
 from sklearn.utils import check_random_state
 
+from sklcomp.utils._messages import show
 from sklcomp.utils._sklearn import Interval, StrOptions, validate_params
 from sklcomp.utils._validation import as_float_array, refuse_masked
 
@@ -82,7 +83,10 @@ def make_masked_images(
             isinstance(n, Integral) and not isinstance(n, bool) and n >= 1
             for n in shape
         ):
-            msg = f"image_shape={shape} must be two positive integers (height, width)."
+            msg = (
+                f"image_shape={show(shape)} must be two positive integers (height, "
+                "width)."
+            )
             raise ValueError(msg)
         y = np.stack([_draw_image(shape, rng) for _ in range(n_samples)])
     else:

@@ -14,6 +14,7 @@ from sklcomp.evolution._operators import (
     nan_is_worst,
     swap_segment,
 )
+from sklcomp.utils._messages import show
 from sklcomp.utils._validation import refuse_masked
 
 State = dict[str, np.ndarray]
@@ -215,7 +216,7 @@ def find_operator(
     if not isinstance(operator, str):
         return operator
     if operator not in named:
-        msg = f"{parameter}={operator!r}; choose one of {', '.join(named)}."
+        msg = f"{parameter}={show(operator)}; choose one of {', '.join(named)}."
         raise ValueError(msg)
     return named[operator]
 

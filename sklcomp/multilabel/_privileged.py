@@ -6,7 +6,6 @@ from typing import Any
 
 import joblib
 import numpy as np
-from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
@@ -16,7 +15,7 @@ from sklcomp.multilabel._base import (
     check_total,
     split_constant,
 )
-from sklcomp.solvers._labels import signs_of
+from sklcomp.solvers._labels import best_thresholds
 from sklcomp.solvers._low_rank import solve_low_rank
 from sklcomp.solvers._privileged import PrivilegedResult, solve_privileged
 from sklcomp.solvers._rows import squared_norms
@@ -271,10 +270,10 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
         Raises
         ------
         ValueError
-            If ``rank`` exceeds the number of labels, y holds other values than 0/1 (as
-            label sets and -1/+1 are) or missing ones, two columns have one name, the
-            features are too large to multiply or the costs too large to sum, or
-            ``class_weight`` holds anything but finite numbers from 0.
+            If ``rank`` exceeds the number of labels, y holds other values than 0/1 or
+            two columns of one name, the features are too large to multiply or the costs
+            too large to sum, or ``class_weight`` holds anything but finite numbers from
+            0.
         """
         X, Y, weight = self._check_data(X, y, sample_weight, self.dtype)
         if self.rank is not None and self.rank > Y.shape[1]:
@@ -485,21 +484,3 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
                 UserWarning,
                 stacklevel=3,
             )
-
-
-def best_thresholds(Y: sparse.csr_array, scores: np.ndarray) -> np.ndarray:
-    """Score of highest F1 for each label, half-way to the next lower one."""
-    thresholds = np.zeros(Y.shape[1])
-    columns = Y.tocsc()
-    for j in range(Y.shape[1]):
-        present = signs_of(columns, j) > 0
-        order = np.argsort(-scores[:, j], kind="stable")
-        hits = np.cumsum(present[order])
-        f1 = 2.0 * hits / (np.arange(1, len(order) + 1) + present.sum())
-        ordered = scores[order, j]
-        # Equal scores are predicted alike: only the last of them is a cut.
-        f1[:-1][ordered[:-1] == ordered[1:]] = -1.0
-        best = int(np.argmax(f1))
-        below = ordered[best + 1] if best + 1 < len(ordered) else ordered[best] - 1.0
-        thresholds[j] = 0.5 * (ordered[best] + below)
-    return thresholds

@@ -27,6 +27,7 @@ from sklcomp.nn._modes import Recorder, has_training_mode, held
 from sklcomp.nn._running import copied, run, tensors_in
 from sklcomp.nn._self_check import SelfCheck
 from sklcomp.nn._tracing import CONVOLUTIONS, TRANSPOSED, ChannelTracer
+from sklcomp.utils._messages import show
 from sklcomp.utils._validation import refuse_masked
 
 # Layers whose channels could be removed if the forward came past them.
@@ -152,7 +153,7 @@ def _why_skipped(trace: ChannelTracer, name: str, part: Any) -> str | None:
     if weight is None:
         return "has a computed weight"
     if weight != f"{name}.weight":
-        return f"has the weight of {weight.removesuffix('.weight')!r}"
+        return f"has the weight of {show(weight.removesuffix('.weight'))}"
     reasons = map(trace.ids.reason, trace.slots.get(weight, ()))
     reason = next(filter(None, reasons), None)
     if reason is None and name in trace.ran:
@@ -277,8 +278,8 @@ def _tensor(module: nn.Module, name: str, axes: tuple) -> Tensor:
     )
     if not fits:
         msg = (
-            f"the graph knows {name!r} with axes of length {sizes}, the network has "
-            f"{tuple(tensor.shape)}; trace the network that is to be pruned."
+            f"the graph knows {show(name)} with axes of length {sizes}, the network "
+            f"has {tuple(tensor.shape)}; trace the network that is to be pruned."
         )
         raise ValueError(msg)
     return tensor

@@ -16,6 +16,7 @@ from sklcomp.nn._compensation import (
 )
 from sklcomp.nn._graph import ChannelGraph
 from sklcomp.nn._moments import InputMoments, at_positions
+from sklcomp.utils._messages import show
 from sklcomp.utils._validation import refuse_masked
 
 
@@ -121,7 +122,10 @@ def keep_fraction(
     """
     shares = np.broadcast_to(np.asarray(fraction, float), (len(order),))
     if not ((shares > 0) & (shares <= 1)).all():
-        msg = f"fraction={fraction} must lie in (0, 1]: a share of channels that stays."
+        msg = (
+            f"fraction={show(fraction)} must lie in (0, 1]: a share of channels that "
+            "stays."
+        )
         raise ValueError(msg)
     keep = np.ones(graph.n_genes, bool)
     for genes, share in zip(order, shares, strict=True):

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sklcomp.nn._running import tensors_in
+from sklcomp.utils._messages import show
 
 PENULTIMATE = "penultimate"
 
@@ -24,7 +25,7 @@ def check_layer(module: nn.Module, layer: str, parameter: str) -> None:
             raise ValueError(msg)
     elif layer not in names:
         msg = (
-            f"{parameter}={layer!r} is no layer of {type(module).__name__}; it has "
+            f"{parameter}={show(layer)} is no layer of {type(module).__name__}; it has "
             f"{', '.join(names)}."
         )
         raise ValueError(msg)
@@ -67,10 +68,10 @@ def capturing(
         for handle in handles:
             handle.remove()
     if must_run and not seen:
-        msg = f"the layer {layer!r} did not run in the forward; name one that does."
+        msg = f"the layer {show(layer)} did not run in the forward; name one that does."
         raise ValueError(msg)
     if seen:
-        name = f"the layer {layer!r} of {type(module).__name__}"
+        name = f"the layer {show(layer)} of {type(module).__name__}"
         seen[:] = [_as_rows(seen[0], name, n_rows)]
 
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
+from sklcomp.utils._messages import show
 from sklcomp.utils._validation import refuse_masked
 
 Values = float | Sequence[float]
@@ -257,7 +258,7 @@ def _build_head(
     if name == "batchnorm":
         return _StandardHead(norm, mean, _spread(input_std, shape, "input_std"))
     if name != "range":
-        msg = f'head={head!r} is unknown; choose "batchnorm" or "range".'
+        msg = f'head={show(head)} is unknown; choose "batchnorm" or "range".'
         raise ValueError(msg)
     if input_range is None:
         msg = (
@@ -266,7 +267,9 @@ def _build_head(
         raise ValueError(msg)
     low, high = (_spread(values, shape, "input_range") for values in input_range)
     if not (low < high).all():
-        msg = f"input_range={input_range}: the first value must be the smaller one."
+        msg = (
+            f"input_range={show(input_range)}: the first value must be the smaller one."
+        )
         raise ValueError(msg)
     return _RangeHead(norm, low, high, mean)
 
@@ -276,8 +279,8 @@ def _spread(values: Values, shape: Sequence[int], parameter: str) -> Tensor:
     tensor = torch.as_tensor(values, dtype=torch.get_default_dtype()).flatten()
     if len(tensor) not in (1, shape[0]):
         msg = (
-            f"{parameter}={values} has {len(tensor)} entries; give one, or one for "
-            f"each of the {shape[0]} channels or features."
+            f"{parameter}={show(values)} has {len(tensor)} entries; give one, or one "
+            f"for each of the {shape[0]} channels or features."
         )
         raise ValueError(msg)
     return tensor.expand(shape[0]).reshape(shape).clone()

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from sklcomp.utils._messages import show
 from sklcomp.utils._validation import refuse_masked
 
 
@@ -79,7 +80,10 @@ class ChannelGraph:
             If the network has no such layer.
         """
         if layer not in self.layers:
-            msg = f"no layer {layer!r} makes channels; choose from {list(self.layers)}."
+            msg = (
+                f"no layer {show(layer)} makes channels; choose from "
+                f"{list(self.layers)}."
+            )
             raise ValueError(msg)
         genes = self.layers[layer]
         genes = genes[genes >= 0]
@@ -116,8 +120,8 @@ class ChannelGraph:
         for layer, genes in self.layers.items():
             if not alive[genes].any():
                 msg = (
-                    f"keep removes all {len(genes)} channels of layer {layer!r}; keep "
-                    "at least one of graph.genes_of(layer)."
+                    f"keep removes all {len(genes)} channels of layer {show(layer)}; "
+                    "keep at least one of graph.genes_of(layer)."
                 )
                 raise ValueError(msg)
         return array

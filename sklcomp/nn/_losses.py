@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sklcomp.utils._messages import show
+
 
 def _as_float(values: Tensor) -> Tensor:
     """In float32 at least: squares of half precision overflow."""
@@ -54,7 +56,7 @@ def kd_loss(
     0.0
     """
     if not temperature > 0:
-        msg = f"temperature={temperature!r}; give a number above 0."
+        msg = f"temperature={show(temperature)}; give a number above 0."
         raise ValueError(msg)
     return temperature**2 * F.kl_div(
         F.log_softmax(student_logits / temperature, -1),
@@ -113,10 +115,10 @@ class LocalityPreservingLoss(nn.Module):
     def __init__(self, n_neighbors: int = 5, sigma: float | str = "auto"):
         super().__init__()
         if not (isinstance(n_neighbors, (int, Integral)) and n_neighbors >= 1):
-            msg = f"n_neighbors={n_neighbors!r}; give an integer from 1."
+            msg = f"n_neighbors={show(n_neighbors)}; give an integer from 1."
             raise ValueError(msg)
         if sigma != "auto" and not (isinstance(sigma, Real) and sigma > 0):
-            msg = f'sigma={sigma!r}; give a number above 0, or "auto".'
+            msg = f'sigma={show(sigma)}; give a number above 0, or "auto".'
             raise ValueError(msg)
         self.n_neighbors = n_neighbors
         self.sigma = sigma

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sklcomp.nn._generators import Values, _spread
+from sklcomp.utils._messages import show
 from sklcomp.utils._validation import refuse_masked
 
 # Cells along the side of an image, of blobs and of contour lines.
@@ -87,7 +88,7 @@ def structured_noise(
     else:
         unknown = [kind for kind in kinds if kind not in KINDS]
         if unknown or not len(kinds):
-            msg = f"kinds={tuple(kinds)}: choose some of {', '.join(KINDS)}."
+            msg = f"kinds={show(tuple(kinds))}: choose some of {', '.join(KINDS)}."
             raise ValueError(msg)
         ends = [round(n * k / len(kinds)) for k in range(len(kinds) + 1)]
         level = torch.cat([

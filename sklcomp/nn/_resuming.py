@@ -19,6 +19,8 @@ from skorch import NeuralNet
 from skorch.history import History
 from torch import Tensor, nn
 
+from sklcomp.utils._messages import show
+
 # Stands for an array of numpy in a state.
 ARRAY = "array of numpy"
 # Of objects within objects that are described; they may contain each other.
@@ -69,9 +71,9 @@ def restore_training(net: Any, state: dict[str, Any]) -> None:
                 getattr(callback, key).load_state_dict(_revived(value))
             else:
                 msg = (
-                    f"the checkpoint has a state of {key} of the callback {name!r}, "
-                    f"which has no {key} when the training begins. Make it in "
-                    "on_train_begin, or take warm_start=False."
+                    f"the checkpoint has a state of {key} of the callback "
+                    f"{show(name)}, which has no {key} when the training begins. Make "
+                    "it in on_train_begin, or take warm_start=False."
                 )
                 raise ValueError(msg)
 

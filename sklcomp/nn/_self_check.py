@@ -20,6 +20,7 @@ from sklcomp.nn._graph import ChannelGraph, freeze_genes
 from sklcomp.nn._modes import held
 from sklcomp.nn._running import NormWithStatistics, copied, run, tensors_in
 from sklcomp.nn._tracing import CONVOLUTIONS, TRANSPOSED
+from sklcomp.utils._messages import show
 
 # A single one may be passed by chance, as ``roll`` by one place may.
 N_CUTS = 3
@@ -171,7 +172,8 @@ class SelfCheck:
                 if twin.shape != new.shape:
                     continue
                 if self._columns(old, twin, new, axis).differ:
-                    return f"a smaller network differs from the masked one in {name!r}"
+                    shown = show(name)
+                    return f"a smaller network differs from the masked one in {shown}"
         return None
 
     def _columns(

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from sklcomp.nn._identities import Axes, Identities, Ids
 from sklcomp.nn._running import tensors_in
+from sklcomp.utils._messages import show
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -97,7 +98,7 @@ class ChannelTracer(TorchFunctionMode):
     @property
     def here(self) -> str:
         """The module that is running, for messages."""
-        return f"in {self.path[-1]!r}" if self.path[-1] else "in forward"
+        return f"in {show(self.path[-1])}" if self.path[-1] else "in forward"
 
     def is_tracked(self, tensor: Tensor) -> bool:
         """Whether its axes are known; those of every parameter are, once asked for."""

@@ -10,6 +10,7 @@ import torch
 from skorch.callbacks import EarlyStopping
 
 from sklcomp.nn._running import has_batch_norm
+from sklcomp.utils._messages import show
 
 
 @contextmanager
@@ -158,5 +159,5 @@ def check_device(net: Any) -> None:
     """Raise if a net asks for a GPU that is not there."""
     device = getattr(net, "device", "cpu")
     if str(device).startswith("cuda") and not torch.cuda.is_available():
-        msg = f"device={device!r} of {type(net).__name__} is not there: no CUDA."
+        msg = f"device={show(device)} of {type(net).__name__} is not there: no CUDA."
         raise RuntimeError(msg + ' Choose device="cpu".')

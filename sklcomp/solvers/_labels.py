@@ -1,4 +1,4 @@
-"""Independent labels on threads."""
+"""Labels one by one: their signs, threads and thresholds."""
 
 from collections.abc import Callable
 from threading import Lock
@@ -62,3 +62,21 @@ def map_labels(
         for labels in np.array_split(np.arange(n_labels), n_tasks)
     )
     return progress.n_kept
+
+
+def best_thresholds(Y: sparse.csr_array, scores: np.ndarray) -> np.ndarray:
+    """Score of highest F1 for each label, half-way to the next lower one."""
+    thresholds = np.zeros(Y.shape[1])
+    columns = Y.tocsc()
+    for j in range(Y.shape[1]):
+        present = signs_of(columns, j) > 0
+        order = np.argsort(-scores[:, j], kind="stable")
+        hits = np.cumsum(present[order])
+        f1 = 2.0 * hits / (np.arange(1, len(order) + 1) + present.sum())
+        ordered = scores[order, j]
+        # Equal scores are predicted alike: only the last of them is a cut.
+        f1[:-1][ordered[:-1] == ordered[1:]] = -1.0
+        best = int(np.argmax(f1))
+        below = ordered[best + 1] if best + 1 < len(ordered) else ordered[best] - 1.0
+        thresholds[j] = 0.5 * (ordered[best] + below)
+    return thresholds

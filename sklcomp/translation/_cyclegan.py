@@ -43,6 +43,7 @@ from sklcomp.translation._networks import (
     make_generator,
     make_pair,
 )
+from sklcomp.utils._messages import show
 from sklcomp.utils._sklearn import (
     CallbackSupportMixin,
     Interval,
@@ -375,7 +376,7 @@ class CycleGANTranslator(
         if reset and len(classes) < 2:
             msg = (
                 f"{type(self).__name__} needs two domains; y has 1 class: "
-                f"{classes[0]!r}."
+                f"{show(classes[0])}."
             )
             raise ValueError(msg)
         if reset:
@@ -406,7 +407,7 @@ class CycleGANTranslator(
         layout, more = self._layout, self.net_params or {}
         betas = tuple(map(float, self.betas))
         if len(betas) != 2:
-            msg = f"betas={self.betas!r} are {len(betas)} numbers; Adam takes 2."
+            msg = f"betas={show(self.betas)} are {len(betas)} numbers; Adam takes 2."
             raise ValueError(msg)
         settings: dict[str, Any] = {"criterion": CRITERIA[self.adversarial]}
         for name in ("optimizer", "discriminator_optimizer"):
@@ -677,8 +678,8 @@ def _image_shape(given: tuple | None, shape: tuple) -> tuple[int, ...]:
         isinstance(n, Integral) and int(n) > 0 for n in given
     ):
         msg = (
-            f"image_shape={given}; expected (height, width), (height, width, channels) "
-            "or (channels, height, width)."
+            f"image_shape={show(given)}; expected (height, width), (height, width, "
+            "channels) or (channels, height, width)."
         )
         raise ValueError(msg)
     return given

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sklcomp.utils._messages import show
+
 # Generators halve images twice, and mirror a pixel of what is left.
 MULTIPLE, LEAST = 4, 8
 # More channels than this are not taken for those of an image.
@@ -61,7 +63,7 @@ class ImageLayout:
     def check(self, X: np.ndarray, given: tuple, name: str = "X") -> None:
         """Raise ValueError if rows, which came in a shape, are no such examples."""
         if len(given) > 1 and given != self.shape:
-            msg = f"{name} has images of shape {given}; expected {self.shape}."
+            msg = f"{name} has images of shape {given}; expected {show(self.shape)}."
             raise ValueError(msg)
         if not self.is_image:
             if np.abs(X).max() > np.finfo(np.float32).max:
@@ -71,7 +73,7 @@ class ImageLayout:
         if X.shape[1] != (n := math.prod(self.shape)):
             product = " x ".join(map(str, self.shape))
             msg = (
-                f"{name} has {X.shape[1]} features, but image_shape={self.shape} "
+                f"{name} has {X.shape[1]} features, but image_shape={show(self.shape)} "
                 f"needs {product} = {n} of them."
             )
             raise ValueError(msg)

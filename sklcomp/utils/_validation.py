@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from sklcomp.utils._messages import show
+
 Function = TypeVar("Function", bound=Callable)
 # pandas' Timestamp and Timedelta are among them.
 TIMES = (np.datetime64, np.timedelta64, date, time, timedelta)
@@ -74,7 +76,7 @@ def fill_markers(values: Any, name: str) -> Any:
     """
     if hasattr(values, "columns") and hasattr(values, "dtypes"):
         for column, dtype in zip(values.columns, values.dtypes, strict=True):
-            _refuse_times(dtype, f"{name}[{column!r}]")
+            _refuse_times(dtype, f"{name}[{show(column)}]")
         if any(str(dtype) == "object" for dtype in values.dtypes):  # of pandas
             return values.map(lambda entry: _fill_marker(entry, name))
         return values

@@ -13,7 +13,7 @@ from sklearn.svm import LinearSVC
 
 from sklcomp.model_selection import IterativeStratifiedKFold
 from sklcomp.multilabel import PrivilegedMultiLabelClassifier
-from sklcomp.multilabel._privileged import best_thresholds
+from sklcomp.solvers._labels import best_thresholds
 
 TIGHT = {"tol": 1e-10, "max_iter": 4000, "random_state": 0}
 CODINGS = ["signed", "binary", "constant"]
@@ -171,7 +171,7 @@ def test_correcting_function_keeps_to_the_fit(labelled):
     for make in (np.array, sparse.lil_array, sparse.dok_array):
         np.testing.assert_array_equal(model.correcting_function(make(Y)), slack)
     for odd in (Y[:, 0], Y[:, :2], Y[None]):
-        with pytest.raises(ValueError, match=r"y has shape .*(expecting 4 column|expected)"):
+        with pytest.raises(ValueError, match="y has shape .*expect"):
             model.correcting_function(odd)
 
 

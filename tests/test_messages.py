@@ -1,0 +1,136 @@
+"""Messages show plain Python numbers, not ``np.int64(2)``."""
+
+import ast
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import sklcomp
+from sklcomp.compression._data_free_settings import check_inputs
+from sklcomp.datasets import make_masked_images
+from sklcomp.metrics import one_error
+from sklcomp.model_selection import IterativeStratifiedKFold
+from sklcomp.multilabel import PrivilegedMultiLabelClassifier, StreamingLabelClassifier
+from sklcomp.nn import DenseGenerator, keep_fraction, structured_noise, trace_channels
+from sklcomp.translation import CycleGANTranslator
+from sklcomp.utils._messages import show, show_some
+
+PACKAGE = Path(sklcomp.__file__).parent
+# What they show are strings from a file, or names of attributes.
+EXEMPT = {"__init__.py", "compression/__init__.py", "datasets/_mulan.py"}
+FILES = sorted(
+    path.relative_to(PACKAGE).as_posix()
+    for path in PACKAGE.rglob("*.py")
+    if path.relative_to(PACKAGE).as_posix() not in EXEMPT
+)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_no_message_takes_the_repr_of_what_may_be_numpy(file):
+    tree = ast.parse((PACKAGE / file).read_text(encoding="utf-8"))
+    found = [
+        f"line {node.lineno}: {ast.unparse(node.value)}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FormattedValue) and node.conversion == ord("r")
+    ]
+    assert not found, "say {show(value)} instead of {value!r}"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (np.int64(2), "2"),
+        (np.float32(0.5), "0.5"),
+        (np.bool_(True), "True"),
+        (np.str_("a"), "'a'"),
+        ((np.int64(2), 3), "(2, 3)"),
+        ([np.float64(2), [np.int8(1)]], "[2.0, [1]]"),
+        (np.array([1, 2]), "[1, 2]"),
+        (np.array([np.int64(1), "a"], dtype=object), "[1, 'a']"),
+        ({np.int64(1): np.float64(2)}, "{1: 2.0}"),
+        ({np.int64(1)}, "{1}"),
+        (None, "None"),
+    ],
+)
+def test_values_are_shown_as_python_shows_them(value, expected):
+    assert show(value) == expected
+
+
+def test_a_few_of_many_are_shown():
+    assert show_some(np.arange(3)) == "0, 1, 2"
+    assert show_some(np.arange(9), 2) == "0, 1, ..."
+
+
+X = np.random.default_rng(0).random((12, 4))
+Y = (X[:, :3] > 0.5).astype(int)
+GENERATOR = torch.Generator()
+two, half = np.int64(2), np.float64(0.5)
+
+
+def with_objects(values):
+    """An array of numpy's scalars, as pandas makes them of mixed columns."""
+    found = np.empty(np.shape(values), dtype=object)
+    for place, value in np.ndenumerate(values):
+        found[place] = value
+    return found
+
+
+def streaming(**settings):
+    return StreamingLabelClassifier(random_state=0).fit(X, Y).add_labels(X, **settings)
+
+
+def graph():
+    net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 1))
+    return trace_channels(net, torch.zeros(2, 4))
+
+
+def weighted(class_weight):
+    return PrivilegedMultiLabelClassifier(class_weight=class_weight).fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    ("call", "shown"),
+    [
+        (lambda: PrivilegedMultiLabelClassifier().fit(X, with_objects(2 * Y)), "2"),
+        (lambda: one_error(with_objects(2 * Y), X[:, :3]), "2"),
+        (lambda: one_error(2 * Y, X[:, :3]), "2"),
+        (lambda: next(IterativeStratifiedKFold(np.int64(1)).split(X, Y)), "n_splits=1"),
+        (lambda: weighted({two: half}), "{2: 0.5}"),
+        (lambda: weighted([{0: np.float64(-1)}] * 3), r"-1\.0"),
+        (lambda: weighted([half]), r"holds 0\.5"),
+        (lambda: streaming(y_new=Y[:, 0], label_names=two), r"label_names=2 .*\[2\]"),
+        (lambda: streaming(y_new=Y[:, 0], label_names=[two]), "label 2 is there"),
+        (
+            lambda: (
+                PrivilegedMultiLabelClassifier()
+                .fit(X, Y[:, 0] + two)
+                .correcting_function(np.full(12, 7))
+            ),
+            "holds 7; .*classes 2, 3",
+        ),
+        (lambda: make_masked_images(image_shape=(two, half)), r"\(2, 0\.5\)"),
+        (lambda: keep_fraction(graph(), [[0], [1]], [half, two]), r"\[0\.5, 2\]"),
+        (lambda: DenseGenerator(two, input_mean=[half] * 3), r"\[0\.5, 0\.5, 0\.5\]"),
+        (lambda: structured_noise(2, (1, 4, 4), None, GENERATOR, (two,)), r"\(2,\)"),
+        (
+            lambda: CycleGANTranslator(image_shape=(two, half)).fit(X, Y[:, 0]),
+            r"\(2, 0",
+        ),
+        (
+            lambda: CycleGANTranslator(image_shape=(two, two + 1)).fit(X, Y[:, 0]),
+            r"\(2, 3\)",
+        ),
+        (lambda: CycleGANTranslator().fit(X, np.full(12, two)), "1 class: 2"),
+        (
+            lambda: CycleGANTranslator(betas=(half,)).fit(X, Y[:, 0]),
+            r"betas=\(0\.5,\)",
+        ),
+        (lambda: check_inputs({"input_shape": (two, two)}, None), r"=\(2, 2\)"),
+    ],
+)
+def test_numbers_of_numpy_are_shown_plainly(call, shown):
+    with pytest.raises(ValueError, match=shown) as caught:
+        call()
+    assert "np." not in str(caught.value)
