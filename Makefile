@@ -3,17 +3,44 @@
 
 PYTHON ?= python3
 ARGS ?=
+PROCESSOR ?= native
+ifndef SEED
+SEED := $(shell date +%s)
+endif
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
+EXTENSIONS_BUT = import numpy; \
+	found = numpy.show_config("dicts")["SIMD Extensions"].get("found", ()); \
+	print(*{*found} - {*[$(1)]})
+# Sums are rounded differently on each of these, so a test must hold on all. numpy is
+# told what not to use, by names of which it only takes those that it found.
+PROCESSORS := native sse4 avx2 four-threads
+AS_native :=
+AS_sse4 := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 \
+	MKL_ENABLE_INSTRUCTIONS=SSE4_2 OPENBLAS_CORETYPE=Nehalem \
+	NUMBA_CPU_NAME=generic NUMBA_CPU_FEATURES= \
+	NPY_DISABLE_CPU_FEATURES="$$($(BIN)/python -c '$(call EXTENSIONS_BUT,)')"
+AS_avx2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 \
+	MKL_ENABLE_INSTRUCTIONS=AVX2 OPENBLAS_CORETYPE=Haswell \
+	NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES= \
+	NPY_DISABLE_CPU_FEATURES="$$($(BIN)/python -c '$(call EXTENSIONS_BUT,"X86_V3")')"
+AS_four-threads := OMP_NUM_THREADS=4
+ifeq ($(filter $(PROCESSOR),$(PROCESSORS)),)
+$(error PROCESSOR=$(PROCESSOR) is none of $(PROCESSORS))
+endif
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint docs bench dist clean
+.PHONY: help demo test test-processors lint docs bench dist clean
 
 help:
 	@echo "make demo    run the quickstart"
 	@echo "make test    run the tests;  ARGS='-k name' is handed to pytest"
+	@echo "             SEED=1 is an order of theirs, PROCESSOR=avx2 one of"
+	@echo "             $(PROCESSORS)"
+	@echo "make test-processors    run the tests as on each of these"
 	@echo "make lint    run all static checks"
 	@echo "make docs    build the documentation into docs/_build/html"
 	@echo "make bench   run every benchmark"
@@ -25,7 +52,14 @@ demo: .venv/.plot.stamp .venv/.torch.stamp
 	@$(BIN)/python examples/quickstart.py $(ARGS)
 
 test: .venv/.test.stamp
-	@$(BIN)/python -m pytest -q -n 2 $(ARGS)
+	@echo "The order of the tests is random; SEED=$(SEED) repeats it."
+	@env $(AS_$(PROCESSOR)) $(BIN)/python -m pytest -q -n 2 \
+		--randomly-seed=$(SEED) $(ARGS)
+
+test-processors:
+	@set -e; for processor in $(PROCESSORS); do \
+		echo "$$processor"; $(MAKE) test PROCESSOR=$$processor; \
+	done
 
 lint: .venv/.dev.stamp
 	$(BIN)/ruff check

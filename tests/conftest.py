@@ -1,9 +1,11 @@
 import os
+import sys
 
 # Four libraries bring thread pools of their own (OpenBLAS twice, OpenMP, numba), each
-# as wide as the machine; with one pytest process per core they fight for the cores, and
-# sums of several threads need not repeat to the last bit. A pool reads its variable
-# once, when its library is loaded, so this comes before any import of numpy.
+# as wide as the machine; with one pytest process per core they fight for the cores. So
+# each has one thread, or OMP_NUM_THREADS. A pool reads its variable once, when its
+# library is loaded, so this comes before any import of numpy.
+_n_threads = os.environ.get("OMP_NUM_THREADS", "1")
 for _name in (
     "BLIS_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -13,11 +15,27 @@ for _name in (
     "OPENBLAS_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 ):
-    os.environ[_name] = "1"
+    os.environ[_name] = _n_threads
 os.environ["MPLBACKEND"] = "Agg"
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    _seed_torch()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call():
+    _seed_torch()
+
+
+def _seed_torch():
+    """Networks made by a test do not depend on which tests were run before it."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture

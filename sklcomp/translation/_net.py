@@ -207,6 +207,12 @@ class CycleGANNet(NeuralNet):
         ):  # fmt: skip
             if not run(module, images[:1]).isfinite().all():
                 self._stop("a generator made what is not finite")
+        # No loss has seen the last step, and no image shows what it did to these.
+        for name in MODULES:
+            for weights in getattr(self, f"{name}_").parameters():
+                if not weights.detach().isfinite().all():
+                    network = "generator_ab" if name == "module" else name
+                    self._stop(f"a weight of {network} is not finite")
         n_rows = sum(self.history[-1, "batches", :, "train_batch_size"])
         for name, value in self._sums_.items():
             self.history.record(name, value / n_rows)

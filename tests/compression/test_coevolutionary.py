@@ -343,16 +343,22 @@ def test_worse_by_tuning_is_not_kept(digits, trained, monkeypatch):
 
 
 def test_trained_candidates(digits, trained):
-    settings = QUICK | {"population_size": 2, "n_generations": 1, "fitness_epochs": 1}
-    found = [
-        CoEvolutionaryPruner(
-            FrozenEstimator(trained), max_params=0.4, n_jobs=n_jobs, **settings
+    settings = QUICK | {"population_size": 2, "n_generations": 1, "finetune_epochs": 0}
+
+    def best(lr=trained.lr, n_jobs=1, **more):
+        base = copy.deepcopy(trained).set_params(lr=lr)
+        pruner = CoEvolutionaryPruner(
+            FrozenEstimator(base), max_params=0.4, n_jobs=n_jobs, **settings, **more
         ).fit(digits.data, digits.target)
-        for n_jobs in (1, 2)
-    ]
-    np.testing.assert_array_equal(*(p.transform(digits.data_a) for p in found))
-    # Trained for an epoch, the second generation is better than the first.
-    assert found[0].history_["best_a"][1] > found[0].history_["best_a"][0]
+        return np.stack([pruner.history_[f"best_{side}"] for side in "ab"], axis=1)
+
+    plain, learned = best(), best(fitness_epochs=1)
+    np.testing.assert_array_equal(best(fitness_epochs=1, n_jobs=2), learned)
+    # The first generation has no partners to be trained with; the second is of the
+    # same genomes, trained or not. Steps of no length change nothing.
+    np.testing.assert_allclose(learned[0], plain[0], rtol=1e-5)
+    assert (np.abs(learned[1] / plain[1] - 1) > 1e-4).all()
+    np.testing.assert_allclose(best(fitness_epochs=1, lr=1e-30), plain, rtol=1e-5)
 
 
 def test_pipeline_grid_search_and_pickle(digits, trained):

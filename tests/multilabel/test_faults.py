@@ -175,8 +175,16 @@ def test_read_only_input_is_left_alone(learner, labelled, tmp_path):
     path = tmp_path / "X.joblib"
     joblib.dump(X, path)
     mapped = joblib.load(path, mmap_mode="r")
-    expected, before = coefficients(learner, X, Y), joblib.hash((X, Y))
-    np.testing.assert_array_equal(coefficients(learner, mapped, Y), expected)
+    before = joblib.hash((X, Y))
+    # Kernels are compiled anew for what cannot be written, perhaps with sums in another
+    # order: so solutions agree as far as they are determined, those of a factorisation
+    # by their objective alone.
+    learner = clone(learner).set_params(tol=1e-9, max_iter=4000)
+    first, second = (clone(learner).fit(features, Y) for features in (X, mapped))
+    if learner.get_params().get("rank") is None:
+        np.testing.assert_allclose(second.coef_, first.coef_, atol=1e-6)
+    else:
+        np.testing.assert_allclose(second.objective_, first.objective_, rtol=1e-2)
     for make in (np.array, sparse.csr_array):
         features, labels = make(X), make(Y)
         for array in (features, labels):
