@@ -389,8 +389,8 @@ def mask_channels(module: nn.Module, graph: ChannelGraph, keep: Any) -> nn.Modul
     for (path, weight), genes in graph.mixing.items():
         if not alive[genes].all():
             left = torch.from_numpy(np.flatnonzero(alive[genes]))
-            tensor = attrgetter(weight)(masked) if weight else None
-            kept.setdefault(path, []).append((tensor, left))
+            norm = attrgetter(weight)(masked) if weight else None
+            kept.setdefault(path, []).append((norm, left))
     for path, pairs in kept.items():
         part: Any = masked.get_submodule(path)
         part.forward = partial(_forward_masked, part.forward, pairs)

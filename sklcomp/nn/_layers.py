@@ -158,9 +158,10 @@ def _normalize_each(
             if k != 1:
                 trace.ids.freeze(axis, f"is normalised along {trace.here}")
     maker, mean = trace.maker(input), trace.names.get(id(running_mean))
-    made = None if maker is None else trace.outputs[maker.removesuffix(".weight")]
-    if maker and mean and not training and np.array_equal(made, axes[1]):
-        trace.shifts.add((maker, mean))
+    if maker and mean and axes[1] is not None and not training:
+        # A linear layer may make its features on another axis than a norm reads.
+        if np.array_equal(trace.outputs[maker.removesuffix(".weight")], axes[1]):
+            trace.shifts.add((maker, mean))
     trace.set_axes(result, axes)
     trace.set_sizes(trace.owner(weight), num_features=axes[1])
     return None

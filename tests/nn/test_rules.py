@@ -1,15 +1,17 @@
 """Every rule of the tracer fires, for every way to call its function."""
 
+import inspect
 import operator as op
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, get_testing_overrides
 
 from sklcomp.nn import trace_channels
-from sklcomp.nn._tracing import RULES, name_of
+from sklcomp.nn._running import tensors_in
+from sklcomp.nn._tracing import RULES, ChannelTracer, name_of
 
 
 class Names(TorchFunctionMode):
@@ -128,3 +130,125 @@ def test_elementwise_functions_leave_the_channels_alone(name):
     torch.manual_seed(0)
     graph = trace_channels(Net(), torch.randn(2, 3, 5, 5))
     assert graph.n_genes == 8, graph
+
+
+class Parts(nn.Module):
+    """Tensors of a network in every role."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.line = nn.Conv2d(3, 8, 1), nn.Conv1d(3, 8, 1)
+        self.linear, self.next = nn.Linear(8, 5), nn.Conv2d(8, 5, 3)
+        self.up, self.each = nn.ConvTranspose2d(8, 5, 3), nn.Conv2d(8, 8, 3, groups=8)
+        self.norm, self.table = nn.BatchNorm2d(8), nn.Embedding(7, 4)
+        self.other, self.last = nn.Conv2d(3, 8, 1), nn.LayerNorm(8)
+        self.prelu = nn.PReLU(8)
+
+
+# Function -> its positional arguments, of images x and y of eight channels, and parts.
+CALLS = {
+    F.linear: lambda x, y, m: (x.movedim(1, -1), m.linear.weight, m.linear.bias),
+    F.conv2d: lambda x, y, m: (x, m.next.weight, m.next.bias, 1, 1),
+    F.conv_transpose2d: lambda x, y, m: (x, m.up.weight, m.up.bias, 2),
+    F.embedding: lambda x, y, m: (torch.tensor([1, 2]), m.table.weight),
+    F.batch_norm: lambda x, y, m: (
+        x, m.norm.running_mean, m.norm.running_var, m.norm.weight, m.norm.bias,
+    ),
+    F.instance_norm: lambda x, y, m: (x, None, None, m.norm.weight, m.norm.bias),
+    F.layer_norm: lambda x, y, m: (
+        x.movedim(1, -1), [8], m.last.weight, m.last.bias,
+    ),
+    F.rms_norm: lambda x, y, m: (x.movedim(1, -1), [8], m.last.weight),
+    F.group_norm: lambda x, y, m: (x, 2, m.norm.weight, m.norm.bias),
+    F.prelu: lambda x, y, m: (x, m.prelu.weight),
+    F.relu: lambda x, y, m: (x,),
+    F.dropout: lambda x, y, m: (x, 0.5, False),
+    F.leaky_relu: lambda x, y, m: (x, 0.1),
+    F.glu: lambda x, y, m: (x, 1),
+    F.pad: lambda x, y, m: (x, [0, 1, 0, 1]),
+    F.normalize: lambda x, y, m: (x, 2, 3),
+    F.softmax: lambda x, y, m: (x, 1),
+    F.pixel_shuffle: lambda x, y, m: (x, 2),
+    F.pixel_unshuffle: lambda x, y, m: (x, 2),
+    F.max_pool2d: lambda x, y, m: (x, [2, 2]),
+    F.avg_pool2d: lambda x, y, m: (x, [2, 2]),
+    F.adaptive_avg_pool2d: lambda x, y, m: (x, [1, 1]),
+    F.interpolate: lambda x, y, m: (x, None, 2),
+    torch.cat: lambda x, y, m: ([x, y], 1),
+    torch.concatenate: lambda x, y, m: ([x, y], 0),
+    torch.stack: lambda x, y, m: ([x, y], 1),
+    torch.unbind: lambda x, y, m: (x, 2),
+    torch.chunk: lambda x, y, m: (x, 2, 1),
+    torch.split: lambda x, y, m: (x, 4, 1),
+    torch.tensor_split: lambda x, y, m: (x, 2, 1),
+    torch.add: lambda x, y, m: (x, y),
+    torch.where: lambda x, y, m: (x > 0, x, y),
+    torch.clamp: lambda x, y, m: (x, -1, 1),
+    torch.max: lambda x, y, m: (x, y),
+    torch.min: lambda x, y, m: (x, 2, True),
+    torch.lerp: lambda x, y, m: (x, y, 0.5),
+    torch.mean: lambda x, y, m: (x, [2, 3]),
+    torch.sum: lambda x, y, m: (x, [1, 2], True),
+    torch.amax: lambda x, y, m: (x, [2, 3]),
+    torch.norm: lambda x, y, m: (x, 2, [2, 3]),
+    torch.cumsum: lambda x, y, m: (x, 2),
+    torch.flip: lambda x, y, m: (x, [1]),
+    torch.roll: lambda x, y, m: (x, 1, 1),
+    torch.permute: lambda x, y, m: (x, [0, 2, 3, 1]),
+    torch.transpose: lambda x, y, m: (x, 1, 2),
+    torch.movedim: lambda x, y, m: (x, 1, 3),
+    torch.reshape: lambda x, y, m: (x, [2, 8, 16]),
+    torch.flatten: lambda x, y, m: (x, 1),
+    torch.unflatten: lambda x, y, m: (x, 1, [2, 4]),
+    torch.unsqueeze: lambda x, y, m: (x, 1),
+    torch.squeeze: lambda x, y, m: (x, 1),
+    torch.broadcast_to: lambda x, y, m: (x, [3, 2, 8, 4, 4]),
+    torch.tile: lambda x, y, m: (x, [1, 2, 1, 1]),
+}  # fmt: skip
+
+# Names of arguments, where torch tells others than it takes.
+NAMES = {
+    F.max_pool2d: ("input", "kernel_size"),
+    torch.tensor_split: ("input", "sections", "dim"),
+    torch.where: ("condition", "input", "other"),
+    torch.max: ("input", "other"),
+    torch.min: ("input", "dim", "keepdim"),
+    torch.sum: ("input", "dim", "keepdim"),
+    torch.permute: ("input", "dims"),
+    torch.broadcast_to: ("input", "size"),
+}
+
+
+def known(function, form):
+    """What a trace knows after a call: classes, the frozen, and of which axes."""
+    torch.manual_seed(0)
+    module = Parts().eval()
+    trace = ChannelTracer(module)
+    with torch.no_grad(), trace:
+        images = torch.randn(2, 3, 4, 4)
+        x, y = module.conv(images), module.other(images)
+        args = CALLS[function](x, y, module)
+        if form == "positional":
+            result = function(*args)
+        elif form == "tuples":
+            result = function(*(tuple(a) if isinstance(a, list) else a for a in args))
+        else:
+            names = NAMES.get(function) or inspect.signature(
+                function if inspect.isfunction(function)
+                else get_testing_overrides()[function]
+            ).parameters  # fmt: skip
+            result = function(**dict(zip(names, args, strict=False)))
+    label, frozen = trace.ids.classes()
+    axes = [
+        tuple(None if ids is None else label[ids].tolist() for ids in trace.axes(t))
+        for t in tensors_in(result)
+    ]
+    return axes, label.tolist(), frozen, trace.consumers, trace.uses, trace.sizes.keys()
+
+
+@pytest.mark.parametrize("form", ["keywords", "tuples"])
+@pytest.mark.parametrize("function", CALLS, ids=lambda f: f.__name__)
+def test_form_of_a_call_makes_no_difference(function, form):
+    want = known(function, "positional")
+    assert len(want[1]) > len(want[2]), "all is frozen"
+    assert known(function, form) == want
