@@ -24,6 +24,7 @@ from skorch import NeuralNet, NeuralNetBinaryClassifier
 from torch import nn
 
 from sklcomp.compression._training import first_output, rebuild_net
+from sklcomp.nn._forms import check_form, plain_copy, uncompiled
 from sklcomp.nn._running import device_of, evaluating, restoring
 from sklcomp.nn._training import check_device, torch_session
 from sklcomp.utils._messages import show
@@ -124,7 +125,7 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         """The module of a net that is not to be trained; None if it is."""
         source = getattr(self, self._source_name)
         if isinstance(source, nn.Module):
-            return source
+            return uncompiled(source)
         if not isinstance(source, FrozenEstimator):
             return None
         net = source.estimator
@@ -136,7 +137,7 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
             )
             raise ValueError(msg)
         check_device(net)
-        return net.module_
+        return uncompiled(net.module_)
 
     def _n_outputs(self, X: np.ndarray) -> int | None:
         """Outputs of the source; None of an untrained one if they cannot be told yet.
@@ -162,6 +163,7 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
     def _count_outputs(self, module: nn.Module, X: np.ndarray, what: str) -> int:
         """Outputs of a network, which is tried on two examples."""
         name = f"the {what} {type(module).__name__}"
+        check_form(module, name, "answer" if what == "teacher" else "train")
         device = device_of(module)
         try:
             with evaluating(module):
@@ -210,11 +212,13 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
             if name == self._source_name:
                 msg += ", or FrozenEstimator(net) to use it as it is"
             raise ValueError(msg + ".")
+        if isinstance(net.module, nn.Module):
+            check_form(net.module, f"the module of {name}", "train")
         net = clone(net)
         self._set_outputs(net, y)
         has_settings = any(p.startswith("module__") for p in net.get_params(deep=False))
         if isinstance(net.module, nn.Module) and not has_settings:
-            net = rebuild_net(net, copy.deepcopy(net.module), keeps_files=True)
+            net = rebuild_net(net, plain_copy(net.module), keeps_files=True)
         return net
 
     def _plain_net(self, module: nn.Module, X: np.ndarray, y: np.ndarray) -> Any:

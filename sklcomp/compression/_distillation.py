@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from sklcomp.compression._training import Task, is_finite
 from sklcomp.nn._features import capturing
+from sklcomp.nn._forms import plain_copy
 from sklcomp.nn._training import StopTraining, is_stopped_early, train_net
 
 # Examples that a teacher answers at once, and bytes that its kept answers may take.
@@ -37,10 +38,9 @@ class Teacher:
         self, module: nn.Module, layer: str | None, is_classes: bool, X: Tensor,
         device: Any,
     ):  # fmt: skip
-        # A scripted module copies its weights by operations that are recorded.
-        with torch.no_grad():
-            self.module = copy.deepcopy(module).to(device).eval()
-        self.module.requires_grad_(False)
+        self.module = plain_copy(module).to(device).eval()
+        for parameter in self.module.parameters():
+            parameter.requires_grad_(False)
         self.layer, self.device = layer, device
         self.task = Task.of_module(self.module, X, is_classes)
 

@@ -36,6 +36,7 @@ from sklcomp.nn._checkpoint import (
     save_state,
     save_training,
 )
+from sklcomp.nn._forms import plain_copy
 from sklcomp.nn._resuming import (
     draw_seed,
     restore_training,
@@ -424,7 +425,7 @@ class EvolutionaryPruner(Compressor):
     ) -> PruningProblem:
         # Of a copy, so that the front stays what it is if the net is trained on.
         return PruningProblem(
-            copy.deepcopy(module), X, max_params=self.max_params,
+            plain_copy(module), X, max_params=self.max_params,
             max_macs=self.max_macs, ignored_layers=self.ignored_layers,
             min_channels=self.min_channels, rng=rng, **settings,
         )  # fmt: skip

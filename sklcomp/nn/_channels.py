@@ -22,6 +22,7 @@ from sklcomp.nn._compensation import (
     collect_covariances,
     compensate_layers,
 )
+from sklcomp.nn._forms import check_form, eagerly
 from sklcomp.nn._graph import ChannelGraph, build_graph
 from sklcomp.nn._modes import Recorder, has_training_mode, held
 from sklcomp.nn._running import copied, run, tensors_in
@@ -70,9 +71,16 @@ def trace_channels(module: nn.Module, example_input: Any) -> ChannelGraph:
       0  4 of 4 can go
       3  0 of 10 can go  is an output of the network
     """
+    check_form(module, f"the module {type(module).__name__}", "cut")
+    with eagerly():
+        return _checked(module, example_input)
+
+
+def _checked(module: nn.Module, example_input: Any) -> ChannelGraph:
     try:
         # Training mode may change parameters too.
-        twin = copy.deepcopy(module)
+        with torch.no_grad():
+            twin = copy.deepcopy(module)
     except (TypeError, RuntimeError) as error:
         msg = f"{type(module).__name__} cannot be copied, and so not be cut: {error}"
         raise ValueError(msg) from error
@@ -90,7 +98,8 @@ def trace_channels(module: nn.Module, example_input: Any) -> ChannelGraph:
     skipped = {
         name: _why_skipped(trace, name, part) or UNREACHED + fault
         for name, part in twin.named_modules()
-        if isinstance(part, LAYERS) and name not in trace.outputs
+        if isinstance(part, (*LAYERS, torch.jit.ScriptModule))
+        and name not in trace.outputs
     }
     batches = [tensor for tensor in tensors_in(example_input) if tensor.ndim]
     graph = build_graph(trace, skipped, len(batches[0]) if batches else 1)
@@ -149,6 +158,8 @@ def _drop(stack: list[str]) -> None:
 
 def _why_skipped(trace: ChannelTracer, name: str, part: Any) -> str | None:
     """Why a layer that runs makes no channels that are known of."""
+    if isinstance(part, torch.jit.ScriptModule):
+        return "is scripted, which fixes its code"
     weight = trace.names.get(id(part.weight))
     if weight is None:
         return "has a computed weight"
@@ -253,7 +264,9 @@ def prune_remembering(
         if new.shape != old.shape:
             # deepcopy takes what it finds in its memo, so nothing is copied twice.
             memo[id(old)] = _like(old, new)
-    pruned = copy.deepcopy(module, memo)
+    # A scripted part copies its weights by operations that would be recorded.
+    with torch.no_grad():
+        pruned = copy.deepcopy(module, memo)
     for (path, name), genes in graph.sizes.items():
         part, number = pruned.get_submodule(path), int(alive[genes].sum())
         old = getattr(part, name)
@@ -377,8 +390,8 @@ def mask_channels(module: nn.Module, graph: ChannelGraph, keep: Any) -> nn.Modul
     """
     keep = graph.check_keep(keep)
     alive = np.append(keep, True)
-    masked = copy.deepcopy(module)
     with torch.no_grad():
+        masked = copy.deepcopy(module)
         for weight, axis in graph.consumers:
             genes = graph.slots.get(weight, (None, None))[axis]
             if genes is not None:

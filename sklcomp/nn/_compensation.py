@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from sklcomp.nn._forms import eagerly
 from sklcomp.nn._graph import ChannelGraph
 from sklcomp.nn._modes import has_training_mode, held
 from sklcomp.nn._moments import InputMoments, at_positions, sums_of
@@ -153,13 +154,15 @@ def collect_covariances(
                 with listener:
                     run(module, copied(batch))
 
-    listen(module, training=False)
+    with eagerly():
+        listen(module, training=False)
     if not all(s.n for s in sums.values()) and has_training_mode(module):
         # Heads that run in training only, of a copy, whose parameters that may change.
-        twin = copy.deepcopy(module)
+        with torch.no_grad():
+            twin = copy.deepcopy(module)
         left = {w: s for w, s in sums.items() if not s.n}
         listener.found = {id(twin.get_parameter(w)): s for w, s in left.items()}
-        with suppress(Exception):  # it may need targets
+        with eagerly(), suppress(Exception):  # it may need targets
             listen(twin, training=True)
     unseen = [weight for weight, moments in sums.items() if not moments.n]
     if unseen:

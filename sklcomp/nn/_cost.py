@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from sklcomp.nn._forms import check_form
 from sklcomp.nn._graph import ChannelGraph
 from sklcomp.nn._running import copied, evaluating, run
 from sklcomp.utils._validation import refuse_masked
@@ -60,6 +61,7 @@ def count_macs(module: nn.Module, input_shape: Any) -> int:
     >>> count_macs(torch.nn.Conv2d(3, 8, 3), (3, 10, 10)) == 8 * 8 * 8 * 3 * 9
     True
     """
+    check_form(module, f"the module {type(module).__name__}", "answer")
     shapes = input_shape if np.ndim(input_shape[0]) else (input_shape,)
     tensor = next(iter(module.parameters()), torch.empty(0))
     example = tuple(tensor.new_zeros(1, *shape).detach() for shape in shapes)
@@ -163,6 +165,7 @@ def measure_latency(
     if n_repeats < 1:
         msg = f"n_repeats={n_repeats}; a time needs at least 1 forward."
         raise ValueError(msg)
+    check_form(module, f"the module {type(module).__name__}", "answer")
     threads = torch.get_num_threads()
     torch.set_num_threads(n_threads)
     try:

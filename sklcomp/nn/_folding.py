@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from sklcomp.nn._forms import check_form, plain_copy
 from sklcomp.nn._running import BatchNorm, copied, evaluating, run, tensors_in
 from sklcomp.utils._validation import refuse_masked
 
@@ -65,7 +66,8 @@ def fold_batchnorm(module: nn.Module, example_input: Any) -> nn.Module:
       (1): Identity()
     )
     """
-    reference = copy.deepcopy(module).eval()
+    check_form(module, f"the module {type(module).__name__}", "cut")
+    reference = plain_copy(module).eval()
     pairs, expected = _find_pairs(reference, example_input)
     folded = _fold(reference, pairs)
     if _agrees(folded, example_input, expected):
@@ -116,6 +118,8 @@ def _watching(module: nn.Module) -> Iterator[tuple[_Made, _Read]]:
 
     handles = []
     for part in module.modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            continue
         if type(part) not in _TRANSPARENT:
             handles.append(part.register_forward_pre_hook(before, with_kwargs=True))
         if isinstance(part, (_ConvNd, nn.Linear)):

@@ -262,9 +262,10 @@ def _prepared(
     module: nn.Module, example: Any, dtype: torch.dtype | None, is_stirred: bool
 ) -> tuple[nn.Module, Any]:
     """A copy, and the example, in a dtype; constants become other numbers."""
-    module = copy.deepcopy(module)
-    if dtype is not None:
-        module = module.to(dtype)
+    with torch.no_grad():  # scripted parts record how they are copied
+        module = copy.deepcopy(module)
+        if dtype is not None:
+            module = module.to(dtype)
 
     def change(tensor: Tensor) -> Tensor:
         is_cast = dtype is not None and tensor.is_floating_point()

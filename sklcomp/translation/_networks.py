@@ -1,6 +1,5 @@
 """The networks of a translator: the user's, or small defaults."""
 
-import copy
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sklcomp.nn import CycleGANGenerator, PatchDiscriminator
+from sklcomp.nn._forms import check_form, plain_copy
 from sklcomp.nn._running import evaluating
 from sklcomp.translation._images import ImageLayout
 from sklcomp.translation._net import MODULES, CycleGANNet
@@ -55,8 +55,9 @@ def _make_module(name: str, given: Any, n_channels: int) -> nn.Module:
             "callable that makes one."
         )
         raise ValueError(msg)
+    check_form(made, name, "train")
     # A callable may return the same module twice.
-    return copy.deepcopy(made)
+    return plain_copy(made)
 
 
 def check_networks(net: CycleGANNet, example: Tensor) -> None:
