@@ -38,17 +38,19 @@ UNREACHED = "is not reached by example_input"
 
 @refuse_masked
 def trace_channels(module: nn.Module, example_input: Any) -> ChannelGraph:
-    """Find out which channels of a network belong together, by one real forward.
+    """Find out which channels of a network belong together, by a real forward.
 
     What the rules of the tracer do not cover stays as it is and is named in
     ``graph.frozen``. The result is checked: a network with half of its channels
     removed must give what the masked one gives, or the layers to blame are frozen.
+    Errors are held against what the removal changes, column by column.
 
     Parameters
     ----------
     module : nn.Module
-        Any network. It runs in evaluation mode without gradients and is left as it
-        was.
+        Any network. A copy of it runs without gradients, in evaluation mode and in
+        training mode, in which norms, dropout and noise stand still: heads that run
+        in training only are cut too.
     example_input : Tensor, tuple or dict
         Input of a forward; a tuple holds several arguments, a dict named ones. It
         must reach every layer that is to be pruned.
@@ -57,6 +59,13 @@ def trace_channels(module: nn.Module, example_input: Any) -> ChannelGraph:
     -------
     graph : ChannelGraph
         Genes, layers, and what is frozen and why.
+
+    Raises
+    ------
+    ValueError
+        If no tensor is found in what the network returns, or it cannot be copied.
+    TypeError
+        If example_input cannot be copied, as generators cannot.
 
     Examples
     --------
