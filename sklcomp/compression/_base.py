@@ -97,6 +97,55 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
             raise ValueError(msg)
         return X, encoder.transform(y).astype(np.int64)
 
+    def _check_validation_data(
+        self, X_val: Any, y_val: Any, y: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """X_val and y_val like X and y, which are known by now; None if not given."""
+        if X_val is None and y_val is None:
+            return None
+        if X_val is None or y_val is None:
+            name = "y_val" if y_val is None else "X_val"
+            msg = f"{name}=None: X_val and y_val belong together; give both, or none."
+            raise ValueError(msg)
+        is_classes = _is_classifier(self)
+        try:
+            X_val, y_val = validate_data(
+                self, X_val, y_val, dtype=np.float32, allow_nd=True, order="C",
+                reset=False, multi_output=not is_classes, y_numeric=not is_classes,
+            )  # fmt: skip
+        except (TypeError, ValueError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            msg = f"X_val and y_val must be like X and y: {error}"
+            raise kind(msg) from error
+        if X_val.shape[1:] != self._shape_in:
+            msg = (
+                f"X_val has shape {_shape(X_val.shape[1:])}, X has "
+                f"{_shape(self._shape_in)}; give X_val the shape of X."
+            )
+            raise ValueError(msg)
+        return _writable(X_val), self._encoded(y_val, y)
+
+    def _encoded(self, y_val: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Other targets in the form that those of a fit have."""
+        if _is_classifier(self):
+            places = {label: k for k, label in enumerate(self.classes_.tolist())}
+            strange = [label for label in y_val.tolist() if label not in places]
+            if strange:
+                msg = (
+                    f"y_val contains {strange[0]!r}, and the classes are "
+                    f"{list(places)}. Leave such examples out, or give some to y too."
+                )
+                raise ValueError(msg)
+            return np.array([places[label] for label in y_val.tolist()], np.int64)
+        y_val = y_val.reshape(len(y_val), -1).astype(np.float32)
+        if y_val.shape[1] != y.shape[1]:
+            msg = (
+                f"y_val has {y_val.shape[1]} outputs, y has {y.shape[1]}; give it as "
+                "many."
+            )
+            raise ValueError(msg)
+        return y_val
+
     def _check_kinds(self) -> None:
         """Raise if the nets are not two classifiers, or two regressors."""
         check_kind(self._prototype)

@@ -1,5 +1,6 @@
 """Two generators made small together, as Shu et al. (arXiv 1907.10804)."""
 
+import warnings
 from dataclasses import replace
 from numbers import Integral, Real
 from pathlib import Path
@@ -15,6 +16,7 @@ from sklearn.base import (
     TransformerMixin,
     clone,
 )
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
@@ -27,7 +29,7 @@ from sklcomp.compression._pair_training import (
     trainable_net,
 )
 from sklcomp.compression._presets import COEVOLUTION, FRONT_SHARES, PAPER_PAIR
-from sklcomp.compression._pruning import PruningProblem, pareto_front
+from sklcomp.compression._pruning import PruningProblem, front_of, kept_channels
 from sklcomp.compression._report import CompressionReport, describe
 from sklcomp.compression._translation_fitness import Direction, closeness
 from sklcomp.evolution import CoevolutionResult, coevolve
@@ -136,8 +138,10 @@ class CoEvolutionaryPruner(
         trunk, as published.
     finetune_epochs : int, default=None
         Epochs of the training of the best pair; None is the translator's own
-        ``max_epochs``, 0 leaves it as it was cut. It is also left so if the training
-        made it worse on the images that were held out.
+        ``max_epochs``, 0 leaves it as it was cut. It is also left so, with a warning,
+        if the training made it worse on the images that were held out: farther from
+        what the full generators make, and with worse cycles. The rates fall to zero
+        as the translator's ``decay_start`` says.
     distill_weight : float, default=10.0
         Weight of the mean absolute difference to what the full generators make, in that
         training.
@@ -181,8 +185,10 @@ class CoEvolutionaryPruner(
         "n_parameters" and "n_macs" of all that were evaluated and that nothing smaller
         beats.
     report_ : CompressionReport
-        Sizes, speed and score (negative error of the cycles, held-out images) of both
-        generators together, before and after.
+        Sizes, speed and "training score" of both generators together, before and
+        after, and which pair was kept and why. The score is the negative error of the
+        cycles of images that were held out of the training of the small generators,
+        but may have been in that of the full ones.
     n_evaluations_ : int
         Networks that were built and scored.
     n_features_in_ : int
@@ -357,7 +363,7 @@ class CoEvolutionaryPruner(
                 result = _with_uniform(problems, directions, result)
             self.base_translator_ = base
             self._name_results(problems, result)
-            self._finish(base, problems, directions, result, (train, held), seed)
+            self._finish(base, problems, directions, result, train, seed)
         reporter.finish()
         return self
 
@@ -520,19 +526,11 @@ class CoEvolutionaryPruner(
         self.n_evaluations_ = int(result.history["n_evaluations"][-1]) + n_uniform
         self.pareto_front_, self.winners_ = {}, {}
         for k, side in enumerate(("ab", "ba")):
-            problem, genomes = problems[k], result.genomes[k]
-            fitness = result.fitness[k]
-            costs = np.array([problem.cost(genome) for genome in genomes])
-            front = pareto_front(costs, fitness)
-            self.pareto_front_[side] = {
-                "genomes": genomes[front], "fitness": fitness[front],
-                "n_parameters": costs[front, 0], "n_macs": costs[front, 1],
-            }  # fmt: skip
-            alive = np.append(result.best[k], True)
-            kept = {
-                layer: np.flatnonzero(alive[genes])
-                for layer, genes in problem.graph.layers.items()
-            }
+            problem = problems[k]
+            self.pareto_front_[side] = front_of(
+                problem, result.genomes[k], result.fitness[k]
+            )
+            kept = kept_channels(problem.graph, result.best[k])
             setattr(self, f"kept_channels_{side}_", kept)
             setattr(self, f"graph_{side}_", problem.graph)
             n_parameters = problem.cost(result.best[k])[0]
@@ -540,33 +538,33 @@ class CoEvolutionaryPruner(
 
     def _finish(
         self, base: CycleGANTranslator, problems: Any, directions: Any,
-        result: CoevolutionResult, data: tuple, seed: int,
+        result: CoevolutionResult, train: Any, seed: int,
     ) -> None:  # fmt: skip
         """Build the best pair and train it; keep the better of before and after."""
-        train, held = data
         full = base.generator_ab_, base.generator_ba_
         pair = tuple(
             problem.finish(best)
             for problem, best in zip(problems, result.best, strict=True)
         )
         n_epochs = self.finetune_epochs
+        n_epochs = max_epochs(base) if n_epochs is None else n_epochs
         tuned = train_pair(
-            base, pair, train, max_epochs(base) if n_epochs is None else n_epochs, seed,
+            base, pair, train, n_epochs, seed,
             weight=self._form("distill_weight"), n_threads=self.n_threads,
             checkpoint=self.checkpoint and Path(self.checkpoint) / "tuning",
             warm_start=self.warm_start,
         )  # fmt: skip
-        after = tuned.generator_ab_, tuned.generator_ba_
-        # Also if it is NaN.
-        if not closeness(after, directions) >= closeness(pair, directions):
-            tuned = train_pair(base, pair, train, 0, seed, n_threads=self.n_threads)
+        after, note = (tuned.generator_ab_, tuned.generator_ba_), ""
+        if tuned.n_iter_:
+            is_kept, note = _judged(pair, after, directions)
+            if not is_kept:
+                tuned = train_pair(base, pair, train, 0, seed, n_threads=self.n_threads)
+        elif n_epochs:
+            note = "kept as they were cut: the training has diverged"
         self.estimator_ = self.translator_ = tuned
         after = tuned.generator_ab_, tuned.generator_ba_
-        is_held_out = all(a is not b for a, b in zip(train, held, strict=True))
-        score = "score" if is_held_out else "training score"
-        self.report_ = CompressionReport(
-            *(_described(one, directions, base._layout, score) for one in (full, after))
-        )
+        sides = [_described(one, directions, base._layout) for one in (full, after)]
+        self.report_ = CompressionReport(*sides, note=note)
 
     @refuse_masked
     def transform(self, X):
@@ -649,8 +647,31 @@ def _with_uniform(
     return replace(result, genomes=tuple(genomes), fitness=tuple(fitness))
 
 
+def _judged(cut: Any, tuned: Any, directions: Any) -> tuple[bool, str]:
+    """Whether a tuned pair stays, and why.
+
+    One that differs more from the full pair may be the better translator, unless its
+    cycles are worse too.
+    """
+    before, after = closeness(cut, directions), closeness(tuned, directions)
+    said = (
+        f"error of cycles and of what the full generators make {before.loss:.3g} -> "
+        f"{after.loss:.3g}, of cycles alone {-before.score:.3g} -> {-after.score:.3g}"
+    )
+    if not after.is_worse(before):
+        return True, f"fine-tuned: {said}"
+    warnings.warn(
+        f"the training of the small generators made them worse: {said}; they are "
+        "left as they were cut. Choose a smaller lr of the translator, or take "
+        "finetune_epochs=0.",
+        ConvergenceWarning,
+        stacklevel=5,
+    )
+    return False, f"kept as they were cut: {said}"
+
+
 def _described(
-    pair: Any, directions: tuple[Direction, Direction], layout: ImageLayout, score: str
+    pair: Any, directions: tuple[Direction, Direction], layout: ImageLayout
 ) -> dict[str, float]:
     """One side of the report, of both generators together."""
     sides = [
@@ -664,4 +685,5 @@ def _described(
         rows = [layout.to_rows(images, np.float64) for images in (again, direction.X)]
         cycles.append(np.abs(rows[0] - rows[1]).mean())
     total = {name: sides[0][name] + sides[1][name] for name in sides[0]}
-    return total | {score: -float(np.mean(cycles))}
+    # The full generators may have been trained on these images.
+    return total | {"training score": -float(np.mean(cycles))}

@@ -16,10 +16,16 @@ from skorch import NeuralNet
 from torch import Tensor, nn
 
 from sklcomp.compression._base import Compressor
-from sklcomp.compression._distillation import train_with_teacher
+from sklcomp.compression._finetuning import WEIGHTS, Judge, Outcome, Tuner, finetune
 from sklcomp.compression._fitness import Fitness
 from sklcomp.compression._presets import PAPER, SEARCH
-from sklcomp.compression._pruning import PruningProblem, absolute_budget, pareto_front
+from sklcomp.compression._pruning import (
+    PruningProblem,
+    absolute_budget,
+    fittest_within,
+    front_of,
+    kept_channels,
+)
 from sklcomp.compression._report import CompressionReport, describe
 from sklcomp.compression._training import (
     Task,
@@ -55,7 +61,9 @@ from sklcomp.utils._sklearn import (
 from sklcomp.utils._validation import refuse_masked
 
 # What a checkpoint of the search need not agree in.
-FREE = ("estimator", "checkpoint", "warm_start", "n_jobs", "verbose")
+FREE = ("estimator", "checkpoint", "warm_start", "n_jobs", "verbose", "finetune",
+        "finetune_epochs", "finetune_schedule", "distill_weight",
+        "temperature")  # fmt: skip
 
 
 class EvolutionaryPruner(Compressor):
@@ -89,8 +97,8 @@ class EvolutionaryPruner(Compressor):
     preset : {"default", "paper"}, default="default"
         "paper" is the published form: free bits, a fair-coin start, accuracy plus
         ``trade_off``, roulette, exchange and flip of segments, plain cutting, plain
-        fine-tuning. It sets genes, importance, fitness, compensate and distill_weight
-        itself.
+        fine-tuning by your own settings. It sets genes, importance, fitness,
+        compensate, distill_weight and finetune_schedule itself.
     genes : {"nested", "free"}, default="nested"
         "nested": the search finds how many channels each layer keeps, the importance
         says which. "free": every bit on its own.
@@ -121,18 +129,29 @@ class EvolutionaryPruner(Compressor):
         Weight of the reward ``1 - size / full size`` in ``preset="paper"``.
     n_fitness_samples : int, default=1000
         Examples that are held out for the fitness, at most a quarter of all. No
-        training here sees them; they also decide whether the fine-tuning helped, and
-        the report's score is theirs.
+        training here sees them. Without ``X_val`` they also choose ``distill_weight``
+        and give the report's score, which is called "training score" if the net was
+        frozen: it may have been trained on them.
     compensate : bool, default=True
         Repair cut networks in closed form, also within the search; see
         :func:`sklcomp.nn.prune_channels`.
     finetune : bool, default=True
-        Train the winner. It is kept as it was if that made it worse on the examples
-        that were held out, by the net's own loss.
+        Train the winner. It is kept as it was cut, with a warning, if that made it
+        worse, by the net's own loss and by the score. This is judged on examples that
+        no training has seen: ``X_val``, or those held out if the net is trained here.
+        A frozen net may have seen the latter, and the cut one would win by what it
+        remembers; then the tuned one stays, unless it is much worse even on the
+        examples that it was tuned on.
     finetune_epochs : int, default=None
-        Epochs; None is the net's own ``max_epochs``.
-    distill_weight : float in [0, 1], default=0.7
-        Weight of the full network's answers in the loss of the fine-tuning.
+        Epochs; None is the net's own ``max_epochs``, 0 trains nothing.
+    finetune_schedule : {"cosine"} or None, default="cosine"
+        "cosine": rates of learning fall to zero, from batch to batch, if the net has
+        no ``skorch.callbacks.LRScheduler`` of its own. None leaves them to the net.
+    distill_weight : "auto" or float in [0, 1], default="auto"
+        Weight of the full network's answers in the loss of the fine-tuning. "auto"
+        tries 0, 0.3 and 0.7, each in a training of a quarter of the epochs, takes the
+        one with the least loss on examples that were not trained on, and gives it all
+        epochs.
     temperature : float, default=4.0
         Temperature of those.
     ignored_layers : sequence of str, default=()
@@ -177,8 +196,10 @@ class EvolutionaryPruner(Compressor):
         "genomes", "fitness", "n_parameters", "n_macs" of all that were evaluated and
         that nothing smaller beats. With a budget some uniform networks from 10 to
         100 % are among them, which did not take part in the search.
+    distill_weight_ : float or None
+        Weight that the fine-tuning had; None if the net was kept as it was cut.
     report_ : CompressionReport
-        Sizes, speed and score before and after.
+        Sizes, speed and score before and after, and which net was kept and why.
     n_evaluations_ : int
         Networks that were built and scored.
     classes_ : ndarray of shape (n_classes,)
@@ -251,8 +272,9 @@ class EvolutionaryPruner(Compressor):
         "n_fitness_samples": [Interval(Integral, 1, None, closed="left")],
         "compensate": ["boolean"],
         "finetune": ["boolean"],
-        "finetune_epochs": [Interval(Integral, 1, None, closed="left"), None],
-        "distill_weight": [Interval(Real, 0, 1, closed="both")],
+        "finetune_epochs": [Interval(Integral, 0, None, closed="left"), None],
+        "finetune_schedule": [StrOptions({"cosine"}), None],
+        "distill_weight": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="both")],
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "ignored_layers": ["array-like"],
         "min_channels": [Interval(Integral, 1, None, closed="left")],
@@ -286,7 +308,8 @@ class EvolutionaryPruner(Compressor):
         compensate=True,
         finetune=True,
         finetune_epochs=None,
-        distill_weight=0.7,
+        finetune_schedule="cosine",
+        distill_weight="auto",
         temperature=4.0,
         ignored_layers=(),
         min_channels=1,
@@ -316,6 +339,7 @@ class EvolutionaryPruner(Compressor):
         self.compensate = compensate
         self.finetune = finetune
         self.finetune_epochs = finetune_epochs
+        self.finetune_schedule = finetune_schedule
         self.distill_weight = distill_weight
         self.temperature = temperature
         self.ignored_layers = ignored_layers
@@ -330,7 +354,7 @@ class EvolutionaryPruner(Compressor):
     @refuse_masked
     @with_callbacks
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y):
+    def fit(self, X, y, *, X_val=None, y_val=None):
         """Search, cut and fine-tune.
 
         Parameters
@@ -340,6 +364,12 @@ class EvolutionaryPruner(Compressor):
             Used as float32.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Classes of any kind, or numbers.
+        X_val : array-like of shape (n_val, ...), default=None
+            Examples that no training has seen, not that of a frozen net either. They
+            choose ``distill_weight``, decide whether the tuned net or the cut one
+            stays, and give the report's score.
+        y_val : array-like of shape (n_val,) or (n_val, n_outputs), default=None
+            Their targets.
 
         Returns
         -------
@@ -347,6 +377,7 @@ class EvolutionaryPruner(Compressor):
             Fitted.
         """
         X, y = self._check_fit_data(X, y)
+        validation = self._check_validation_data(X_val, y_val, y)
         if self.max_params is None and self.max_macs is None and self.preset != "paper":
             msg = (
                 "max_params=None and max_macs=None: give a budget, such as "
@@ -390,7 +421,10 @@ class EvolutionaryPruner(Compressor):
             self.base_estimator_, self._problem = base, problem
             result = self._search(problem, score, rng, reporter, (X, y, seed))
             self._name_results(result)
-            self._train(task, score, X[train], y[train])
+            is_frozen = isinstance(self.estimator, FrozenEstimator)
+            self._is_unseen = validation is not None or not is_frozen
+            judge = Judge(base, task, *(validation or (X[held], y[held])))
+            self._train(task, judge, X[train], y[train], seed)
         reporter.finish()
         return self
 
@@ -493,67 +527,38 @@ class EvolutionaryPruner(Compressor):
         self.best_fitness_ = result.best_fitness
         self.history_ = result.history
         self.n_evaluations_ = len(result.genomes)
-        costs = np.array([problem.cost(genome) for genome in result.genomes])
-        front = pareto_front(costs, result.fitness)
-        self.pareto_front_ = {
-            "genomes": result.genomes[front],
-            "fitness": result.fitness[front],
-            "n_parameters": costs[front, 0],
-            "n_macs": costs[front, 1],
-        }
-        alive = np.append(result.best, True)
-        self.kept_channels_ = {
-            layer: np.flatnonzero(alive[genes])
-            for layer, genes in problem.graph.layers.items()
-        }
+        self.pareto_front_ = front_of(problem, result.genomes, result.fitness)
+        self.kept_channels_ = kept_channels(problem.graph, result.best)
 
-    def _train(self, task: Task, score: Fitness, X: np.ndarray, y: np.ndarray) -> None:
-        """Fine-tune the winner; keep the better of before and after."""
-        base, problem = self.base_estimator_, self._problem
-        module, history = problem.finish(self.best_individual_), None
-        if self.finetune:
-            tuned = self._tuned(task, module, X, y)
-            if score.loss(tuned.module_, base) < score.loss(module, base):
-                module, history = tuned.module_, tuned.history_
-        self.estimator_ = self._plain_net(module, X, y)
-        if history is not None:
-            self.estimator_.history_ = history
+    def _train(
+        self, task: Task, judge: Judge, X: np.ndarray, y: np.ndarray, seed: int
+    ) -> None:
+        """Fine-tune the winner, if that is wanted, and report."""
+        base, is_unseen = self.base_estimator_, self._is_unseen
+        cut = self._problem.finish(self.best_individual_)
+        n_epochs = self.finetune_epochs
+        n_epochs = base.max_epochs if n_epochs is None else n_epochs
+        outcome = Outcome(cut, None, None, "")
+        if self.finetune and n_epochs:
+            weight = self._form("distill_weight")
+            weights = WEIGHTS if isinstance(weight, str) else (weight,)
+            is_falling = self._form("finetune_schedule") == "cosine"
+            tuner = Tuner(
+                base, task.is_classes, X, y, self.temperature, n_epochs, is_falling,
+                seed, self.n_threads,
+            )  # fmt: skip
+            outcome = finetune(tuner, cut, weights, judge, is_unseen)
+        self.distill_weight_ = outcome.weight
+        self.estimator_ = self._plain_net(outcome.module, X, y)
+        if outcome.history is not None:
+            self.estimator_.history_ = outcome.history
         self.module_ = self.estimator_.module_
-        example = score.X[:1]
-        self.report_ = CompressionReport(
-            *(
-                describe(net, example) | {"score": score.held_out(net)}
-                for net in (base.module_, module)
-            )
-        )
-
-    def _tuned(
-        self, task: Task, module: nn.Module, X: np.ndarray, y: np.ndarray
-    ) -> Any:
-        base, weight = self.base_estimator_, self._form("distill_weight")
-        module = copy.deepcopy(module)
-        if not any(parameter.requires_grad for parameter in module.parameters()):
-            # The full net's weights were frozen; those of the small one learn.
-            module.requires_grad_()
-        net = rebuild_net(base, module)
-        if self.finetune_epochs is not None:
-            net.set_params(max_epochs=self.finetune_epochs)
-
-        def check_module() -> None:
-            if net.module_ is not module:
-                msg = (
-                    f"a callback of the {type(net).__name__} makes its module anew, "
-                    "such as by set_params(module__...), which gives the removed "
-                    "channels back. Leave it out, or take finetune=False."
-                )
-                raise ValueError(msg)
-
-        if not weight:
-            return train_net(net, X, y, check_module)
-        return train_with_teacher(
-            net, X, y, base.module_, task.is_classes, weight=weight,
-            temperature=self.temperature, before=check_module,
-        )  # fmt: skip
+        score = "score" if is_unseen else "training score"
+        sides = [
+            describe(net, judge.X[:1]) | {score: judge.score(net)}
+            for net in (base.module_, self.module_)
+        ]
+        self.report_ = CompressionReport(*sides, note=outcome.note)
 
     def at(self, *, max_params: Any = None, max_macs: Any = None) -> Any:
         """Another point of the Pareto front, decoded from the same search.
@@ -575,26 +580,11 @@ class EvolutionaryPruner(Compressor):
             If nothing that was evaluated is so small.
         """
         check_is_fitted(self)
-        front, full = self.pareto_front_, self._problem.full_cost
-        fits = np.ones(len(front["fitness"]), bool)
-        for name, sizes, limit, whole in (
-            ("max_params", front["n_parameters"], max_params, full[0]),
-            ("max_macs", front["n_macs"], max_macs, full[1]),
-        ):
-            least = sizes[fits].min()
-            fits &= sizes <= absolute_budget(limit, whole)
-            if not fits.any():
-                within = ""
-                if name == "max_macs" and max_params is not None:
-                    within = f" within max_params={max_params}"
-                msg = (
-                    f"{name}={limit} is less than the search has seen{within}: the "
-                    f"least is {least}. Fit anew with that budget."
-                )
-                raise ValueError(msg)
-        best = np.flatnonzero(fits)[front["fitness"][fits].argmax()]
+        genome = fittest_within(
+            self.pareto_front_, self._problem.full_cost, max_params, max_macs
+        )
         with torch_session(0, self.n_threads):
-            module = self._problem.finish(front["genomes"][best])
+            module = self._problem.finish(genome)
         shape = (1, *self._problem.statistics.shape[1:])
         y = np.zeros(1, np.int64)
         return self._plain_net(module, np.zeros(shape, np.float32), y)

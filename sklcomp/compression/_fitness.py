@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sklcomp.compression._pruning import PruningProblem
@@ -59,34 +58,8 @@ class Fitness:
             worth += self.trade_off * (1 - size)
         return worth
 
-    def loss(self, module: nn.Module, net: Any) -> float:
-        """What an initialised net's own loss says of a finished network.
-
-        Cross entropy, or squared error, if it cannot be taken of y as it is.
-        """
-        try:
-            return self._own_loss(module, net)
-        except (RuntimeError, ValueError, TypeError, IndexError):
-            logits = self._logits(module, is_fresh=False)
-            loss = F.cross_entropy if self.task.is_classes else F.mse_loss
-            return float(loss(logits, self._targets()))
-
-    def _own_loss(self, module: nn.Module, net: Any) -> float:
-        total = 0.0
-        with evaluating(module):
-            for X, y in zip(
-                self.X.split(BATCH), self._targets().split(BATCH), strict=True
-            ):
-                loss = net.get_loss(module(X.clone()), y, X=X, training=False)
-                total += len(X) * float(loss)
-        return total
-
     def _targets(self) -> Tensor:
         return torch.from_numpy(self.y).to(self.X.device)
-
-    def held_out(self, module: nn.Module) -> float:
-        """Accuracy, or coefficient of determination, of a finished network."""
-        return self.task.score(self._logits(module, is_fresh=False), self.y)
 
     def _can_be_fast(self) -> bool:
         """Whether the network runs with channels last."""

@@ -18,7 +18,8 @@ SEARCH: dict[tuple[str, str], dict[str, Any]] = {
 }  # fmt: skip
 # What the paper's form leaves out, whatever the parameters say.
 PAPER = {"genes": "free", "importance": "l1", "fitness": "accuracy",
-         "compensate": False, "distill_weight": 0.0}  # fmt: skip
+         "compensate": False, "distill_weight": 0.0,
+         "finetune_schedule": None}  # fmt: skip
 # Of two generators: the published form, and ours.
 COEVOLUTION: dict[str, dict[str, Any]] = {
     "paper": {

@@ -242,3 +242,47 @@ def pareto_front(costs: np.ndarray, fitness: np.ndarray) -> np.ndarray:
     ]
     order = np.lexsort([-fitness[front], costs[front, 0]])
     return np.array(front)[order]
+
+
+def front_of(
+    problem: PruningProblem, genomes: np.ndarray, fitness: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The Pareto front of what was evaluated, with its costs."""
+    costs = np.array([problem.cost(genome) for genome in genomes])
+    front = pareto_front(costs, fitness)
+    return {
+        "genomes": genomes[front], "fitness": fitness[front],
+        "n_parameters": costs[front, 0], "n_macs": costs[front, 1],
+    }  # fmt: skip
+
+
+def kept_channels(graph: Any, genome: np.ndarray) -> dict[str, np.ndarray]:
+    """Layer -> indices of the channels that a genome keeps."""
+    alive = np.append(genome, True)
+    return {
+        layer: np.flatnonzero(alive[genes]) for layer, genes in graph.layers.items()
+    }
+
+
+def fittest_within(
+    front: dict[str, np.ndarray], full: Sequence[int], max_params: Any, max_macs: Any
+) -> np.ndarray:
+    """The fittest genome of a Pareto front that keeps these budgets."""
+    fits = np.ones(len(front["fitness"]), bool)
+    for name, sizes, limit, whole in (
+        ("max_params", front["n_parameters"], max_params, full[0]),
+        ("max_macs", front["n_macs"], max_macs, full[1]),
+    ):
+        least = sizes[fits].min()
+        fits &= sizes <= absolute_budget(limit, whole)
+        if not fits.any():
+            within = ""
+            if name == "max_macs" and max_params is not None:
+                within = f" within max_params={max_params}"
+            msg = (
+                f"{name}={limit} is less than the search has seen{within}: the "
+                f"least is {least}. Fit anew with that budget."
+            )
+            raise ValueError(msg)
+    best = np.flatnonzero(fits)[front["fitness"][fits].argmax()]
+    return front["genomes"][best]

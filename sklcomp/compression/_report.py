@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import torch
@@ -21,7 +22,10 @@ class CompressionReport:
         "parameters", "MACs" of one example, "bytes" of the saved weights,
         "latency / ms" (median time of a forward on one example, one thread) and
         "score" on examples that were held out of the training of the compressed
-        network; "training score" where none were.
+        network; "training score" where none were. A pruner also calls it so where
+        the network before may have been trained on them.
+    note : str
+        What became of the network in the end, and why; may be empty.
 
     Examples
     --------
@@ -34,6 +38,7 @@ class CompressionReport:
 
     before: dict[str, float]
     after: dict[str, float]
+    note: str = ""
 
     def ratio(self, row: str) -> float:
         """After divided by before; NaN where before is zero.
@@ -80,10 +85,11 @@ class CompressionReport:
     def __repr__(self) -> str:
         lines = [("", "before", "after", "after / before"), *self._lines()]
         first, *others = (max(map(len, column)) for column in zip(*lines, strict=True))
-        return "\n".join(
+        table = [
             "  ".join([row.ljust(first), *map(str.rjust, cells, others)])
             for row, *cells in lines
-        )
+        ]
+        return "\n".join([*table, self.note] if self.note else table)
 
     def _repr_html_(self) -> str:
         head = "<tr><th></th><th>before</th><th>after</th><th>after / before</th></tr>"
@@ -92,7 +98,8 @@ class CompressionReport:
             + "</td></tr>"
             for line in self._lines()
         )  # fmt: skip
-        return f"<table>{head}{''.join(rows)}</table>"
+        note = f"<p>{escape(self.note)}</p>" if self.note else ""
+        return f"<table>{head}{''.join(rows)}</table>{note}"
 
 
 def describe(module: nn.Module, example: Tensor) -> dict[str, float]:

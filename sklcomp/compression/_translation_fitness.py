@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sklcomp.compression._finetuning import Figures
 from sklcomp.compression._fitness import as_channels_last
 from sklcomp.compression._pruning import PruningProblem
 from sklcomp.nn._running import (
@@ -120,12 +121,16 @@ class Direction:
 
 def closeness(
     pair: tuple[nn.Module, nn.Module], directions: tuple[Direction, Direction]
-) -> float:
-    """Negative error of the cycles and of what two generators make, mean over both."""
-    total = 0.0
+) -> Figures:
+    """Error of what two generators make and of their cycles; minus that of the latter.
+
+    Means of both.
+    """
+    changes, cycles = [], []
     for module, back, full in zip(pair, pair[::-1], directions, strict=True):
         with evaluating(module), evaluating(back):
             made = module(full.X.clone())
-            change = F.l1_loss(made, full.made)
-            total += float(change + F.l1_loss(back(made.clone()), full.X))
-    return -total / 2
+            changes.append(float(F.l1_loss(made, full.made)))
+            cycles.append(float(F.l1_loss(back(made.clone()), full.X)))
+    cycle = sum(cycles) / 2
+    return Figures(sum(changes) / 2 + cycle, -cycle)

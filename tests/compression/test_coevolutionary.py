@@ -23,6 +23,7 @@ from skorch.callbacks import (
 from torch import nn
 
 from sklcomp.compression import CoEvolutionaryPruner, _coevolutionary
+from sklcomp.compression._finetuning import Figures
 from sklcomp.compression._pruning import PruningProblem
 from sklcomp.compression._translation_fitness import Direction
 from sklcomp.datasets import make_unpaired_digits
@@ -234,7 +235,7 @@ def test_report_is_of_both(digits, trained, pruned):
     report = pruned.report_
     assert [report.before["parameters"], report.after["parameters"]] == both
     assert report.ratio("parameters") == both[1] / both[0] <= 0.4
-    assert -1 < report.before["score"] < 0
+    assert -1 < report.before["training score"] < 0
 
 
 def test_front_spans_all_sizes(trained, pruned):
@@ -336,7 +337,10 @@ def test_worse_by_tuning_is_not_kept(digits, trained, monkeypatch):
         {k: v for k, v in vars(trained).items() if k.endswith("_") or k == "_layout"}
     )
     pruner = CoEvolutionaryPruner(FrozenEstimator(wild), max_params=0.4, **QUICK)
-    pruner.fit(digits.data, digits.target)
+    with pytest.warns(ConvergenceWarning, match=r"made them worse: error of .* -> "):
+        pruner.fit(digits.data, digits.target)
+    assert pruner.report_.note.startswith("kept as they were cut: error of cycles")
+    assert plain.report_.note == ""
     np.testing.assert_array_equal(
         pruner.transform(digits.data_a), plain.transform(digits.data_a)
     )
@@ -668,7 +672,7 @@ def test_networks_may_overwrite_what_they_are_given(where):
     X = digits.data
     np.testing.assert_array_equal(found.transform(X), want.transform(X))
     for side in ("before", "after"):
-        scores = [getattr(one.report_, side)["score"] for one in (found, want)]
+        scores = [getattr(one.report_, side)["training score"] for one in (found, want)]
         assert scores[0] == scores[1]
 
 
@@ -696,6 +700,7 @@ def test_training_that_breaks_leaves_the_pair(digits, trained):
     wild = copy.deepcopy(trained).set_params(lr=1e30)
     with pytest.warns(ConvergenceWarning, match=r"became nan.*choose a smaller lr"):
         pruner = prune(digits, wild)
+    assert pruner.report_.note == "kept as they were cut: the training has diverged"
     plain = prune(digits, trained, finetune_epochs=0)
     np.testing.assert_array_equal(
         pruner.transform(digits.data_a), plain.transform(digits.data_a)
@@ -707,10 +712,22 @@ def test_training_that_breaks_leaves_the_pair(digits, trained):
 
 def test_unknown_closeness_is_not_kept(digits, trained, monkeypatch):
     plain = prune(digits, trained, finetune_epochs=0)
-    monkeypatch.setattr(_coevolutionary, "closeness", lambda *_: np.nan)
+    unknown = Figures(np.nan, np.nan)
+    monkeypatch.setattr(_coevolutionary, "closeness", lambda *_: unknown)
+    with pytest.warns(ConvergenceWarning, match="left as they were cut"):
+        pruner = prune(digits, trained)
     np.testing.assert_array_equal(
-        prune(digits, trained).transform(digits.data_a), plain.transform(digits.data_a)
+        pruner.transform(digits.data_a), plain.transform(digits.data_a)
     )
+
+
+@pytest.mark.parametrize("after", [Figures(2.0, -0.4), Figures(0.9, -0.6)])
+def test_pair_that_is_better_in_one_way_is_kept(digits, trained, monkeypatch, after):
+    figures = iter([Figures(1.0, -0.5), after])
+    monkeypatch.setattr(_coevolutionary, "closeness", lambda *_: next(figures))
+    pruner = prune(digits, trained)
+    assert pruner.estimator_.n_iter_ == 1
+    assert pruner.report_.note.startswith("fine-tuned: error of cycles")
 
 
 def test_trained_candidates_in_a_parallel_context(digits, trained):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_digits
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -76,9 +76,12 @@ def split(y):
     return hold_out(y, 1000, np.random.RandomState(0).randint(2**31 - 1))
 
 
+# Of a few random examples nothing can be learnt.
+@pytest.mark.filterwarnings("ignore:the fine-tuning made the net worse")
 @parametrize_with_checks(
     [EvolutionaryPruner(regressor(module__dtype=torch.float64), max_params=0.5,
-                        population_size=4, n_generations=2, n_polish_steps=2)],
+                        population_size=4, n_generations=2, n_polish_steps=2,
+                        finetune_epochs=4)],
     xfail_strict=True,
 )  # fmt: skip
 def test_scikit_learn_checks_of_a_regressor(estimator, check):
@@ -225,7 +228,8 @@ def test_fine_tuning_never_makes_it_worse(digits, trained):
     wild.initialize().module_.load_state_dict(trained.module_.state_dict())
     wild.check_data(X, y)
     settings = {"max_params": 0.5, **QUICK}
-    tuned = EvolutionaryPruner(FrozenEstimator(wild), **settings).fit(X, y)
+    with pytest.warns(ConvergenceWarning, match="the fine-tuning made the net worse"):
+        tuned = EvolutionaryPruner(FrozenEstimator(wild), **settings).fit(X, y)
     plain = EvolutionaryPruner(FrozenEstimator(wild), finetune=False, **settings).fit(
         X, y
     )
@@ -239,7 +243,7 @@ def test_fine_tuning_helps(digits, trained):
     plain = EvolutionaryPruner(
         FrozenEstimator(trained), finetune=False, **settings
     ).fit(X, y)
-    assert tuned.report_.after["score"] > plain.report_.after["score"]
+    assert tuned.report_.after["training score"] > plain.report_.after["training score"]
     assert len(tuned.estimator_.history) == 10
 
 

@@ -1,6 +1,7 @@
 """What users' nets, callbacks and settings can do to a pruning."""
 
 import copy
+import math
 import pickle
 import sys
 from pathlib import Path
@@ -146,6 +147,8 @@ class Rows(Callback):
         self.seen.append(X)
 
 
+# So few examples may say anything.
+@pytest.mark.filterwarnings("ignore:the fine-tuning made the net worse")
 @pytest.mark.parametrize(("n", "expected"), [(10, 10), (1000, 37)])
 def test_fitness_is_of_at_most_a_quarter_that_no_training_sees(prune, n, expected):
     held = []
@@ -155,7 +158,10 @@ def test_fitness_is_of_at_most_a_quarter_that_no_training_sees(prune, n, expecte
         return -float(count_parameters(module))
 
     Rows.seen.clear()
-    prune(dense(callbacks=[Rows()]), fitness=fitness, n_fitness_samples=n)
+    prune(
+        dense(callbacks=[Rows()]), fitness=fitness, n_fitness_samples=n,
+        distill_weight=0.7,
+    )  # fmt: skip
     train, rows = split(n)
     assert len(rows) == expected
     assert all(np.array_equal(each, X[rows]) for each in held)
@@ -165,8 +171,9 @@ def test_fitness_is_of_at_most_a_quarter_that_no_training_sees(prune, n, expecte
 
 
 @pytest.mark.parametrize(("settings", "weight", "T"), [
-    ({}, 0.7, 4.0), ({"temperature": 1.0}, 0.7, 1.0),
-    ({"distill_weight": 0.3}, 0.3, 4.0), ({"distill_weight": 0.0}, 0.0, 1.0),
+    ({"distill_weight": 0.7}, 0.7, 4.0), ({"distill_weight": 0.0}, 0.0, 1.0),
+    ({"distill_weight": 0.7, "temperature": 1.0}, 0.7, 1.0),
+    ({"distill_weight": 0.3, "finetune_schedule": None}, 0.3, 4.0),
     ({"preset": "paper"}, 0.0, 1.0),
 ])  # fmt: skip
 def test_fine_tuning_is_the_loop_that_the_settings_say(prune, settings, weight, T):
@@ -175,7 +182,12 @@ def test_fine_tuning_is_the_loop_that_the_settings_say(prune, settings, weight, 
     module = prune(net, finetune=False, **settings).module_
     tuned = prune(net, **settings).module_
     optimizer = torch.optim.Adam(module.parameters(), lr=0.02)
-    for rows in [*torch.from_numpy(split()[0]).split(32)] * 2:
+    batches = [*torch.from_numpy(split()[0]).split(32)] * 2
+    is_falling = settings.keys() <= {"distill_weight", "temperature"}
+    for k, rows in enumerate(batches):
+        if is_falling:
+            share = (1 + math.cos(math.pi * k / len(batches))) / 2
+            optimizer.param_groups[0]["lr"] = 0.02 * share
         some = torch.from_numpy(X)[rows]
         output, teacher = module(some), net.module_(some)
         loss = nn.functional.cross_entropy(output, torch.from_numpy(y)[rows])
@@ -303,6 +315,8 @@ def test_training_without_a_batch_is_named(prune, settings):
         prune(dense(**settings))
 
 
+# So few examples may say anything.
+@pytest.mark.filterwarnings("ignore:the fine-tuning made the net worse")
 def test_a_single_fitness_example_with_batch_norm(prune):
     pruner = prune(classifier(normed(), max_epochs=2), n_fitness_samples=1)
     assert np.isfinite(pruner.best_fitness_)
@@ -317,10 +331,13 @@ def test_diverging_fine_tuning_keeps_the_cut_net(prune, trained):
     hot = dense(optimizer=torch.optim.SGD, lr=1e30).initialize()
     hot.module_.load_state_dict(trained.module_.state_dict())
     hot.check_data(X, y)
-    with pytest.warns(ConvergenceWarning, match="smaller lr of the net"):
-        tuned = prune(hot, finetune_epochs=3)
     cut = prune(finetune=False)
-    np.testing.assert_array_equal(tuned.predict_proba(X), cut.predict_proba(X))
+    for weight in ("auto", 0.0, 0.7):
+        with pytest.warns(ConvergenceWarning, match="smaller lr of the net"):
+            tuned = prune(hot, finetune_epochs=3, distill_weight=weight)
+        np.testing.assert_array_equal(tuned.predict_proba(X), cut.predict_proba(X))
+        assert tuned.distill_weight_ is None
+        assert tuned.report_.note.startswith("kept as it was cut")
 
 
 @pytest.mark.parametrize(("settings", "message"), [

@@ -1,0 +1,302 @@
+"""The training of a cut network: how much of a teacher, at what rate, and what stays.
+
+Examples that the full network was trained on say nothing of a cut network against a
+tuned one: the former still remembers them.
+"""
+
+import copy
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.exceptions import ConvergenceWarning
+from skorch.callbacks import Callback, LRScheduler
+from torch import Tensor, nn
+
+from sklcomp.compression._distillation import train_with_teacher
+from sklcomp.compression._training import Task, is_finite, rebuild_net
+from sklcomp.nn._running import device_of, evaluating
+from sklcomp.nn._training import torch_session, train_net
+
+# Weights of the teacher that "auto" tries, and the share of the epochs for each.
+WEIGHTS, SHARE = (0.0, 0.3, 0.7), 0.25
+# Examples in a forward, and those of the training that are looked at again.
+BATCH, N_LOOKED_AT = 125, 2000
+# Of what a network knew of its own training examples, the share that a training has to
+# lose to have failed. Less may be the memory of the full network that it lost.
+LOST = 0.1
+
+
+class Figures(NamedTuple):
+    """What some examples say of a network: its own loss, and its score."""
+
+    loss: float
+    score: float
+
+    def __str__(self) -> str:
+        return f"loss {self.loss:.3g}, score {self.score:.3f}"
+
+    def is_worse(self, than: "Figures", margin: float = 0.0) -> bool:
+        """By the loss, and by the score too, as either may deceive; NaN is worse."""
+        if not (math.isfinite(self.loss) and math.isfinite(than.loss)):
+            return not math.isfinite(self.loss)
+        return self.loss >= than.loss and not self.score >= than.score - margin
+
+
+class Judge:
+    """Loss and score of networks on some examples.
+
+    Parameters
+    ----------
+    net : skorch net
+        An initialised net, whose loss it is.
+    task : Task
+        What outputs mean.
+    X : ndarray of shape (n_samples, ...)
+        Examples.
+    y : ndarray
+        Their targets.
+    """
+
+    def __init__(self, net: Any, task: Task, X: np.ndarray, y: np.ndarray):
+        self.net, self.task, self.X, self.y = net, task, torch.from_numpy(X), y
+
+    def __call__(self, module: nn.Module) -> Figures:
+        if not is_finite(module):
+            return Figures(math.inf, -math.inf)
+        return Figures(self.loss(module), self.score(module))
+
+    def loss(self, module: nn.Module) -> float:
+        """What the net's own loss says, in the mean.
+
+        Cross entropy, or squared error, if it cannot be taken of y as it is.
+        """
+        try:
+            return self._own_loss(module)
+        except (RuntimeError, ValueError, TypeError, IndexError):
+            loss = F.cross_entropy if self.task.is_classes else F.mse_loss
+            return float(loss(self._answers(module), torch.from_numpy(self.y)))
+
+    def _own_loss(self, module: nn.Module) -> float:
+        total, device = 0.0, device_of(module)
+        with evaluating(module):
+            for X, y in zip(
+                self.X.split(BATCH), torch.from_numpy(self.y).split(BATCH), strict=True
+            ):
+                X = X.to(device)
+                output = module(X.clone())
+                loss = self.net.get_loss(output, y.to(device), X=X, training=False)
+                total += len(X) * float(loss)
+        return total / len(self.X)
+
+    def score(self, module: nn.Module) -> float:
+        """Accuracy, or the coefficient of determination."""
+        answers = self._answers(module)
+        if not answers.isfinite().all():
+            return -math.inf
+        return self.task.score(answers, self.y)
+
+    def _answers(self, module: nn.Module) -> Tensor:
+        device = device_of(module)
+        with evaluating(module):
+            answers = [
+                self.task.logits(module(X.to(device, copy=True))).cpu()
+                for X in self.X.split(BATCH)
+            ]
+        return torch.cat(answers)
+
+    def score_of_nothing(self) -> float:
+        """Score of an answer that is the same for all examples."""
+        if not self.task.is_classes:
+            return 0.0
+        return float(np.unique_counts(self.y).counts.max() / len(self.y))
+
+
+class FallingRate(Callback):
+    """Lets the rates of a training fall to zero, batch by batch, as half a cosine.
+
+    A rate that somebody else changes is left to them from then on.
+    """
+
+    def on_train_begin(self, net: Any, **kwargs: Any) -> None:
+        """Forget what was set before.
+
+        Parameters
+        ----------
+        net : skorch net
+            In training.
+        **kwargs
+            Not used.
+        """
+        self.rates_: dict[int, float] = {}
+
+    def on_epoch_begin(
+        self, net: Any, dataset_train: Any = None, **kwargs: Any
+    ) -> None:
+        """Count the steps of an epoch.
+
+        Parameters
+        ----------
+        net : skorch net
+            In training.
+        dataset_train : Dataset
+            What is trained on.
+        **kwargs
+            Not used.
+        """
+        n = len(net.get_iterator(dataset_train, training=True))
+        self.step_, self.n_steps_ = (len(net.history) - 1) * n, net.max_epochs * n
+
+    def on_batch_begin(self, net: Any, training: bool = False, **kwargs: Any) -> None:
+        """Set the rates of a step.
+
+        Parameters
+        ----------
+        net : skorch net
+            In training.
+        training : bool
+            Whether it is a step of the training.
+        **kwargs
+            Not used.
+        """
+        if not training:
+            return
+        share = (1 + math.cos(math.pi * self.step_ / self.n_steps_)) / 2
+        self.step_ += 1
+        for group in net.optimizer_.param_groups:
+            first = group.setdefault("initial_lr", group["lr"])
+            if self.rates_.get(id(group), group["lr"]) == group["lr"]:
+                group["lr"] = self.rates_[id(group)] = first * share
+
+
+@dataclass(frozen=True)
+class Tuner:
+    """Trains copies of cut networks, always in the same order of the examples.
+
+    Parameters
+    ----------
+    base : skorch net
+        The full net: settings of the training, and the teacher.
+    is_classes : bool
+        What its outputs are.
+    X, y : ndarray
+        Examples to train on.
+    temperature : float
+        Of the teacher's answers.
+    n_epochs : int
+        Epochs of a whole training.
+    is_falling : bool
+        Whether rates fall to zero if the net has no scheduler of its own.
+    seed, n_threads : int
+        Of torch.
+    """
+
+    base: Any
+    is_classes: bool
+    X: np.ndarray
+    y: np.ndarray
+    temperature: float
+    n_epochs: int
+    is_falling: bool
+    seed: int
+    n_threads: int
+
+    def __call__(self, module: nn.Module, weight: float, n_epochs: int) -> Any:
+        """A net with a trained copy of a network."""
+        module = copy.deepcopy(module)
+        if not any(parameter.requires_grad for parameter in module.parameters()):
+            # The full net's weights were frozen; those of the small one learn.
+            module.requires_grad_()
+        net = rebuild_net(self.base, module).set_params(max_epochs=n_epochs)
+
+        def before() -> None:
+            check_module(net, module)
+            kinds = [type(callback) for _, callback in net.callbacks_]
+            if self.is_falling and not any(issubclass(k, LRScheduler) for k in kinds):
+                rate = FallingRate()
+                rate.on_train_begin(net)
+                net.callbacks_.append(("falling_rate", rate))
+
+        # A search that was resumed has drawn less.
+        with torch_session(self.seed, self.n_threads):
+            if not weight:
+                return train_net(net, self.X, self.y, before)
+            return train_with_teacher(
+                net, self.X, self.y, self.base.module_, self.is_classes,
+                weight=weight, temperature=self.temperature, before=before,
+            )  # fmt: skip
+
+    def best_of(self, module: nn.Module, weights: Any, judge: Judge) -> tuple:
+        """The net tuned with the best of some weights, and that weight.
+
+        Each is tried for a share of the epochs; the best then has all of them.
+        """
+        if len(weights) == 1:
+            return self(module, weights[0], self.n_epochs), weights[0]
+        n_epochs = max(1, round(SHARE * self.n_epochs))
+        tried = [self(module, weight, n_epochs) for weight in weights]
+        losses = [judge(net.module_).loss for net in tried]
+        best = int(np.nan_to_num(losses, nan=np.inf).argmin())
+        if n_epochs == self.n_epochs:
+            return tried[best], weights[best]
+        return self(module, weights[best], self.n_epochs), weights[best]
+
+
+def check_module(net: Any, module: nn.Module) -> None:
+    """Raise if a net in training has another module than it was given."""
+    if net.module_ is not module:
+        msg = (
+            f"a callback of the {type(net).__name__} makes its module anew, "
+            "such as by set_params(module__...), which gives the removed "
+            "channels back. Leave it out, or take finetune=False."
+        )
+        raise ValueError(msg)
+
+
+class Outcome(NamedTuple):
+    """What a fine-tuning ended in; weight and history are None of a cut network."""
+
+    module: nn.Module
+    weight: float | None
+    history: Any
+    note: str
+
+
+def finetune(
+    tuner: Tuner, cut: nn.Module, weights: Any, judge: Judge, is_unseen: bool
+) -> Outcome:
+    """Tune a cut network, and say which of both stays, and why.
+
+    On examples that no training has seen, the cut one stays if the tuned one is worse
+    by its loss and by its score. On others it may be better by what it remembers: there
+    the tuned one stays, unless it has lost much of what both were trained on.
+    """
+    net, weight = tuner.best_of(cut, weights, judge)
+    before, after = judge(cut), judge(net.module_)
+    what, has_failed = "on validation examples", after.is_worse(before)
+    if not is_unseen:
+        what = "on held-out examples, which the frozen net may have seen"
+        if has_failed:
+            X, y = tuner.X[:N_LOOKED_AT], tuner.y[:N_LOOKED_AT]
+            own = Judge(tuner.base, judge.task, X, y)
+            known, left = own(cut), own(net.module_)
+            margin = LOST * max(known.score - own.score_of_nothing(), 0.0)
+            has_failed = left.is_worse(known, margin)
+        if has_failed:
+            before, after = known, left
+            what = "on the very examples that it was tuned on"
+    if has_failed:
+        said = f"the fine-tuning made the net worse {what}: {before} -> {after}"
+        warnings.warn(
+            f"{said}; the cut net is kept. Choose a smaller lr of the net, or "
+            "finetune_epochs=0.",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
+        return Outcome(cut, None, None, f"kept as it was cut: {said}")
+    note = f"fine-tuned with distill_weight={weight:g}; {what}: {before} -> {after}"
+    return Outcome(net.module_, weight, net.history_, note)
