@@ -338,6 +338,11 @@ def test_validation_data_in_a_pipeline():
     assert "score" in pipeline[-1].report_.after
 
 
+@pytest.fixture(scope="module")
+def untouched():
+    return trained()
+
+
 @pytest.mark.parametrize(("X_val", "y_val", "message"), [
     (X_val, None, "y_val=None: X_val and y_val belong together"),
     (None, y_val, "X_val=None: X_val and y_val belong together"),
@@ -349,11 +354,14 @@ def test_validation_data_in_a_pipeline():
     (X_val, y_val.astype(str), "y_val contains '0', and the classes are"),
     (X_val[:0], y_val[:0], "like X and y: .*0 sample"),
     (np.full(X_val.shape, "a"), y_val, "like X and y: could not convert"),
+    (np.ma.masked_greater(X_val, 1), y_val, "X_val has .* values masked"),
 ])  # fmt: skip
-def test_validation_data_that_do_not_fit(X_val, y_val, message):
-    net = trained()
+def test_validation_data_that_do_not_fit(untouched, X_val, y_val, message):
     with pytest.raises(ValueError, match=message):
-        prune(net, X_val=X_val, y_val=y_val)
+        prune(untouched, X_val=X_val, y_val=y_val)
+
+
+def test_validation_targets_of_another_number():
     with pytest.raises(ValueError, match="y_val has 1 outputs, y has 2; give it as"):
         prune(regressor(), y=X[:, :2], X_val=X, y_val=X[:, 0])
 
