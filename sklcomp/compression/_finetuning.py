@@ -148,8 +148,12 @@ class FallingRate(Callback):
         **kwargs
             Not used.
         """
-        n = len(net.get_iterator(dataset_train, training=True))
-        self.step_, self.n_steps_ = (len(net.history) - 1) * n, net.max_epochs * n
+        try:
+            n_steps = len(net.get_iterator(dataset_train, training=True))
+        except TypeError:  # nobody knows; the rate falls from epoch to epoch
+            n_steps = math.inf
+        self.done_ = (len(net.history) - 1) / net.max_epochs
+        self.step_ = 1 / (net.max_epochs * n_steps) if n_steps else 0.0
 
     def on_batch_begin(self, net: Any, training: bool = False, **kwargs: Any) -> None:
         """Set the rates of a step.
@@ -165,9 +169,10 @@ class FallingRate(Callback):
         """
         if not training:
             return
-        share = (1 + math.cos(math.pi * self.step_ / self.n_steps_)) / 2
-        self.step_ += 1
-        for group in net.optimizer_.param_groups:
+        share = (1 + math.cos(math.pi * self.done_)) / 2
+        self.done_ += self.step_
+        optimizers = [getattr(net, f"{name}_") for name in net._optimizers]
+        for group in (group for each in optimizers for group in each.param_groups):
             first = group.setdefault("initial_lr", group["lr"])
             if self.rates_.get(id(group), group["lr"]) == group["lr"]:
                 group["lr"] = self.rates_[id(group)] = first * share

@@ -17,6 +17,7 @@ from skorch.callbacks import Callback, LRScheduler
 from torch import nn
 from torch.nn import functional as F
 from torch.optim import SGD
+from torch.utils.data import DataLoader
 
 from sklcomp.compression import EvolutionaryPruner, _evolutionary, _finetuning
 from sklcomp.compression._finetuning import Figures, Judge, finetune
@@ -71,8 +72,8 @@ class Halving(Callback):
             group["lr"] /= 2
 
 
-def rates_of(callbacks=(), **settings):
-    net = trained(callbacks=[*callbacks, Rates()])
+def rates_of(callbacks=(), iterator_train=DataLoader, **settings):
+    net = trained(callbacks=[*callbacks, Rates()], iterator_train=iterator_train)
     Rates.seen.clear()
     prune(net, finetune_epochs=3, distill_weight=0.3, **settings)
     return Rates.seen.copy()
@@ -87,6 +88,23 @@ def test_rates_are_those_of_the_cosine():
     np.testing.assert_allclose(rates_of(), cosine)
     np.testing.assert_allclose(rates_of(finetune_schedule=None), 0.1)
     np.testing.assert_allclose(rates_of(preset="paper"), 0.1)
+
+
+class NoLength:
+    """Batches of which nobody knows the number."""
+
+    def __init__(self, dataset, batch_size, **kwargs):
+        self.loader = DataLoader(dataset, batch_size, **kwargs)
+
+    def __iter__(self):
+        return iter(self.loader)
+
+
+def test_rates_fall_by_epochs_where_batches_have_no_number():
+    expected = 0.1 * (1 + np.cos(np.pi * np.arange(3) / 3)) / 2
+    np.testing.assert_allclose(
+        rates_of(iterator_train=NoLength), np.repeat(expected, 4)
+    )
 
 
 def test_cosine_is_that_of_torch():
