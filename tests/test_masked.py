@@ -23,7 +23,7 @@ from test_common import ESTIMATORS, make_instance
 
 MASKED = np.ma.array([[1.0, 0.0], [0.0, 1.0]], mask=[[False, True], [False, False]])
 # These honour masks instead, which tests of their own show.
-HONOUR = "DCT", "recover_image", "RecoveryDisplay.from_estimator(X)"
+HONOUR = "DCTImputer.", "recover_image", "RecoveryDisplay.from_estimator(X)"
 IS_ARRAY = re.compile("array|tuple of two values|sequence of float")
 DATA = {"X", "y", "sample_weight"}
 

@@ -1,21 +1,26 @@
 """Messages show plain Python numbers, not ``np.int64(2)``."""
 
 import ast
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from sklearn.utils._param_validation import InvalidParameterError
 
 import sklcomp
 from sklcomp.compression._data_free_settings import check_inputs
 from sklcomp.datasets import make_masked_images
-from sklcomp.metrics import one_error
+from sklcomp.metrics import one_error, precision_at_k, psnr
 from sklcomp.model_selection import IterativeStratifiedKFold
 from sklcomp.multilabel import PrivilegedMultiLabelClassifier, StreamingLabelClassifier
 from sklcomp.nn import DenseGenerator, keep_fraction, structured_noise, trace_channels
 from sklcomp.translation import CycleGANTranslator
 from sklcomp.utils._messages import show, show_some
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_common import each_estimator, make_instance
 
 PACKAGE = Path(sklcomp.__file__).parent
 # What they show are strings from a file, or names of attributes.
@@ -134,3 +139,29 @@ def test_numbers_of_numpy_are_shown_plainly(call, shown):
     with pytest.raises(ValueError, match=shown) as caught:
         call()
     assert "np." not in str(caught.value)
+
+
+@each_estimator
+def test_parameters_are_shown_plainly(estimator_class):
+    """As of searches over numpy.logspace, whose values are numpy's."""
+    messages = []
+    for name in make_instance(estimator_class).get_params(deep=False):
+        for value in (np.float64(-7), np.int64(-7), np.str_("none such")):
+            estimator = make_instance(estimator_class).set_params(**{name: value})
+            try:
+                estimator._validate_params()
+            except InvalidParameterError as error:
+                messages.append(str(error))
+    assert any("Got -7.0 instead" in message for message in messages)
+    assert any("Got 'none such' instead" in message for message in messages)
+    assert not [message for message in messages if "np." in message]
+
+
+def test_arguments_of_functions_are_shown_plainly():
+    with pytest.raises(InvalidParameterError, match=r"'k' .*Got 0 instead"):
+        precision_at_k(Y, X[:, :3], k=np.int64(0))
+    with pytest.raises(InvalidParameterError, match=r"Got -1\.0 instead"):
+        psnr(X, X, data_range=np.float64(-1))
+    assert precision_at_k(Y, X[:, :3], k=np.int64(2)) == precision_at_k(
+        Y, X[:, :3], k=2
+    )

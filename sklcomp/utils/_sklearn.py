@@ -3,18 +3,23 @@
 When scikit-learn changes one of them, this file is the one that changes with it.
 """
 
+from collections.abc import Callable
+from functools import wraps
 from threading import Lock
 from typing import Any
 
+import numpy as np
 from sklearn.base import _fit_context as fit_context
-from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.callback import CallbackSupportMixin as _CallbackSupportMixin
+from sklearn.callback import with_callbacks
 from sklearn.externals import _arff as arff
 from sklearn.utils._param_validation import (
     Interval,
     Options,
     StrOptions,
-    validate_params,
+    validate_parameter_constraints,
 )
+from sklearn.utils._param_validation import validate_params as _validate_params
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils._sparse import _align_api_if_sparse as align_sparse
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
@@ -38,6 +43,39 @@ __all__ = [
 def transform_output(estimator: Any) -> str:
     """Container that ``transform`` is asked for: "default", "pandas" or "polars"."""
     return _get_output_config("transform", estimator)["dense"]
+
+
+def _plain(value: Any) -> Any:
+    """A scalar of numpy as one of Python, whose repr is ``2``, not ``np.int64(2)``."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+class CallbackSupportMixin(_CallbackSupportMixin):
+    """Scikit-learn's, for an estimator whose messages show plain numbers."""
+
+    def _validate_params(self) -> None:
+        # What numpy.logspace gives to a search is a parameter of numpy's.
+        values = {k: _plain(v) for k, v in self.get_params(deep=False).items()}
+        validate_parameter_constraints(
+            self._parameter_constraints, values, caller_name=type(self).__name__
+        )
+
+
+def validate_params(constraints: dict, **settings: Any) -> Callable:
+    """Scikit-learn's, with messages that show plain numbers."""
+
+    def decorate(function: Callable) -> Callable:
+        checked = _validate_params(constraints, **settings)(function)
+
+        @wraps(checked)
+        def plainly(*args: Any, **kwargs: Any) -> Any:
+            return checked(
+                *map(_plain, args), **{k: _plain(v) for k, v in kwargs.items()}
+            )
+
+        return plainly
+
+    return decorate
 
 
 class IterationReporter:
