@@ -11,6 +11,8 @@ import torch
 from torch import fx, nn
 from torch.nn.parameter import is_lazy
 
+from sklcomp.utils._messages import show
+
 _LOCK = threading.Lock()
 # How many run eagerly, and what torch is to be told when none does any longer.
 _eager: dict[str, Any] = {"n": 0, "stance": None}
@@ -38,7 +40,7 @@ def _why_useless(module: Any) -> str:
     lazy = [name for name, tensor in tensors if is_lazy(tensor)]
     if lazy:
         return (
-            f"has lazy layers without weights ({lazy[0]!r}); run it once on an "
+            f"has lazy layers without weights ({show(lazy[0])}); run it once on an "
             "example, module(X[:2]), before it is handed over"
         )
     if any(isinstance(part, fx.GraphModule) and _is_exported(part)
@@ -66,8 +68,8 @@ def _why_fixed(module: nn.Module, use: str) -> str:
     for name, part in module.named_modules():
         if ".quantized." in f"{type(part).__module__}.":
             return (
-                f"has quantised layers ({name!r}), which cannot learn; hand over the "
-                "network of floats, and quantise what comes out"
+                f"has quantised layers ({show(name)}), which cannot learn; hand over "
+                "the network of floats, and quantise what comes out"
             )
     return ""
 

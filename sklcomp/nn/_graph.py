@@ -82,7 +82,7 @@ class ChannelGraph:
         if layer not in self.layers:
             msg = (
                 f"no layer {show(layer)} makes channels; choose from "
-                f"{list(self.layers)}."
+                f"{show(list(self.layers))}."
             )
             raise ValueError(msg)
         genes = self.layers[layer]
