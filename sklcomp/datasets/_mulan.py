@@ -1,8 +1,8 @@
 """Multi-label data in the format of Mulan, and on OpenML."""
 
+import codecs
 import os
-from collections.abc import Iterator
-from itertools import chain
+import re
 from numbers import Integral, Real
 from typing import Any
 from xml.parsers import expat
@@ -12,10 +12,10 @@ from scipy import sparse
 from sklearn.datasets import fetch_openml
 from sklearn.utils import Bunch
 
-from sklcomp.utils._sklearn import Interval, StrOptions, arff, validate_params
+from sklcomp.datasets._arff import PRESENT, ArffTable, read_arff, unescape
+from sklcomp.utils._sklearn import Interval, StrOptions, validate_params
 
 LARGEST_XML = 2**24
-PRESENT = {"0": 0, "1": 1, "false": 0, "true": 1, "no": 0, "yes": 1}
 # Numbers of the data on OpenML.
 OPENML = {
     "birds": 40588,
@@ -34,33 +34,38 @@ OPENML = {
 @validate_params(
     {
         "arff_path": [str, os.PathLike],
-        "xml_path": [str, os.PathLike],
+        "xml_path": [str, os.PathLike, None],
         "return_X_y": ["boolean"],
         "max_bytes": [Interval(Integral, 1, None, closed="left")],
+        "encoding": [str],
     },
     prefer_skip_nested_validation=True,
 )
 def load_mulan(
-    arff_path: Any, xml_path: Any, *, return_X_y: bool = False, max_bytes: int = 2**30
-) -> Any:
+    arff_path: Any, xml_path: Any = None, *, return_X_y: bool = False,
+    max_bytes: int = 2**30, encoding: str = "utf-8",
+) -> Any:  # fmt: skip
     r"""Multi-label data from an ARFF file and the XML file that names its labels.
 
     This is the format of Mulan, in which most multi-label data is published, dense or
-    sparse. Nothing but these two files is read: an XML file with a document type, and
-    so with entities, is refused.
+    sparse; without an XML file, that of Meka. Nothing but these files is read: an XML
+    file with a document type, and so with entities, is refused.
 
     Parameters
     ----------
     arff_path : str or path-like
         ARFF file of features and labels. Nominal features become numbers: their
         values if those are numbers, else their positions in the declaration.
-    xml_path : str or path-like
+    xml_path : str or path-like, default=None
         XML file with one ``<label name="...">`` a label, nested or not; 16 MiB at
-        most.
+        most. None is for files whose relation says, by ``-C 3`` or ``-C -3``, that the
+        first or the last three columns are the labels.
     return_X_y : bool, default=False
         Whether to return only ``(data, target)``.
     max_bytes : int, default=2**30
         Largest ARFF file that is read.
+    encoding : str, default="utf-8"
+        Of the ARFF file; a mark of the byte order is skipped. XML files name their own.
 
     Returns
     -------
@@ -68,14 +73,17 @@ def load_mulan(
         With ``data`` of shape (n_samples, n_features), float64, a CSR array if the
         file is sparse, NaN where a value is missing; ``target`` of shape (n_samples,
         n_labels), int64, in the order of the XML file; ``feature_names`` and
-        ``target_names``, lists of str. If ``return_X_y``, the tuple (data, target).
+        ``target_names``, lists of str, as the ARFF file has them, without escapes. If
+        ``return_X_y``, the tuple (data, target).
 
     Raises
     ------
     ValueError
-        If a file is too large or not in its format, the XML file has a document type or
-        names a label that the ARFF file has not, a feature is a string, or a label has
-        other values than 0/1, false/true or no/yes.
+        If a file is too large or not in its format or encoding, the XML file has a
+        document type, names a label twice or one that the ARFF file has not, a feature
+        is a string, a row has a weight (``{5}`` at its end) or two values of a column,
+        or a label has other values than 0/1, false/true or no/yes. The file and the
+        line are named.
 
     See Also
     --------
@@ -97,37 +105,39 @@ def load_mulan(
     (array([[2.5]]), array([[1]]), ['sad'])
     """
     _check_size(arff_path, max_bytes, "pass a larger max_bytes if you trust it")
-    _check_size(xml_path, LARGEST_XML, "it should only name the labels")
-    target_names = _read_label_names(xml_path)
     try:
-        attributes, table = _read_arff(arff_path)
-    except (arff.ArffException, UnicodeDecodeError) as error:
-        msg = f"{os.fspath(arff_path)} is not a valid ARFF file. {error}"
+        codecs.lookup(encoding)
+    except LookupError as error:
+        msg = f'encoding={encoding!r} is unknown to Python; "utf-8" and "latin-1" are.'
         raise ValueError(msg) from error
-    columns = {name: column for column, (name, _) in enumerate(attributes)}
-    missing = [name for name in target_names if name not in columns]
-    if missing:
-        msg = (
-            f"{os.fspath(xml_path)} names {len(missing)} labels that "
-            f"{os.fspath(arff_path)} has not, first {missing[0]!r}; give the XML file "
-            "that belongs to it."
-        )
-        raise ValueError(msg)
+    # Before the larger file, as it may be refused.
+    wanted = None if xml_path is None else _read_label_names(xml_path)
+    _, names, table, _ = content = read_arff(os.fspath(arff_path), encoding)
+    if wanted is None:
+        target_names = _labels_of_relation(os.fspath(arff_path), content)
+    else:
+        target_names = _find_labels(wanted, names, arff_path, xml_path)
+    columns = {name: column for column, name in enumerate(names)}
     labels = [columns[name] for name in target_names]
-    is_label = np.zeros(len(attributes), dtype=bool)
+    is_label = np.zeros(len(names), dtype=bool)
     is_label[labels] = True
     target = table[:, labels]
     target = target.toarray() if sparse.issparse(target) else target
-    wrong = ~np.isin(target, (0, 1)).all(axis=0)
-    if wrong.any():
-        name = target_names[int(np.argmax(wrong))]
-        msg = f"label {name!r} has values other than 0 and 1, or missing ones."
+    wrong = np.argwhere(~np.isin(target, (0, 1)))
+    if len(wrong):
+        row, label = wrong[0]
+        value = float(target[row, label])
+        found = "missing" if np.isnan(value) else f"{value:g}"
+        msg = (
+            f"{os.fspath(arff_path)}, line {content.lines[row]}: label "
+            f"{target_names[label]!r} is {found}; labels have values 0 and 1."
+        )
         raise ValueError(msg)
     # Not int8: of that, scikit-learn's OneVsRestClassifier mixes up labels beyond 127.
     found = Bunch(
         data=table[:, np.flatnonzero(~is_label)],
         target=target.astype(np.int64),
-        feature_names=[name for name, _ in attributes if not is_label[columns[name]]],
+        feature_names=[name for name in names if not is_label[columns[name]]],
         target_names=target_names,
     )
     return (found.data, found.target) if return_X_y else found
@@ -245,12 +255,52 @@ def _check_size(path, limit, cure):
         raise ValueError(msg)
 
 
+def _find_labels(wanted, names, arff_path, xml_path):
+    """Names of the ARFF file that the XML file lists, which may escape them too."""
+    known = set(names)
+    found = [name if name in known else unescape(name) for name in wanted]
+    missing = [name for name in found if name not in known]
+    if missing:
+        msg = (
+            f"{os.fspath(xml_path)} names {len(missing)} labels that "
+            f"{os.fspath(arff_path)} has not, first {missing[0]!r}; give the XML file "
+            "that belongs to it."
+        )
+        raise ValueError(msg)
+    return found
+
+
+def _labels_of_relation(path: str, content: ArffTable) -> list[str]:
+    """Names of the first or last columns, as many as the relation says."""
+    found = re.search(r"-C\s+(-?\d+)", content.relation)
+    n_labels = int(found[1]) if found else 0
+    if not 0 < abs(n_labels) < len(content.names):
+        msg = (
+            f"{path} does not say which of its {len(content.names)} columns are "
+            'labels; give the XML file that names them, or write "-C 3" into its '
+            "@relation where the first three are."
+        )
+        raise ValueError(msg)
+    return content.names[:n_labels] if n_labels > 0 else content.names[n_labels:]
+
+
 def _read_label_names(path):
+    _check_size(path, LARGEST_XML, "it should only name the labels")
     names: list[str] = []
+    lines: dict[str, int] = {}
 
     def take_label(tag, attributes):
-        if tag.rpartition(":")[2] == "label" and "name" in attributes:
-            names.append(attributes["name"])
+        if tag.rpartition(":")[2] != "label" or "name" not in attributes:
+            return
+        name, line = attributes["name"], parser.CurrentLineNumber
+        if unescape(name) in lines:
+            msg = (
+                f"{os.fspath(path)}, line {line}: label {name!r} was named in line "
+                f"{lines[unescape(name)]} before; leave one."
+            )
+            raise ValueError(msg)
+        lines[unescape(name)] = line
+        names.append(name)
 
     def refuse(*_):
         msg = (
@@ -272,86 +322,3 @@ def _read_label_names(path):
         msg = f'{os.fspath(path)} names no label; expected <label name="..."> in it.'
         raise ValueError(msg)
     return names
-
-
-def _read_arff(path):
-    """Attributes and the table of all values, in float64."""
-    with open(path, encoding="utf-8") as file:
-        is_sparse = _first_row(file).startswith("{")
-    with open(path, encoding="utf-8") as file:
-        kind = arff.LOD_GEN if is_sparse else arff.DENSE_GEN
-        content = arff.load(file, encode_nominal=True, return_type=kind)
-        attributes = content["attributes"]
-        levels = [_levels(path, name, values) for name, values in attributes]
-        read = _sparse_table if is_sparse else _dense_table
-        table = read(content["data"], len(attributes))
-    for column, (name, values) in enumerate(attributes):
-        numbers = levels[column]
-        if numbers is None:
-            continue
-        if is_sparse:
-            if numbers[0] != 0:
-                msg = (
-                    f"attribute {name!r} of the sparse file declares {values[0]!r} "
-                    "first, which an omitted value would mean; declare 0 first."
-                )
-                raise ValueError(msg)
-            own = slice(table.indptr[column], table.indptr[column + 1])
-            table.data[own] = _decode(numbers, table.data[own])
-        else:
-            table[:, column] = _decode(numbers, table[:, column])
-    return attributes, table.tocsr() if is_sparse else table
-
-
-def _first_row(lines: Iterator[str]) -> str:
-    """First line of the data, "" if there is none."""
-    rows = (line.strip() for line in lines)
-    for line in rows:
-        if line.lower().startswith("@data"):
-            break
-    return next((line for line in rows if line and not line.startswith("%")), "")
-
-
-def _dense_table(rows, n_columns):
-    values = (np.nan if v is None else v for v in chain.from_iterable(rows))
-    return np.fromiter(values, dtype=np.float64).reshape(-1, n_columns)
-
-
-def _sparse_table(rows, n_columns):
-    values: list[float] = []
-    columns: list[int] = []
-    indptr = [0]
-    for row in rows:
-        columns.extend(row)
-        values.extend(np.nan if v is None else v for v in row.values())
-        indptr.append(len(columns))
-    shape = (len(indptr) - 1, n_columns)
-    table = sparse.csr_array((values, columns, indptr), shape=shape, dtype=np.float64)
-    return table.tocsc()
-
-
-def _levels(path, name, values):
-    """Numbers of the values of a nominal attribute; None for a numeric one."""
-    if values == "STRING":
-        msg = (
-            f"attribute {name!r} of {os.fspath(path)} holds text, which is no number; "
-            "remove it from the file, or vectorise it."
-        )
-        raise ValueError(msg)
-    if not isinstance(values, list):
-        return None
-    words = [str(value).lower() for value in values]
-    if set(words) <= set(PRESENT):
-        return np.array([PRESENT[word] for word in words], dtype=float)
-    try:
-        return np.array(words, dtype=float)
-    except ValueError:
-        return np.arange(len(words), dtype=float)
-
-
-def _decode(levels, codes):
-    """Levels of codes, of which some may be missing."""
-    known = ~np.isnan(codes)
-    values = np.full(codes.shape, np.nan)
-    values[known] = levels[codes[known].astype(int)]
-    return values

@@ -113,19 +113,118 @@ def test_hostile_xml_is_refused(files, xml):
         (DENSE, "<labels>", "not valid XML"),
         (DENSE, "<labels></labels>", "names no label"),
         (DENSE, XML.replace("calm", "joyful"), "1 labels .*first 'joyful'"),
-        ("no arff", XML, "not a valid ARFF"),
-        (DENSE.replace("1.5,1", "1.5,7"), XML, "not a valid ARFF"),
-        (DENSE.replace(",0\n%", "\n%"), XML, "not a valid ARFF"),
-        (DENSE.replace(",TRUE,0\n%", ",TRUE,3\n%"), XML, "'calm' has values other"),
-        (TEXT + "abc,1,2,high,TRUE,0\n", XML, "'tempo' of .*music.arff holds text"),
-        (TEXT + "{0 abc}\n", XML, "'tempo' of .*music.arff holds text"),
-        (b"\xff\xfe@relation", XML, "not a valid ARFF"),
-        (HEADER + "{2 4}\n", XML, "'loud ness' .*declares '1' first"),
+        ("no arff", XML, "line 1: not a valid ARFF"),
+        (
+            DENSE.replace("1.5,1", "1.5,7"),
+            XML,
+            "arff, line 11: not a valid ARFF.*7 not",
+        ),
+        (
+            DENSE.replace(",0\n%", "\n%"),
+            XML,
+            "arff, line 11: not a valid ARFF.*1.5,1,2",
+        ),
+        (DENSE.replace("1.5", "1%s"), XML, "arff, line 11: not a valid ARFF"),
+        (
+            DENSE.replace("1.5", "'1\\x'"),
+            XML,
+            "arff, line 11: not a valid ARFF.*escape",
+        ),
+        (DENSE.replace(",TRUE,0\n%", ",TRUE,3\n%"), XML, "line 11: label 'calm' is 3;"),
+        (
+            DENSE.replace(",FALSE,1", ",?,1"),
+            XML,
+            'line 13: label "it\'s sad" is missing',
+        ),
+        (TEXT + "abc,1,2,high,TRUE,0\n", XML, "arff, line 3: .*'tempo' holds text"),
+        (TEXT + "{0 abc}\n", XML, "arff, line 3: .*'tempo' holds text"),
+        (b"\xff\xfe@relation", XML, "arff, line 1: this is not in utf-8; .*encoding="),
+        (HEADER + "{2 4}\n", XML, "line 5: .*'loud ness' .*declares '1' first"),
+        # Dialects that would be read wrong, or not at all.
+        (
+            DENSE.replace("1,?,TRUE,0", "1,?,TRUE,0, {5}"),
+            XML,
+            r"line 14: .*weight, \{5\}",
+        ),
+        (
+            HEADER + "{0 1, 5 1}, {.5}\n",
+            XML,
+            r"line 11: .*weight, \{.5\}.*sample_weight",
+        ),
+        (HEADER + "{0 1, 5 1, 0 2}\n", XML, "line 11: column 0 has two values"),
+        (
+            DENSE.replace("tempo", "calm"),
+            XML,
+            "line 8: .*'calm' was declared in line 3",
+        ),
+        (
+            DENSE.replace("mood", "has mood"),
+            XML,
+            "line 6: not a valid ARFF|line 6: exp",
+        ),
+        (DENSE.replace("tempo numeric", "tempo"), XML, "line 3: expected @attribute"),
+        (DENSE.replace("tempo numeric", "tempo date"), XML, "line 3: not a valid ARFF"),
+        (DENSE, XML.replace("angry", "calm"), "xml, line 4: label 'calm' .*in line 3"),
+        (DENSE, XML.replace("angry", "it\\'s sad"), "xml, line 4: label .*in line 4"),
+        (
+            DENSE,
+            XML.replace("calm", "sch\xf6n").encode("latin-1"),
+            "not valid XML.*line 3",
+        ),
+        (DENSE, None, "does not say which of its 6 columns are labels; give the XML"),
     ],
 )
 def test_bad_files_are_named(files, arff, xml, message):
+    if xml is None:
+        arff = arff.replace(" -C 3", "")
+    arff, path = files(arff, xml or XML)
     with pytest.raises(ValueError, match=message):
-        load_mulan(*files(arff, xml))
+        load_mulan(arff, path if xml else None)
+
+
+NAMES = ("m\\'usica", "sch\xf6n", "it's", "50%", "a b")
+
+
+@pytest.mark.parametrize("escaped_in_xml", [True, False])
+@pytest.mark.parametrize("separator", [" ", "\t", "  \t"])
+def test_names_are_read_without_quotes_and_escapes(files, separator, escaped_in_xml):
+    declared = ["m\\'usica", "sch\xf6n", "'it\\'s'", '"50%"', "'a b'"]
+    lines = ["@RELATION\tr", separator.join(["@attribute", "x", "integer"])]
+    lines += [separator.join(["@Attribute", name, "{0,1}"]) for name in declared]
+    xml = "".join(f'<label name="{name}"/>' for name in NAMES)
+    if not escaped_in_xml:
+        xml = xml.replace("\\", "")
+    rows = "@data\r\n2.5,1,0,1,0,1\r\n-1,0,1,1,0,0"
+    text = "\r\n".join([*lines, rows])
+    music = load_mulan(*files("\ufeff" + text, f"<labels>{xml}</labels>"))
+    assert music.target_names == [name.replace("\\", "") for name in NAMES]
+    assert music.feature_names == ["x"]
+    np.testing.assert_array_equal(music.data, [[2.5], [-1]])
+    np.testing.assert_array_equal(music.target, [[1, 0, 1, 0, 1], [0, 1, 1, 0, 0]])
+    # In another encoding if that is said, else not at all.
+    for encoding in ("latin-1", "utf-16"):
+        paths = files(text.encode(encoding), f"<labels>{xml}</labels>")
+        found = load_mulan(*paths, encoding=encoding)
+        assert found.target_names == music.target_names
+        np.testing.assert_array_equal(found.target, music.target)
+        with pytest.raises(ValueError, match=r"arff, line \d: this is not in utf-8"):
+            load_mulan(*paths)
+    with pytest.raises(ValueError, match="encoding='klingon' is unknown"):
+        load_mulan(*paths, encoding="klingon")
+
+
+@pytest.mark.parametrize(("number", "labels"), [("2", "ab"), ("-2", "cd")])
+def test_without_xml_the_relation_tells_the_labels(files, number, labels):
+    header = f"@relation 'r: -C {number} -split 5'\n" + "".join(
+        f"@attribute {name} {{0,1}}\n" for name in "abcd"
+    )
+    path, _ = files(header + "@data\n0,1,1,1\n1,0,0,1\n")
+    music = load_mulan(path)
+    assert music.target_names == list(labels)
+    table = np.array([[0, 1, 1, 1], [1, 0, 0, 1]])
+    first = number == "2"
+    np.testing.assert_array_equal(music.target, table[:, :2] if first else table[:, 2:])
+    np.testing.assert_array_equal(music.data, table[:, 2:] if first else table[:, :2])
 
 
 def test_too_large_files_are_refused_before_they_are_read(files, monkeypatch):
