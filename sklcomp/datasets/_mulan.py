@@ -9,11 +9,16 @@ from xml.parsers import expat
 
 import numpy as np
 from scipy import sparse
-from sklearn.datasets import fetch_openml
+from sklearn.datasets import fetch_openml, get_data_home
 from sklearn.utils import Bunch
 
 from sklcomp.datasets._arff import PRESENT, ArffTable, read_arff, unescape
-from sklcomp.utils._sklearn import Interval, StrOptions, validate_params
+from sklcomp.utils._sklearn import (
+    Interval,
+    StrOptions,
+    get_openml_columns,
+    validate_params,
+)
 
 LARGEST_XML = 2**24
 # Numbers of the data on OpenML.
@@ -213,32 +218,34 @@ def fetch_multilabel(
     >>> X.shape, y.shape  # doctest: +SKIP
     ((593, 72), (593, 6))
     """
-    settings = {
-        "data_id": OPENML[name],
-        "data_home": data_home,
-        "cache": cache,
-        "as_frame": False,
-        "parser": "liac-arff",
-        "n_retries": n_retries,
-        "delay": delay,
+    settings = {"data_id": OPENML[name], "n_retries": n_retries, "delay": delay}
+    # All columns as features: of sparse data scikit-learn leaves omitted targets
+    # uninitialised, and fails where their memory holds what is no category.
+    raw = fetch_openml(
+        **settings, data_home=data_home, cache=cache, target_column=None,
+        as_frame=False, parser="liac-arff",
+    )  # fmt: skip
+    home = os.path.join(get_data_home(data_home), "openml") if cache else None
+    is_label = {
+        column["name"]: column["is_target"] == "true"
+        for column in get_openml_columns(**settings, data_home=home)
     }
-    raw = fetch_openml(**settings)
-    data, labels = raw.data, np.asarray(raw.target).reshape(raw.data.shape[0], -1)
-    if sparse.issparse(data):
-        # scikit-learn leaves omitted labels of sparse data uninitialised, but not
-        # omitted features: so all columns are read as features.
-        whole = fetch_openml(**settings, target_column=None)
-        columns = {name: column for column, name in enumerate(whole.feature_names)}
-        table = whole.data.tocsc()[:, [columns[name] for name in raw.target_names]]
-        values = [np.array(whole.categories[name]) for name in raw.target_names]
-        codes = table.toarray().astype(int)
-        labels = np.column_stack([v[codes[:, j]] for j, v in enumerate(values)])
-        data = sparse.csr_array(data)
+    labels = [k for k, name in enumerate(raw.feature_names) if is_label[name]]
+    others = [k for k, name in enumerate(raw.feature_names) if not is_label[name]]
+    table = raw.data.tocsc() if sparse.issparse(raw.data) else raw.data
+    target_names = [raw.feature_names[k] for k in labels]
+    codes = table[:, labels]
+    codes = codes.toarray() if sparse.issparse(codes) else codes
+    target = [
+        [_is_present(raw.categories[name][int(code)]) for code in codes[:, j]]
+        for j, name in enumerate(target_names)
+    ]
+    data = table[:, others]
     found = Bunch(
-        data=data,
-        target=np.vectorize(_is_present, otypes=[np.int64])(labels),
-        feature_names=list(raw.feature_names),
-        target_names=list(raw.target_names),
+        data=sparse.csr_array(data) if sparse.issparse(data) else data,
+        target=np.array(target, dtype=np.int64).T,
+        feature_names=[raw.feature_names[k] for k in others],
+        target_names=target_names,
         DESCR=raw.DESCR,
     )
     return (found.data, found.target) if return_X_y else found

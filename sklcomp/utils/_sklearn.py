@@ -12,6 +12,7 @@ import numpy as np
 from sklearn.base import _fit_context as fit_context
 from sklearn.callback import CallbackSupportMixin as _CallbackSupportMixin
 from sklearn.callback import with_callbacks
+from sklearn.datasets._openml import _get_data_features as get_openml_columns
 from sklearn.externals import _arff as arff
 from sklearn.utils._param_validation import (
     Interval,
@@ -34,6 +35,7 @@ __all__ = [
     "arff",
     "check_sample_weight",
     "fit_context",
+    "get_openml_columns",
     "transform_output",
     "validate_params",
     "with_callbacks",

@@ -307,7 +307,17 @@ def test_fetches_dense_data_from_the_cache(cached):
     np.testing.assert_array_equal(y, data.target)
 
 
-def test_fetches_sparse_data_from_the_cache(cached):
+def test_fetches_sparse_data_from_the_cache(cached, monkeypatch):
+    # Memory that holds what is no category before it is written.
+    empty = np.empty
+
+    def used(shape, dtype=float, **settings):
+        found = empty(shape, dtype, **settings)
+        if found.dtype == float:
+            found.fill(1e9)
+        return found
+
+    monkeypatch.setattr(np, "empty", used)
     content = (
         "@relation r\n@attribute a numeric\n@attribute b numeric\n"
         "@attribute l1 {FALSE,TRUE}\n@attribute l2 {FALSE,TRUE}\n@data\n"
