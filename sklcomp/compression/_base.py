@@ -133,7 +133,8 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
             if strange:
                 msg = (
                     f"y_val contains {show(strange[0])}, and the classes are "
-                    f"{show(list(places))}. Leave such examples out, or give some to y too."
+                    f"{show(list(places))}. Leave such examples out, or give some to y "
+                    "too."
                 )
                 raise ValueError(msg)
             return np.array([places[label] for label in y_val.tolist()], np.int64)

@@ -100,11 +100,16 @@ class LinearMultiLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEsti
             shape=(len(y), 1 if n_classes <= 2 else n_classes),
         )
 
+    def _read_again(self, y, name="y"):
+        """Targets with their columns as in ``fit``, where both have names."""
+        Y = read_targets(y, name)
+        if self._kind == "multiclass":  # one column, whose name is not kept
+            return Y
+        return match_columns(Y, column_names(y), self.label_names_, name)
+
     def _encode_again(self, y, name="y"):
         """Indicator of targets like those of ``fit``, columns matched by name."""
-        Y = read_targets(y, name)
-        if self._kind != "multiclass":
-            Y = match_columns(Y, column_names(y), self.label_names_, name)
+        Y = self._read_again(y, name)
         is_indicator = self._kind == "multilabel"
         if is_indicator and Y.ndim == 2:
             Y = as_indicator(Y, name)
@@ -214,7 +219,7 @@ class LinearMultiLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEsti
         if self._kind == "multilabel":
             y = self._encode_again(y)
         else:
-            y, found = check_classes(read_targets(y)), check_classes(found)
+            y, found = check_classes(self._read_again(y)), check_classes(found)
         return float(accuracy_score(y, found, sample_weight=sample_weight))
 
     def __sklearn_tags__(self):

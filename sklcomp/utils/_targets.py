@@ -42,14 +42,12 @@ def read_targets(y: Any, name: str = "y") -> Any:
             "sets."
         )
         raise ValueError(msg)
-    if array.dtype.kind == "O":
-        kinds = {type(value) for value in array.flat}
-        if any(_holds_many(kind) for kind in kinds):
-            raise _label_sets(y, name)
-        _check_present(array, name)
-        if kinds and all(issubclass(kind, Number | np.generic) for kind in kinds):
-            array = np.array(array.tolist())
+    kinds = {type(value) for value in array.flat} if array.dtype.kind == "O" else ()
+    if any(map(_holds_many, kinds)):
+        raise _label_sets(y, name)
     _check_present(array, name)
+    if kinds and all(issubclass(kind, Number | np.bool_) for kind in kinds):
+        return np.array(array.tolist())
     return array
 
 
