@@ -1,6 +1,5 @@
 """Evolutionary removal of channels, after Wang et al. (arXiv 1707.08005)."""
 
-import copy
 from dataclasses import replace
 from numbers import Integral, Real
 from pathlib import Path
@@ -128,10 +127,11 @@ class EvolutionaryPruner(Compressor):
     trade_off : float, default=1.0
         Weight of the reward ``1 - size / full size`` in ``preset="paper"``.
     n_fitness_samples : int, default=1000
-        Examples that are held out for the fitness, at most a quarter of all. No
-        training here sees them. Without ``X_val`` they also choose ``distill_weight``
-        and give the report's score, which is called "training score" if the net was
-        frozen: it may have been trained on them.
+        Examples that are held out for the fitness, at most a quarter of all. Without
+        ``X_val`` they also choose ``distill_weight`` and give the report's score. No
+        training here sees them if the net is trained here. A frozen one may have seen
+        them: then the fine-tuning has all examples, and the score is called "training
+        score".
     compensate : bool, default=True
         Repair cut networks in closed form, also within the search; see
         :func:`sklcomp.nn.prune_channels`.
@@ -140,8 +140,8 @@ class EvolutionaryPruner(Compressor):
         worse, by the net's own loss and by the score. This is judged on examples that
         no training has seen: ``X_val``, or those held out if the net is trained here.
         A frozen net may have seen the latter, and the cut one would win by what it
-        remembers; then the tuned one stays, unless it is much worse even on the
-        examples that it was tuned on.
+        remembers; then the tuned one stays, unless it is much worse even on examples
+        that it was tuned on.
     finetune_epochs : int, default=None
         Epochs; None is the net's own ``max_epochs``, 0 trains nothing.
     finetune_schedule : {"cosine"} or None, default="cosine"
@@ -424,7 +424,10 @@ class EvolutionaryPruner(Compressor):
             is_frozen = isinstance(self.estimator, FrozenEstimator)
             self._is_unseen = validation is not None or not is_frozen
             judge = Judge(base, task, *(validation or (X[held], y[held])))
-            self._train(task, judge, X[train], y[train], seed)
+            rows = train if validation is None else np.arange(len(X))
+            if validation is None and not is_frozen:
+                X, y, rows = X[train], y[train], np.arange(len(train))
+            self._train(judge, X, y, rows, seed)
         reporter.finish()
         return self
 
@@ -531,9 +534,12 @@ class EvolutionaryPruner(Compressor):
         self.kept_channels_ = kept_channels(problem.graph, result.best)
 
     def _train(
-        self, task: Task, judge: Judge, X: np.ndarray, y: np.ndarray, seed: int
+        self, judge: Judge, X: np.ndarray, y: np.ndarray, rows: np.ndarray, seed: int
     ) -> None:
-        """Fine-tune the winner, if that is wanted, and report."""
+        """Fine-tune the winner, if that is wanted, and report.
+
+        ``rows`` are those that the teacher's weight is found with.
+        """
         base, is_unseen = self.base_estimator_, self._is_unseen
         cut = self._problem.finish(self.best_individual_)
         n_epochs = self.finetune_epochs
@@ -544,8 +550,8 @@ class EvolutionaryPruner(Compressor):
             weights = WEIGHTS if isinstance(weight, str) else (weight,)
             is_falling = self._form("finetune_schedule") == "cosine"
             tuner = Tuner(
-                base, task.is_classes, X, y, self.temperature, n_epochs, is_falling,
-                seed, self.n_threads,
+                base, judge.task.is_classes, X, y, rows, self.temperature, n_epochs,
+                is_falling, seed, self.n_threads,
             )  # fmt: skip
             outcome = finetune(tuner, cut, weights, judge, is_unseen)
         self.distill_weight_ = outcome.weight

@@ -24,10 +24,10 @@ from sklcomp.nn._training import torch_session, train_net
 
 # Weights of the teacher that "auto" tries, and the share of the epochs for each.
 WEIGHTS, SHARE = (0.0, 0.3, 0.7), 0.25
-# Examples in a forward, and those of the training that are looked at again.
-BATCH, N_LOOKED_AT = 125, 2000
-# Of what a network knew of its own training examples, the share that a training has to
-# lose to have failed. Less may be the memory of the full network that it lost.
+# Examples in a forward.
+BATCH = 125
+# Of what a network knew of examples that it was trained on, the share that a training
+# has to lose to have failed. Less may be what the full network knew by heart.
 LOST = 0.1
 
 
@@ -190,6 +190,8 @@ class Tuner:
         What its outputs are.
     X, y : ndarray
         Examples to train on.
+    rows : ndarray of int
+        Those of them that weights of the teacher are tried on.
     temperature : float
         Of the teacher's answers.
     n_epochs : int
@@ -204,14 +206,18 @@ class Tuner:
     is_classes: bool
     X: np.ndarray
     y: np.ndarray
+    rows: np.ndarray
     temperature: float
     n_epochs: int
     is_falling: bool
     seed: int
     n_threads: int
 
-    def __call__(self, module: nn.Module, weight: float, n_epochs: int) -> Any:
+    def __call__(
+        self, module: nn.Module, weight: float, n_epochs: int, rows: Any = slice(None)
+    ) -> Any:
         """A net with a trained copy of a network."""
+        X, y = self.X[rows], self.y[rows]
         module = copy.deepcopy(module)
         if not any(parameter.requires_grad for parameter in module.parameters()):
             # The full net's weights were frozen; those of the small one learn.
@@ -229,9 +235,9 @@ class Tuner:
         # A search that was resumed has drawn less.
         with torch_session(self.seed, self.n_threads):
             if not weight:
-                return train_net(net, self.X, self.y, before)
+                return train_net(net, X, y, before)
             return train_with_teacher(
-                net, self.X, self.y, self.base.module_, self.is_classes,
+                net, X, y, self.base.module_, self.is_classes,
                 weight=weight, temperature=self.temperature, before=before,
             )  # fmt: skip
 
@@ -243,10 +249,10 @@ class Tuner:
         if len(weights) == 1:
             return self(module, weights[0], self.n_epochs), weights[0]
         n_epochs = max(1, round(SHARE * self.n_epochs))
-        tried = [self(module, weight, n_epochs) for weight in weights]
+        tried = [self(module, weight, n_epochs, self.rows) for weight in weights]
         losses = [judge(net.module_).loss for net in tried]
         best = int(np.nan_to_num(losses, nan=np.inf).argmin())
-        if n_epochs == self.n_epochs:
+        if n_epochs == self.n_epochs and len(self.rows) == len(self.X):
             return tried[best], weights[best]
         return self(module, weights[best], self.n_epochs), weights[best]
 
@@ -282,18 +288,11 @@ def finetune(
     """
     net, weight = tuner.best_of(cut, weights, judge)
     before, after = judge(cut), judge(net.module_)
-    what, has_failed = "on validation examples", after.is_worse(before)
+    what, margin = "on validation examples", 0.0
     if not is_unseen:
-        what = "on held-out examples, which the frozen net may have seen"
-        if has_failed:
-            X, y = tuner.X[:N_LOOKED_AT], tuner.y[:N_LOOKED_AT]
-            own = Judge(tuner.base, judge.task, X, y)
-            known, left = own(cut), own(net.module_)
-            margin = LOST * max(known.score - own.score_of_nothing(), 0.0)
-            has_failed = left.is_worse(known, margin)
-        if has_failed:
-            before, after = known, left
-            what = "on the very examples that it was tuned on"
+        what = "on training examples"
+        margin = LOST * max(before.score - judge.score_of_nothing(), 0.0)
+    has_failed = after.is_worse(before, margin)
     if has_failed:
         said = f"the fine-tuning made the net worse {what}: {before} -> {after}"
         warnings.warn(

@@ -182,7 +182,7 @@ def test_fine_tuning_is_the_loop_that_the_settings_say(prune, settings, weight, 
     module = prune(net, finetune=False, **settings).module_
     tuned = prune(net, **settings).module_
     optimizer = torch.optim.Adam(module.parameters(), lr=0.02)
-    batches = [*torch.from_numpy(split()[0]).split(32)] * 2
+    batches = [*torch.arange(len(X)).split(32)] * 2
     is_falling = settings.keys() <= {"distill_weight", "temperature"}
     for k, rows in enumerate(batches):
         if is_falling:

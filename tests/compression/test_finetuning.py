@@ -79,8 +79,8 @@ def rates_of(callbacks=(), iterator_train=DataLoader, **settings):
     return Rates.seen.copy()
 
 
-# 113 examples are not held out, in batches of 32.
-N_STEPS = 4 * 3
+# 150 examples in batches of 32.
+N_STEPS = 5 * 3
 
 
 def test_rates_are_those_of_the_cosine():
@@ -103,7 +103,7 @@ class NoLength:
 def test_rates_fall_by_epochs_where_batches_have_no_number():
     expected = 0.1 * (1 + np.cos(np.pi * np.arange(3) / 3)) / 2
     np.testing.assert_allclose(
-        rates_of(iterator_train=NoLength), np.repeat(expected, 4)
+        rates_of(iterator_train=NoLength), np.repeat(expected, 5)
     )
 
 
@@ -119,12 +119,12 @@ def test_cosine_is_that_of_torch():
 
 def test_a_schedule_of_the_net_is_left_alone():
     halving = LRScheduler("StepLR", step_size=1, gamma=0.5)
-    expected = 0.1 * 0.5 ** (np.arange(N_STEPS) // 4)
+    expected = 0.1 * 0.5 ** (np.arange(N_STEPS) // 5)
     np.testing.assert_allclose(rates_of([halving]), expected)
     # What another callback has set is not taken back.
     rates = rates_of([Halving()])
-    assert rates[4:] == [rates[4]] * 4 + [rates[4] / 2] * 4
-    assert rates[4] == rates[3] / 2
+    assert rates[5:] == [rates[5]] * 5 + [rates[5] / 2] * 5
+    assert rates[5] == rates[4] / 2
 
 
 def test_auto_of_one_weight_is_that_weight(monkeypatch):
@@ -201,7 +201,7 @@ def test_another_fine_tuning_takes_up_the_search(tmp_path, monkeypatch):
         "load_state",
         lambda *args: found.append(load(*args)) or found[-1],
     )
-    second = prune(distill_weight=1.0, finetune_schedule=None, **settings)
+    second = prune(distill_weight=0.3, finetune_schedule=None, **settings)
     assert found[0]["generation"] == QUICK["n_generations"]
     np.testing.assert_array_equal(first.best_individual_, second.best_individual_)
 
@@ -226,41 +226,40 @@ class Table(nn.Module):
 
 
 def decide(cut, tuned, is_unseen):
-    """What stays of two tables; 40 examples are held out, 80 are tuned on."""
-    numbers = np.arange(120, dtype=np.float32)[:, None]
-    labels = np.arange(120) % 2
+    """What stays of two tables of the answers to 40 examples."""
+    numbers = np.arange(40, dtype=np.float32)[:, None]
+    labels = np.arange(40) % 2
     net = NeuralNetClassifier(Table(cut), criterion=nn.CrossEntropyLoss).initialize()
-    judge = Judge(net, Task(True), numbers[:40], labels[:40])
+    judge = Judge(net, Task(True), numbers, labels)
     cut, tuned = Table(cut), Table(tuned)
     found = SimpleNamespace(module_=tuned, history_=[])
-    tuner = SimpleNamespace(
-        base=net, X=numbers[40:], y=labels[40:],
-        best_of=lambda *args: (found, 0.3),
-    )  # fmt: skip
+    tuner = SimpleNamespace(best_of=lambda *args: (found, 0.3))
     return finetune(tuner, cut, (0.3,), judge, is_unseen), cut, tuned
 
 
-def answers(n_wrong_held, n_wrong_tuned, scale=4.0):
-    logits = scale * np.eye(2)[np.arange(120) % 2]
-    wrong = np.r_[:n_wrong_held, 40 : 40 + n_wrong_tuned]
-    logits[wrong] = logits[wrong, ::-1]
+def answers(n_wrong, scale=4.0):
+    logits = scale * np.eye(2)[np.arange(40) % 2]
+    logits[:n_wrong] = logits[:n_wrong, ::-1]
     return logits
 
 
-def test_memory_of_held_out_examples_does_not_win():
+def test_memory_of_training_examples_does_not_win():
     # The cut net knows all by heart, and the tuned one has lost a little of that.
-    outcome, _, tuned = decide(answers(0, 0), answers(6, 3), is_unseen=False)
+    outcome, _, tuned = decide(answers(0), answers(1), is_unseen=False)
     assert outcome.module is tuned
     assert outcome.weight == 0.3
     assert "fine-tuned with distill_weight=0.3" in outcome.note
-    assert "may have seen: loss 0.0181, score 1.000 -> " in outcome.note
+    assert "on training examples: loss 0.0181, score 1.000 -> " in outcome.note
+    with pytest.warns(ConvergenceWarning, match="on training examples"):
+        outcome, cut, _ = decide(answers(0), answers(5), is_unseen=False)
+    assert outcome.module is cut
 
 
 def test_what_is_worse_on_unseen_examples_is_not_kept():
     with pytest.warns(
         ConvergenceWarning, match=r"net worse on validation .* -> .*0.850"
     ):
-        outcome, cut, _ = decide(answers(0, 9), answers(6, 0), is_unseen=True)
+        outcome, cut, _ = decide(answers(0), answers(6), is_unseen=True)
     assert outcome.module is cut
     assert outcome.weight is None
     assert outcome.note.startswith("kept as it was cut: the fine-tuning made")
@@ -268,20 +267,20 @@ def test_what_is_worse_on_unseen_examples_is_not_kept():
 
 def test_what_is_better_in_loss_or_in_score_is_kept():
     # Too sure of itself: fewer errors, and a greater loss.
-    sure = decide(answers(6, 6, 1.0), answers(4, 4, 40.0), is_unseen=True)
+    sure = decide(answers(6, 1.0), answers(4, 40.0), is_unseen=True)
     # Less sure of what is wrong: a lesser loss.
-    modest = decide(answers(4, 4, 40.0), answers(6, 6, 1.0), is_unseen=True)
+    modest = decide(answers(4, 40.0), answers(6, 1.0), is_unseen=True)
     for outcome, _, tuned in (sure, modest):
         assert outcome.module is tuned
 
 
 @pytest.mark.parametrize("is_unseen", [True, False])
 @pytest.mark.parametrize("tuned", [
-    answers(0, 0) * np.nan, answers(0, 0) * 0, answers(20, 40),
+    answers(0) * np.nan, answers(0) * 0, answers(40),
 ])  # fmt: skip
 def test_what_has_diverged_is_not_kept(is_unseen, tuned):
     with pytest.warns(ConvergenceWarning, match="Choose a smaller lr of the net"):
-        outcome, cut, _ = decide(answers(2, 2), tuned, is_unseen)
+        outcome, cut, _ = decide(answers(2), tuned, is_unseen)
     assert outcome.module is cut
 
 
@@ -392,3 +391,20 @@ def test_losses_are_those_of_the_net():
     want = F.cross_entropy(answers, torch.from_numpy(y_val))
     assert found.loss == pytest.approx(float(want), rel=1e-5)
     assert found.score == pruner.score(X_val, y_val)
+
+
+@pytest.mark.parametrize(("net", "data", "n_trial", "n_last"), [
+    ("frozen", {}, 113, 150), ("frozen", {"X_val": X_val, "y_val": y_val}, 150, 150),
+    ("fresh", {}, 113, 113), ("fresh", {"X_val": X_val, "y_val": y_val}, 150, 150),
+])  # fmt: skip
+@pytest.mark.filterwarnings("ignore:the fine-tuning made the net worse")
+def test_only_judges_are_held_out(monkeypatch, net, data, n_trial, n_last):
+    seen, train = [], _finetuning.train_net
+    monkeypatch.setattr(
+        _finetuning, "train_net",
+        lambda net, X, *args: seen.append(len(X)) or train(net, X, *args),
+    )  # fmt: skip
+    monkeypatch.setattr(_evolutionary, "WEIGHTS", (0.0, 0.0))
+    given = trained() if net == "frozen" else dense(max_epochs=2)
+    prune(given, finetune_epochs=8, **data)
+    assert seen == [n_trial, n_trial, n_last]
