@@ -119,10 +119,15 @@ def _checked(module: nn.Module, example_input: Any) -> ChannelGraph:
 def _follow(trace: ChannelTracer, example: Any, training: bool) -> list[tuple]:
     """One forward that is traced; which functions it called, and on what."""
     module, example = trace.module, copied(example)
-    record = Recorder(module)
+    record, mark = Recorder(module), trace.ids.mark()
     trace.path[:] = [""]
-    with _paths(trace), held(module, training), trace, record:
-        returned, left = run(module, example)
+    try:
+        with _paths(trace), held(module, training), trace, record:
+            returned, left = run(module, example)
+    finally:
+        if training:
+            # What has no rule there, such as noise, the check decides on.
+            trace.ids.free_again(mark)
     trace.freeze(returned, "is an output of the network")
     trace.freeze(left, "is kept in an attribute of the network")
     if not returned:

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sklcomp.nn._forms import check_form
 from sklcomp.nn._graph import ChannelGraph
-from sklcomp.nn._running import copied, evaluating, run
+from sklcomp.nn._running import call, copied, evaluating, run, tensors_in
 from sklcomp.utils._validation import refuse_masked
 
 
@@ -181,7 +181,7 @@ def _time(module: nn.Module, example: Any) -> float:
     on_gpu = any(p.is_cuda for p in module.parameters())
     example = copied(example)
     start = time.perf_counter()
-    run(module, example)
+    tensors_in(call(module, example), drains=True)
     if on_gpu:
         torch.cuda.synchronize()
     return time.perf_counter() - start

@@ -35,6 +35,16 @@ class Identities:
             return None
         return next((why for one, why in self._frozen if np.isin(one, ids).any()), None)
 
+    def mark(self) -> tuple[int, int]:
+        """What there is now, for ``free_again``."""
+        return self.size, len(self._frozen)
+
+    def free_again(self, mark: tuple[int, int]) -> None:
+        """Forget what was frozen since a mark, of identities that were there then."""
+        size, n = mark
+        later = [(ids[ids >= size], reason) for ids, reason in self._frozen[n:]]
+        self._frozen[n:] = [(ids, reason) for ids, reason in later if len(ids)]
+
     def tie(self, a: Ids, b: Ids, reason: str) -> None:
         """Make two axes of equal length the same; freeze one that meets a fixed one."""
         if a is None or b is None:

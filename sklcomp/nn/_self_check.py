@@ -70,8 +70,8 @@ class SelfCheck:
         self.modes, self.prune, self.mask = modes, prune, mask
         # In double precision if the network can, and without constants if it can.
         for dtype, is_stirred in product((torch.float64, None), (True, False)):
-            self.module, self.example = _prepared(module, example, dtype, is_stirred)
-            precision = _Precision(self.module, self.example)
+            self.module, self.example = prepared(module, example, dtype, is_stirred)
+            precision = Precision(self.module, self.example)
             try:
                 with precision:
                     self.before = {mode: self._see(self.module, mode) for mode in modes}
@@ -143,6 +143,8 @@ class SelfCheck:
         for old, twin, new in zip(*outputs, strict=True):
             if not (old.shape == twin.shape == new.shape):
                 return fault
+            if not old.numel():
+                continue
             # Units may differ along either axis.
             for axis in {min(1, old.ndim - 1), -1}:
                 columns = self._columns(old, twin, new, axis)
@@ -169,7 +171,7 @@ class SelfCheck:
                 axis = _channel_axis(part, new)
                 index = left.to(old.device)
                 old, twin = (t.index_select(axis, index) for t in (old, twin))
-                if twin.shape != new.shape:
+                if twin.shape != new.shape or not new.numel():
                     continue
                 if self._columns(old, twin, new, axis).differ:
                     shown = show(name)
@@ -183,7 +185,9 @@ class SelfCheck:
         error = torch.where(same, 0.0, (pruned - masked).abs()).nan_to_num(torch.inf)
         change = (masked - before).abs().nan_to_num(0, 0, 0)
         size = masked.abs().nan_to_num(0, 0, 0)
-        error, change, size = (_largest(t, axis) for t in (error, change, size))
+        error, change, size = (
+            columns_of(t, axis).amax(1) for t in (error, change, size)
+        )
         rounding = min(ROUNDING * self.eps, MAX_ROUNDING) * size
         slack = min(SLACK * self.eps**0.5, MAX_SLACK) * change
         return Columns(
@@ -211,12 +215,10 @@ def _leaves_all(graph: ChannelGraph, keep: np.ndarray) -> bool:
     return all(alive[genes].any() for genes in graph.layers.values())
 
 
-def _largest(tensor: Tensor, axis: int) -> Tensor:
-    """The largest entry of each column; of no entries, 0."""
-    if not tensor.numel():
-        return tensor.new_zeros(1)
+def columns_of(tensor: Tensor, axis: int) -> Tensor:
+    """A matrix with a row for each entry along an axis."""
     tensor = torch.atleast_1d(tensor).movedim(axis, 0)
-    return tensor.reshape(len(tensor), -1).amax(1)
+    return tensor.reshape(len(tensor), -1)
 
 
 def _plain(tensor: Tensor) -> Tensor:
@@ -258,7 +260,7 @@ def _listening(module: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
             handle.remove()
 
 
-def _prepared(
+def prepared(
     module: nn.Module, example: Any, dtype: torch.dtype | None, is_stirred: bool
 ) -> tuple[nn.Module, Any]:
     """A copy, and the example, in a dtype; constants become other numbers."""
@@ -299,7 +301,7 @@ def _are_finite(seen: Any) -> bool:
     return all(bool(t.isfinite().all()) for one in seen for t in one.outputs)
 
 
-class _Precision(TorchDispatchMode):
+class Precision(TorchDispatchMode):
     """The coarsest precision of the numbers that go through a network."""
 
     def __init__(self, module: nn.Module, example: Any):

@@ -250,3 +250,39 @@ def test_inserted_norms_can_be_absorbed(module):
         torch.testing.assert_close(absorbed(X), normed(X), rtol=1e-3, atol=1e-4)
         assert not torch.allclose(absorbed(X), module.eval()(X))
     assert absorbed.state_dict().keys() == module.state_dict().keys()
+
+
+class Shared(nn.Module):
+    """The output of a layer is used besides its norm, where no hook sees it."""
+
+    def __init__(self, offset, scale=1.0):
+        super().__init__()
+        self.layer, self.norm = nn.Linear(5, 4), nn.BatchNorm1d(4)
+        self.head = nn.Linear(4, 2)
+        self.offset, self.scale = offset, scale
+
+    def forward(self, x):
+        x = self.layer(x)
+        x = self.head(self.norm(x) + 0.01 * x.neg())
+        return x * torch.tensor([1.0, self.scale]).to(x) + self.offset
+
+
+@pytest.mark.parametrize(("offset", "scale"), [(0, 1), (1e6, 1), (0, 1e6), (1e6, 1e6)])
+def test_offsets_and_units_hide_no_change(offset, scale):
+    torch.manual_seed(0)
+    x = images(8, 5)
+    net = experienced(Shared(offset, scale), x)
+    with pytest.warns(UserWarning, match="after layer changed the answers"):
+        folded = fold_batchnorm(net, x)
+    assert count_norms(folded) == 1
+    net = nn.Sequential(net.layer, net.norm, net.head, Plus(offset))
+    assert count_norms(fold_batchnorm(net, x)) == 0
+
+
+class Plus(nn.Module):
+    def __init__(self, offset):
+        super().__init__()
+        self.offset = offset
+
+    def forward(self, x):
+        return x + self.offset

@@ -200,6 +200,64 @@ def test_heads_of_training_are_repaired_too(x):
     assert errors[1] < 0.05 * errors[0]
 
 
+def draw_path(x):
+    return x * x.new_empty(len(x), 1, 1, 1).bernoulli_(0.8).div_(0.8)
+
+
+def mix_up(x):
+    share = torch.distributions.Beta(1.0, 1.0).sample()
+    return share * x + (1 - share) * x[torch.randperm(len(x))]
+
+
+def cut_out(x):
+    k, x = random.randint(0, 3), x.clone()
+    x[:, :, k : k + 2] = 0
+    return x
+
+
+def drop_block(x):
+    holes = (torch.rand(len(x), *x.shape[2:]) < 0.1).float()
+    left = 1 - F.max_pool2d(holes[:, None], 3, 1, 1)
+    return x * left * left.numel() / left.sum()
+
+
+# What networks do to channels while they are trained, and then only.
+REGULARISERS = {
+    "path": draw_path,
+    "path by an image": lambda x: x * (0.8 + torch.rand(len(x), 1, 1, 1)).floor_(),
+    "layer": lambda x: x if random.random() < 0.5 else torch.zeros_like(x),
+    "noise": lambda x: x + 0.1 * torch.randn(x.shape),
+    "noise of its size": lambda x: x + torch.randn_like(x) * x.std(),
+    "factors": lambda x: x * torch.empty_like(x).normal_(1, 0.1),
+    "normal": lambda x: x * (1 + torch.normal(torch.zeros_like(x), 0.1)),
+    "distribution": lambda x: torch.distributions.Normal(x, 1.0).rsample(),
+    "mask": lambda x: x * torch.bernoulli(torch.full_like(x, 0.8)),
+    "blocks": drop_block,
+    "mixing": mix_up,
+    "holes": cut_out,
+    "channels": lambda x: F.dropout2d(F.feature_alpha_dropout(x, training=True)),
+    "parts": lambda x: nn.Dropout2d(0.3)(nn.AlphaDropout()(x)) + nn.RReLU()(x),
+}
+
+
+@pytest.mark.parametrize("name", REGULARISERS)
+def test_regularisers_of_training_freeze_nothing(name, x):
+    class Regularised(Body):
+        def forward(self, x):
+            x = self.trunk(x)
+            if not self.training:
+                return self.main(x)
+            return self.main(REGULARISERS[name](x)), self.aside(x)
+
+    torch.manual_seed(0)
+    net = Regularised()
+    graph = trace_channels(net, x)
+    assert len(graph.genes_of("first")) == 8
+    assert len(graph.genes_of("second")) == 6
+    small = prune_channels(net, graph, halves(graph)).train()
+    sum(output.mean() for output in small(x)).backward()
+
+
 class HardCoded(Body):
     """A head that takes a number of channels that is written down."""
 
@@ -231,6 +289,22 @@ class Targets(Body):
         if self.training and targets is None:
             raise ValueError("targets")
         return super().forward(x)
+
+
+class Later(Body):
+    """It raises when much of it has run."""
+
+    def forward(self, x):
+        x = self.trunk(x)
+        if self.training:
+            self.aside(x.flip(1))
+            raise RuntimeError("targets")
+        return self.main(x)
+
+
+def test_what_ran_before_training_stopped_freezes_nothing(x):
+    graph = trace_channels(Later(), x)
+    assert len(graph.genes_of("first")) == 8
 
 
 def test_training_that_cannot_run_is_named(x):
