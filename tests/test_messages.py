@@ -24,7 +24,12 @@ from test_common import each_estimator, make_instance
 
 PACKAGE = Path(sklcomp.__file__).parent
 # What they show are strings from a file, or names of attributes.
-EXEMPT = {"__init__.py", "compression/__init__.py", "datasets/_mulan.py"}
+EXEMPT = {
+    "__init__.py",
+    "compression/__init__.py",
+    "datasets/_arff.py",
+    "datasets/_mulan.py",
+}
 FILES = sorted(
     path.relative_to(PACKAGE).as_posix()
     for path in PACKAGE.rglob("*.py")
