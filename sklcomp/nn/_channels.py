@@ -182,7 +182,7 @@ def _why_skipped(trace: ChannelTracer, name: str, part: Any) -> str | None:
     reasons = map(trace.ids.reason, trace.slots.get(weight, ()))
     reason = next(filter(None, reasons), None)
     if reason is None and name in trace.ran:
-        return "runs where no trace follows it, such as in code that was compiled"
+        return "runs, but no trace sees it use its weight"
     return reason
 
 

@@ -143,7 +143,7 @@ def collect_covariances(
         )
         for weight, path in find_readers(module, graph).items()
     }  # fmt: skip
-    listener = _Listener({id(module.get_parameter(w)): s for w, s in sums.items()})
+    listener = _Listener({id(attrgetter(w)(module)): s for w, s in sums.items()})
 
     def listen(module: nn.Module, training: bool) -> None:
         with held(module, training):
@@ -161,7 +161,7 @@ def collect_covariances(
         with torch.no_grad():
             twin = copy.deepcopy(module)
         left = {w: s for w, s in sums.items() if not s.n}
-        listener.found = {id(twin.get_parameter(w)): s for w, s in left.items()}
+        listener.found = {id(attrgetter(w)(twin)): s for w, s in left.items()}
         with eagerly(), suppress(Exception):  # it may need targets
             listen(twin, training=True)
     unseen = [weight for weight, moments in sums.items() if not moments.n]

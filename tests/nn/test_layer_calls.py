@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from torch import nn
 
 from sklcomp.nn import (
     collect_covariances,
     elimination_order,
+    mask_channels,
     prune_channels,
     trace_channels,
 )
@@ -112,3 +114,144 @@ def test_layer_that_the_examples_do_not_reach_is_named_and_not_repaired():
     # Where nothing is known of the readers, the norms decide.
     orders = [elimination_order(net, graph, how)[0] for how in (found, None)]
     assert np.array_equal(*orders)
+
+
+class Middle(nn.Module):
+    """Two layers, and what the middle one makes of their channels."""
+
+    def __init__(self, middle, call=None):
+        super().__init__()
+        self.first, self.middle, self.last = nn.Linear(3, 6), middle, nn.Linear(6, 2)
+        self.call = call or (lambda part, x: part(x))
+
+    def forward(self, x):
+        return self.last(self.call(self.middle, self.first(x)))
+
+
+def with_shared_weight(part, x):
+    return part[1](part[0](x))
+
+
+class Idle(nn.Linear):
+    """Does not use its weight."""
+
+    def forward(self, x):
+        return x
+
+
+def shared():
+    parts = nn.ModuleList([nn.Linear(6, 6), nn.Linear(6, 6)])
+    parts[1].weight = parts[0].weight
+    return parts
+
+
+def grouped():
+    return nn.ConvTranspose1d(6, 6, 3, groups=2)
+
+
+def checkpointed(part, x, **kwargs):
+    return torch.utils.checkpoint.checkpoint(part, x, **kwargs)
+
+
+def on_each(part, x):
+    return torch.vmap(part)(x)
+
+
+def called_functionally(part, x):
+    return torch.func.functional_call(part, dict(part.named_parameters()), (x,))
+
+
+def computed(part, x):
+    weight = {name: 2 * p for name, p in part.named_parameters()}
+    return torch.func.functional_call(part, weight, (x,))
+
+
+# What is done with a layer of six channels -> what is said of it, and its genes.
+REASONS = {
+    "shared": (shared, with_shared_weight, "middle.1", "the weight of 'middle.0'", 6),
+    "transposed in groups": (
+        grouped, lambda part, x: part(x[..., None]).mean(-1), "middle",
+        "without a rule in 'middle'", 0,
+    ),
+    "vectorised": (
+        lambda: nn.Linear(6, 6), on_each, "middle", "a smaller network raises", 0,
+    ),
+    "idle": (lambda: Idle(6, 6), lambda part, x: part(x), "middle", "no trace sees", 6),
+    "computed": (lambda: nn.Linear(6, 6), computed, "middle", "", 0),
+    "function": (
+        lambda: nn.Linear(6, 6), lambda part, x: F.linear(x, part.weight, part.bias),
+        "middle", "", 12,
+    ),
+    "forward": (
+        lambda: nn.Linear(6, 6), lambda part, x: part.forward(input=x), "middle", "", 12,
+    ),
+    "functional call": (
+        lambda: nn.Linear(6, 6), called_functionally, "middle", "", 12,
+    ),
+    "checkpoint": (
+        lambda: nn.Linear(6, 6),
+        lambda part, x: checkpointed(part, x, use_reentrant=False), "middle", "", 12,
+    ),
+    "reentrant checkpoint": (
+        lambda: nn.Linear(6, 6),
+        lambda part, x: checkpointed(part, x, use_reentrant=True), "middle", "", 12,
+    ),
+    "not at all": (
+        lambda: nn.Linear(6, 6), lambda part, x: x, "middle", "is not reached by", 6,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch, that inputs have no gradients
+@pytest.mark.parametrize("name", REASONS)
+def test_what_is_said_of_a_layer_is_true(name):
+    torch.manual_seed(0)
+    make, call, layer, reason, n_genes = REASONS[name]
+    net, X = Middle(make(), call), torch.randn(20, 3)
+    graph = trace_channels(net, X)
+    assert graph.n_genes == n_genes, graph
+    said = graph.frozen.get(layer, "")
+    assert reason in said
+    assert "not reached" not in said or name == "not at all"
+    keep = np.arange(n_genes) % 3 > 0
+    with torch.no_grad():
+        pruned, masked = (f(net, graph, keep) for f in (prune_channels, mask_channels))
+        torch.testing.assert_close(pruned(X), masked(X))
+        repaired = prune_channels(net, graph, keep, compensate=X)
+        error = (repaired(X) - net(X)).square().mean()
+        assert error <= (pruned(X) - net(X)).square().mean()
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_shift_goes_only_to_a_bias_that_is_added(has_bias):
+    # The weight is used without the bias of its layer, which serves elsewhere.
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            y = F.linear(self.a(x), self.b.weight, self.b.bias if has_bias else None)
+            return y, x.sum() + self.b.bias
+
+    torch.manual_seed(0)
+    net, X = Net(), torch.randn(50, 3) + 3
+    graph = trace_channels(net, X)
+    assert graph.biases.get("b.weight") == ("b.bias" if has_bias else None)
+    pruned = prune_channels(net, graph, np.arange(6) > 1, compensate=X)
+    same = torch.equal(pruned.b.bias, net.b.bias)
+    assert same != has_bias
+
+
+def test_mean_of_a_norm_along_another_axis_is_left_alone():
+    # A linear layer makes eight features of eight places; the norm reads the places.
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Linear(3, 5), nn.Linear(5, 8, bias=False), nn.BatchNorm1d(8), nn.Flatten(),
+        nn.Linear(64, 2),
+    ).eval()  # fmt: skip
+    X = torch.randn(20, 8, 3)
+    graph = trace_channels(net, X)
+    assert not graph.shifts
+    pruned = prune_channels(net, graph, np.arange(graph.n_genes) > 1, compensate=X)
+    assert torch.equal(pruned[2].running_mean, net[2].running_mean)

@@ -3,13 +3,14 @@
 import inspect
 import operator as op
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode, get_testing_overrides
 
-from sklcomp.nn import trace_channels
+from sklcomp.nn import mask_channels, prune_channels, trace_channels
 from sklcomp.nn._running import tensors_in
 from sklcomp.nn._tracing import RULES, ChannelTracer, name_of
 
@@ -252,3 +253,106 @@ def test_form_of_a_call_makes_no_difference(function, form):
     want = known(function, "positional")
     assert len(want[1]) > len(want[2]), "all is frozen"
     assert known(function, form) == want
+
+
+class Op(nn.Module):
+    """One operation between layers of eight channels, on axis 1 or the last."""
+
+    def __init__(self, op, is_last):
+        super().__init__()
+        layer = nn.Linear if is_last else nn.Conv1d
+        sizes = [(3, 8), (8, 2)] if is_last else [(3, 8, 1), (8, 2, 1)]
+        self.first, self.last = (layer(*size) for size in sizes)
+        self.op = op
+        self.table = nn.Embedding(8, 8)
+
+    def forward(self, x):
+        return self.last(self.op(self, self.first(x)))
+
+
+def squeezed(net, x):
+    x = x.unsqueeze(1).clone()
+    x.squeeze_(1)
+    return x
+
+
+def turned(net, x):
+    x = x.clone()
+    x.transpose_(1, 2)
+    return x.transpose(1, 2)
+
+
+def looked_up(net, x):
+    n = torch.arange(x.shape[1]) % 8
+    return x + F.embedding(n, net.table.weight * 2).sum(-1)[:, None] * 0
+
+
+def normalised(net, x):
+    n = x.shape[1]
+    return torch.batch_norm(
+        x, *(f(n).to(x) for f in (torch.ones, torch.zeros) * 2), False, 0.1,
+        1e-5, False,
+    )  # fmt: skip
+
+
+# Operation, where the channels are -> how many of them may go.
+CORNERS = {
+    "roll of all": (lambda net, x: x.roll(1), True, 0),
+    "roll of places": (lambda net, x: x.roll(1, 1), True, 8),
+    "roll by keyword": (lambda net, x: torch.roll(x, shifts=1, dims=1), True, 8),
+    "pool of channels": (
+        lambda net, x: F.max_pool2d(x.transpose(1, 2), 3, 1, 1).transpose(1, 2), True, 0,
+    ),
+    "pool of places": (lambda net, x: F.avg_pool1d(x, 3, 1, 1), False, 8),
+    "pool with indices": (
+        lambda net, x: F.max_pool1d(x, 3, 1, 1, return_indices=True)[0], False, 8,
+    ),
+    "instance norm of channels": (lambda net, x: F.instance_norm(x), True, 0),
+    "instance norm of places": (lambda net, x: F.instance_norm(x), False, 8),
+    "group norm of places": (lambda net, x: F.group_norm(x, 5), True, 0),
+    "batch norm of the batch": (
+        lambda net, x: F.batch_norm(x, None, None, training=True), True, 0,
+    ),
+    "torch.batch_norm": (normalised, False, 0),
+    "squeezed in place": (squeezed, False, 0),
+    "turned in place": (turned, False, 0),
+    "out": (lambda net, x: torch.add(x, 1, out=torch.empty_like(x)), False, 0),
+    "data": (lambda net, x: x.data.relu(), False, 8),
+    "sum over no axis": (lambda net, x: x + x.sum(dim=[])[None], False, 0),
+    "computed table": (looked_up, False, 0),
+    "product with a list": (lambda net, x: x * torch.tensor([1.0] * 5), False, 8),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CORNERS)
+def test_corner(name):
+    op, is_last, n_free = CORNERS[name]
+    torch.manual_seed(0)
+    net = Op(op, is_last).double().eval()
+    x = torch.randn(4, 5, 3).double()
+    x = x if is_last else x.transpose(1, 2).contiguous()
+    graph = trace_channels(net, x)
+    assert graph.n_genes == n_free, graph
+    rng = np.random.default_rng(0)
+    for _ in range(3 if n_free else 0):
+        keep = rng.permutation(8) < 5
+        with torch.no_grad():
+            pruned, masked = (
+                f(net, graph, keep)(x) for f in (prune_channels, mask_channels)
+            )
+        torch.testing.assert_close(pruned, masked)
+
+
+@pytest.mark.parametrize("name", [k for k, v in CORNERS.items() if not v[2]])
+def test_corner_is_frozen_by_its_rule_and_not_by_luck(name):
+    # Without the check of the result.
+    op, is_last, _ = CORNERS[name]
+    net = Op(op, is_last).eval()
+    x = torch.randn(4, 5, 3) if is_last else torch.randn(4, 3, 5)
+    trace = ChannelTracer(net)
+    with torch.no_grad(), trace:
+        result = net.first(x)
+        net.op(net, result)
+    label, frozen = trace.ids.classes()
+    axis = trace.axes(result)[-1 if is_last else 1]
+    assert set(label[axis].tolist()) <= frozen.keys()
