@@ -213,7 +213,7 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
     def _count_outputs(self, module: nn.Module, X: np.ndarray, what: str) -> int:
         """Outputs of a network, which is tried on two examples."""
         name = f"the {what} {type(module).__name__}"
-        check_form(module, name, "answer" if what == "teacher" else "train")
+        check_form(module, name, "answer" if what == "teacher" else "begin")
         device = device_of(module)
         try:
             with evaluating(module):

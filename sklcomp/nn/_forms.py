@@ -22,14 +22,14 @@ def check_form(module: Any, what: str, use: str) -> None:
     """Raise ValueError if a module is of a form that does not serve for a use.
 
     To "answer" is enough for a teacher; to "train" it must be made of Python and
-    floats, and so to be "cut", but for parts that then stay.
+    floats, and so to be "cut", but for parts that then stay. Lazy layers may "begin".
     """
-    reason = _why_useless(module) or (use != "answer" and _why_fixed(module, use))
+    reason = _why_useless(module, use) or (use != "answer" and _why_fixed(module, use))
     if reason:
         raise ValueError(f"{what} {reason}.")
 
 
-def _why_useless(module: Any) -> str:
+def _why_useless(module: Any, use: str) -> str:
     """Why a module is no network yet, or none any longer."""
     if not isinstance(module, nn.Module):
         return (
@@ -38,7 +38,7 @@ def _why_useless(module: Any) -> str:
         )
     tensors = [*module.named_parameters(), *module.named_buffers()]
     lazy = [name for name, tensor in tensors if is_lazy(tensor)]
-    if lazy:
+    if lazy and use != "begin":
         return (
             f"has lazy layers without weights ({show(lazy[0])}); run it once on an "
             "example, module(X[:2]), before it is handed over"

@@ -107,6 +107,26 @@ def test_what_cannot_answer_is_refused_with_the_cure(use, make):
         fit(TEACHES[use](make()))
 
 
+class Lazy(nn.Sequential):
+    """What skorch makes of a class can only be run by us."""
+
+    def __init__(self):
+        super().__init__(
+            nn.LazyConv2d(6, 3), nn.LazyBatchNorm2d(), nn.ReLU(), nn.Flatten(),
+            nn.LazyLinear(2),
+        )  # fmt: skip
+
+
+def test_class_with_lazy_layers_is_run_before_it_learns():
+    pruner = EvolutionaryPruner(
+        classifier(Lazy), max_params=0.5, population_size=4, n_generations=1,
+        finetune=False,
+    ).fit(X, y)  # fmt: skip
+    assert 0 < len(pruner.kept_channels_["0"]) < 6
+    distiller = FeatureEmbeddingDistiller(classifier(Lazy), plain()).fit(X, y)
+    assert distiller.predict_proba(X).shape == (40, 2)
+
+
 def compiled():
     return torch.compile(plain(), backend="eager")
 
