@@ -69,7 +69,7 @@ plt.show()
 # ones are what "auto" sees: the errors at the hidden pixels, which
 # :class:`sklcomp.recovery.DCTImputer` keeps in ``cv_results_``. They hold the noise of
 # the hidden pixels too, so that its variance (dotted) remains at any weight.
-weights = [0, 0.03, 0.1, 0.3, 1, 3, 10]
+weights = [0, 0.03, 0.1, 0.3, 1, 3, 10, 30]
 fig, axes = plt.subplots(2, 2, figsize=(9, 6), sharex=True, layout="constrained")
 for (missing, mask), (above, below) in zip(masks.items(), axes.T, strict=True):
     X = np.where(mask, noisy, np.nan)[np.newaxis]

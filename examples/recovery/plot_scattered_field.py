@@ -44,7 +44,7 @@ measured = field(stations) + rng.normal(scale=0.1, size=300)
 folds = KFold(5, shuffle=True, random_state=0)
 model = DCTRegressor((60, 80), extent=((0, 40), (0, 30)))
 search = GridSearchCV(
-    model, {"order": [1, 1.5, 2], "noise": [0, 1, 10, 100, 1000]}, cv=folds
+    model, {"order": [1, 1.5, 2], "noise": [0, 1e3, 1e4, 1e5, 1e6]}, cv=folds
 ).fit(stations, measured)
 print("chosen:", search.best_params_)
 neighbours = GridSearchCV(

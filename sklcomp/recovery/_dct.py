@@ -9,14 +9,13 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from sklcomp.recovery._selection import choose_parameters
+from sklcomp.recovery._spectrum import NOISE_LIMITS, Spectrum
 from sklcomp.solvers._block_dct import refine_block_dct
-from sklcomp.solvers._dct import laplacian_eigenvalues, solve_dct, solve_regularised
+from sklcomp.solvers._dct import solve_dct, solve_regularised
 from sklcomp.solvers._result import SolverResult
 from sklcomp.utils._sklearn import Interval, StrOptions, validate_params
 from sklcomp.utils._validation import as_float_array, check_mask, check_unmasked
 
-# Of noise times the largest weight.
-NOISE_LIMITS = (1e-9, 1e12)
 # Checked for the function and for the estimator alike.
 PARAMETER_CONSTRAINTS: dict[str, list] = {
     "order": [Interval(Real, 0, 4, closed="right"), StrOptions({"auto"})],
@@ -25,6 +24,8 @@ PARAMETER_CONSTRAINTS: dict[str, list] = {
     "refine": [StrOptions({"block_dct"}), None],
     "weights": ["array-like", None],
     "axis_scale": ["array-like", None],
+    "spacing": ["array-like", None],
+    "clip": ["array-like", StrOptions({"observed"}), None],
     "channel_axis": [Integral, None],
     "solver": [StrOptions({"auto", "direct", "sparse", "pcg", "stencil", "admm"})],
     "tol": [Interval(Real, 0, 1, closed="neither")],
@@ -50,7 +51,9 @@ def recover_image(
     nuclear: float | str = 0.0,
     noise: float | str = 0.0,
     axis_scale: Any = None,
+    spacing: Any = None,
     channel_axis: int | None = None,
+    clip: Any = None,
     solver: str = "auto",
     refine: str | None = None,
     tol: float = 1e-3,
@@ -92,15 +95,24 @@ def recover_image(
         pictures of low rank (grids, facades), seldom photographs. Images of two axes
         or more; those of three or more by the sum over their unfoldings.
     noise : float or "auto", default=0.0
-        Weight :math:`\lambda` of the DCT norm against the data; 0 keeps the data
-        exactly. Values of 0.1 to 3 serve.
+        Weight :math:`\lambda` of the DCT norm against the mean squared error of the
+        data; 0 keeps the data exactly. It does not depend on the resolution, see Notes.
+        "auto" begins with small weights and goes on as long as larger ones serve.
     axis_scale : array-like of shape (d,), default=None
         Smoothness :math:`g_a \ge 0` of each axis, in
         :math:`\Lambda = \sum_a g_a 4 \sin^2(\pi k_a / 2 n_a)`; only ratios matter, the
         largest counts as 1. None is 1 everywhere.
+    spacing : array-like of shape (d,), default=None
+        Distance :math:`h_a > 0` of neighbouring pixels along each axis, in any unit,
+        for pixels that are not square: :math:`g_a / h_a^2` in place of :math:`g_a`;
+        only ratios matter. None is 1 everywhere.
     channel_axis : int, default=None
         Axis whose slices are recovered one by one, such as -1 for RGB; None for an
         array without channels.
+    clip : {"observed"} or pair (low, high), default=None
+        Limits of what is filled, and of all pixels with ``noise``: the range of the
+        observed pixels of the same channel, or two numbers. (0, 255) makes
+        ``recovered.round().astype("uint8")`` safe.
     solver : {"auto", "direct", "sparse", "stencil", "pcg", "admm"}, default="auto"
         "direct" factorises a dense matrix of the size of the smaller side, observed or
         missing, and "sparse" one of the missing pixels for ``order`` 1 and 2; both are
@@ -156,11 +168,19 @@ def recover_image(
     The formulas of the paper could not be had; this is the published idea with our own
     weights. With both further terms the problem is
 
-    .. math:: \min_X \tau \|X\|_* + \tfrac{\lambda}{2} \|W^{1/2} \circ C(X)\|_F^2
-              + \tfrac12 \|P_\Omega (X - M)\|_F^2
+    .. math:: \min_X \tau \|X\|_* + \tfrac{\mu}{2} \|W^{1/2} \circ C(X)\|_F^2
+              + \tfrac12 \|P_\Omega (X - M)\|_F^2 , \qquad
+              \mu = \lambda \, \frac{|\Omega|}{N} \Big(\frac{L}{256}\Big)^{2q}
 
-    for pixels that are centred and scaled to the range 1. "auto" hides 15 % of the
-    observed pixels twice, the mask being the seed; to set that, use DCTImputer.
+    for pixels that are centred and scaled to the range 1, of which :math:`|\Omega|` of
+    :math:`N` are observed, and the geometric mean :math:`L` of the sides in pixels. An
+    eigenvalue of the Laplacian falls with the square of the pixel, and a sum over the
+    observed pixels grows with their number: with both taken out, :math:`\lambda`
+    weighs the same field sampled more densely, or at the same places on a finer grid,
+    as before. With ``weights`` there is no :math:`L`; ``spacing`` and ``axis_scale``
+    are made relative to the axis where :math:`g_a / h_a^2` is largest, and :math:`L`
+    is measured in its pixels. "auto" hides 15 %
+    of the observed pixels twice, the mask being the seed; to set that, use DCTImputer.
 
     With a mask shared by the channels, mixing them linearly before or after
     makes no difference. Where the weights leave a component undetermined (a missing
@@ -189,6 +209,9 @@ def recover_image(
     >>> psnr(y[0], recover_image(X[0])) > psnr(y[0], mean_fill) + 5
     True
     """
+    for name, value in {"weights": weights, "clip": clip}.items():
+        check_unmasked(value, name)
+    limits = check_clip(clip)
     img = as_float_array(img, "img")
     if img.ndim == 0 or img.size == 0:
         msg = f"img has shape {img.shape}; expected at least one axis and one pixel."
@@ -203,20 +226,24 @@ def recover_image(
         "noise": noise,
         "nuclear": nuclear,
     }
-    limits: dict[str, Any] = {"solver": solver, "tol": tol, "max_iter": max_iter}
+    solving: dict[str, Any] = {"solver": solver, "tol": tol, "max_iter": max_iter}
+    spectrum = partial(
+        Spectrum, channels.shape[1:],
+        weights=weights, axis_scale=axis_scale, spacing=spacing,
+    )  # fmt: skip
     if "auto" in settings.values():
         settings, _ = choose_parameters(
-            channels, observed, settings,
-            partial(_recover, weights=weights, axis_scale=axis_scale, **limits),
+            channels, observed, settings, spectrum,
+            lambda *case, **terms: recover_batch(*case, **terms, **solving).solution,
             holdout=0.15, n_repeats=2, random_state=None,
         )  # fmt: skip
     result = recover_batch(
-        channels, observed, refine=refine,
-        spectrum=Spectrum(channels.shape[1:], settings["order"], weights, axis_scale),
-        nuclear=settings["nuclear"], noise=settings["noise"], **limits,
+        channels, observed, refine=refine, spectrum=spectrum(settings["order"]),
+        nuclear=settings["nuclear"], noise=settings["noise"], **solving,
     )  # fmt: skip
     warn_not_converged(result, tol)
     recovered = result.solution
+    clip_filled(recovered, observed, limits, is_noisy=settings["noise"] > 0)
     recovered = (
         recovered[0]
         if channel_axis is None
@@ -233,55 +260,34 @@ def recover_image(
     return recovered, info
 
 
-def _recover(images, observed, settings, *, weights, axis_scale, **limits):
-    """Recovered images of a candidate, for choose_parameters."""
-    spectrum = Spectrum(images.shape[1:], settings["order"], weights, axis_scale)
-    return recover_batch(
-        images, observed, spectrum=spectrum, nuclear=settings["nuclear"],
-        noise=settings["noise"], **limits,
-    ).solution  # fmt: skip
-
-
-class Spectrum:
-    """Weights of the DCT norm on a grid, checked and ready for the solvers."""
-
-    def __init__(self, shape, order=1.5, weights=None, axis_scale=None):
-        self.order = None if weights is not None else order
-        self.axis_scale = None
-        if axis_scale is not None:
-            scale = _non_negative(axis_scale, "axis_scale")
-            if scale.shape != (len(shape),):
-                msg = (
-                    f"axis_scale has shape {scale.shape} for {len(shape)} image axes; "
-                    "give one number for each axis."
-                )
-                raise ValueError(msg)
-            # Only ratios matter; a maximum of 1 keeps every power of it in range.
-            self.axis_scale = tuple((scale / scale.max()).tolist())
-        if weights is None:
-            self.weights = laplacian_eigenvalues(shape, self.axis_scale) ** order
-        else:
-            self.weights = _non_negative(weights, "weights")
-            if self.weights.shape != tuple(shape):
-                msg = (
-                    f"weights has shape {self.weights.shape}; expected {tuple(shape)}, "
-                    "one weight per DCT coefficient of the image."
-                )
-                raise ValueError(msg)
-
-
-def _non_negative(values, name):
-    check_unmasked(values, name)
-    array = as_float_array(values, name).astype(np.float64)
-    if not np.isfinite(array).all() or (array < 0).any() or not (array > 0).any():
-        found = (
-            f"its range is [{array.min()}, {array.max()}]"
-            if array.size
-            else (f"its shape is {array.shape}")
-        )
-        msg = f"{name} must be finite, non-negative and somewhere positive; {found}."
+def check_clip(clip: Any) -> Any:
+    """None, "observed" or two floats; raises ValueError for other limits."""
+    if clip is None or isinstance(clip, str):
+        return clip
+    try:
+        limits = as_float_array(clip, "clip")
+    except ValueError:  # not numbers
+        limits = np.empty(0)
+    if limits.shape != (2,) or not limits[0] < limits[1]:
+        msg = f"clip={clip} must be two numbers (low, high) with low < high."
         raise ValueError(msg)
-    return array
+    return tuple(limits.tolist())
+
+
+def clip_filled(
+    images: np.ndarray, observed: np.ndarray, limits: Any, *, is_noisy: bool
+) -> None:
+    """Limit the filled pixels, of noisy images all, in place."""
+    if limits is None:
+        return
+    for image, known in zip(images, observed, strict=True):
+        low_high = limits
+        if limits == "observed":
+            if not known.any():
+                continue
+            low_high = image[known].min(), image[known].max()
+        where = slice(None) if is_noisy else ~known
+        image[where] = np.clip(image[where], *low_high)
 
 
 def _channels_first(img, channel_axis):
@@ -352,9 +358,13 @@ def recover_batch(
     }  # fmt: skip
     if solver == "admm" and not nuclear:
         solver = "auto"  # one term has no copies to agree
-    if nuclear or noise:
+    strength = noise * spectrum.noise_unit
+    # What lies below is lost in rounding beside the data, which then are exact.
+    if nuclear or strength * spectrum.weights.max() >= NOISE_LIMITS[0]:
+        share = observed.reshape(len(observed), -1).mean(axis=1)
         result = solve_regularised(
-            images, observed, nuclear=nuclear, noise=noise,
+            images, observed, nuclear=nuclear,
+            noise=np.maximum(strength * share, np.finfo(float).tiny * (noise > 0)),
             solver="admm" if nuclear else solver, **settings,
         )  # fmt: skip
     else:
@@ -388,14 +398,12 @@ def _check_solver(solver, spectrum, nuclear, noise):
             f" noisy data (noise={noise}) as asked; use one of {allowed}."
         )
         raise ValueError(msg)
-    strength = noise * float(spectrum.weights.max())
-    low, high = NOISE_LIMITS
-    # A single pixel has no weight but zero: nothing to smooth.
-    if noise and spectrum.weights.any() and not low <= strength <= high:
+    strength = noise * spectrum.noise_unit * float(spectrum.weights.max())
+    if strength > NOISE_LIMITS[1]:
         msg = (
-            f"noise={noise} times the largest weight is {strength:.3g}, outside "
-            f"[{low:g}, {high:g}]: the data or the norm would vanish in rounding. Use "
-            "noise=0 for exact data, or scale the weights."
+            f"noise={noise} makes the DCT norm {strength:.3g} times as heavy as the "
+            f"data, more than the {NOISE_LIMITS[1]:g} that rounding resolves: nothing "
+            "would be left but a mean. Use a smaller one."
         )
         raise ValueError(msg)
     if solver in ("stencil", "sparse") and (spectrum.order not in (1, 2) or n_axes > 3):

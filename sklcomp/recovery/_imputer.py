@@ -3,6 +3,7 @@
 import math
 import warnings
 from contextlib import nullcontext
+from functools import partial
 from numbers import Integral, Real
 from typing import Any
 
@@ -14,16 +15,19 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklcomp.recovery._dct import (
     PARAMETER_CONSTRAINTS,
-    Spectrum,
+    check_clip,
+    clip_filled,
     recover_batch,
     warn_not_converged,
 )
+from sklcomp.recovery._layout import count_axes, hint_at_pictures
 from sklcomp.recovery._selection import (
     DEFAULTS,
     choose_parameters,
     hide_pixels,
     mask_seed,
 )
+from sklcomp.recovery._spectrum import Spectrum
 from sklcomp.solvers._result import SolverResult
 from sklcomp.utils._sklearn import (
     CallbackSupportMixin,
@@ -61,7 +65,8 @@ class DCTImputer(
     ----------
     image_shape : tuple of int, default=None
         Shape of one image, such as (height, width) or (height, width, channels). With
-        None it is taken from n-d input, and a row of 2-D input is a 1-D signal.
+        None it is taken from n-d input, and a row of 2-D input is a 1-D signal; a
+        warning tells where the rows look like those of one picture.
     channel_axis : int, default=None
         Axis of ``image_shape`` that holds channels, such as -1, recovered one by one;
         None for images without channels.
@@ -74,13 +79,17 @@ class DCTImputer(
         Weight of the nuclear norm in units of the observed range, for pictures of low
         rank; see :func:`recover_image`. "auto" chooses among 0 to 1000.
     noise : float or "auto", default=0.0
-        Weight of the DCT norm against the data; 0 keeps observed pixels exactly. "auto"
-        chooses among 0 to 3.
+        Weight of the DCT norm against the data, whatever the resolution; 0 keeps
+        observed pixels exactly. See :func:`recover_image`. "auto" chooses one for all
+        images.
     weights : array-like of the shape of one channel, default=None
         Non-negative spectral weights :math:`W` in DCT-II order, in place of ``order``,
         which then has no effect.
     axis_scale : array-like of shape (n_image_axes,), default=None
         Smoothness of each axis; None is 1 everywhere.
+    spacing : array-like of shape (n_image_axes,), default=None
+        Distance of neighbouring pixels along each axis, where they are not square;
+        only ratios matter. None is 1 everywhere.
     solver : {"auto", "direct", "sparse", "stencil", "pcg", "admm"}, default="auto"
         See :func:`recover_image`.
     refine : {"block_dct"} or None, default=None
@@ -94,10 +103,10 @@ class DCTImputer(
         Relative residual at which a solver stops, see :func:`recover_image`.
     max_iter : int, default=200
         Limit on the iterations, see :func:`recover_image`.
-    clip : {"observed"} or tuple (low, high), default=None
+    clip : {"observed"} or pair (low, high), default=None
         Limits of the filled pixels: the range of the observed pixels of the same image
         and channel, or two numbers in the unit of the pixels. Observed pixels are not
-        clipped.
+        clipped, unless ``noise`` has changed them.
     missing_values : float, default=np.nan
         The value that marks a missing pixel. NaN, None, NaT, the NA of pandas and
         masked entries (:mod:`numpy.ma`) always do.
@@ -178,7 +187,6 @@ class DCTImputer(
         "image_shape": ["array-like", None],
         "n_repeats": [Interval(Integral, 1, None, closed="left")],
         "holdout": [Interval(Real, 0, 1, closed="neither")],
-        "clip": [StrOptions({"observed"}), tuple, None],
         "missing_values": [Real],
         "dtype": [
             Options(type, {np.float32, np.float64}),
@@ -199,6 +207,7 @@ class DCTImputer(
         noise=0.0,
         weights=None,
         axis_scale=None,
+        spacing=None,
         solver="auto",
         refine=None,
         holdout=0.15,
@@ -218,6 +227,7 @@ class DCTImputer(
         self.noise = noise
         self.weights = weights
         self.axis_scale = axis_scale
+        self.spacing = spacing
         self.solver = solver
         self.refine = refine
         self.holdout = holdout
@@ -331,11 +341,11 @@ class DCTImputer(
         shape = self.image_shape_
         if self.channel_axis is not None:
             shape = tuple(np.delete(shape, self._checked_channel_axis()))
-        self._check_clip()
+        self._clip = check_clip(self.clip)
         channels = self._to_channels(rows, shape)
         chosen = self._choose(channels)
         self.nuclear_, self.noise_ = chosen["nuclear"], chosen["noise"]
-        spectrum = Spectrum(shape, chosen["order"], self.weights, self.axis_scale)
+        spectrum = self._make_spectrum(shape, chosen["order"])
         self.order_, self.weights_ = spectrum.order, spectrum.weights
         self._spectrum = spectrum
         observed = ~np.isnan(rows)
@@ -354,9 +364,9 @@ class DCTImputer(
 
     def _check_images(self, X, *, reset):
         """Flat checked rows with NaN where missing, and the layout to give back."""
-        layout = None
+        layout, is_frame = None, hasattr(X, "columns")
         X = fill_markers(X, "X")
-        if _count_axes(X) > 2:
+        if count_axes(X) > 2:
             X, layout = self._flatten(np.asarray(X), reset=reset), np.shape(X)
         dtype = [np.float64, np.float32] if self.dtype is None else self.dtype
         if self.dtype is None and getattr(X, "dtype", None) in (">f4", "<f4"):
@@ -373,6 +383,8 @@ class DCTImputer(
             X, allow_nan=True, estimator_name=type(self).__name__, input_name="X"
         )
         if reset:
+            if layout is None and self.image_shape is None and not is_frame:
+                hint_at_pictures(X)
             self.image_shape_ = self._image_shape(X, layout)
         return X, layout or X.shape
 
@@ -387,9 +399,9 @@ class DCTImputer(
         return X.reshape(len(X), math.prod(X.shape[1:]))
 
     def _refuse_frame(self, X):
-        if transform_output(self) != "default" and _count_axes(X) > 2:
+        if transform_output(self) != "default" and count_axes(X) > 2:
             msg = (
-                f"X has {_count_axes(X)} axes, which no data frame can hold; with "
+                f"X has {count_axes(X)} axes, which no data frame can hold; with "
                 f"set_output give flat rows instead, X.reshape(len(X), -1), and "
                 f"image_shape={np.shape(X)[1:]}."
             )
@@ -420,15 +432,6 @@ class DCTImputer(
             )
             raise ValueError(msg)
         return self.channel_axis % n_axes
-
-    def _check_clip(self):
-        if isinstance(self.clip, tuple) and not (
-            len(self.clip) == 2
-            and all(isinstance(limit, Real) for limit in self.clip)
-            and self.clip[0] < self.clip[1]
-        ):
-            msg = f"clip={self.clip} must be two numbers (low, high) with low < high."
-            raise ValueError(msg)
 
     def _to_channels(self, rows, shape):
         """Every channel of every image, of shape (n_samples * n_channels, ...)."""
@@ -464,7 +467,7 @@ class DCTImputer(
         is_todo = (counts > 0) & ((counts < channels[0].size) | (self.noise_ > 0))
         todo = np.flatnonzero(is_todo)
         batches, results = self._recover(
-            channels, observed, todo, self._spectrum, callback=callback,
+            channels, observed, todo, spectrum=self._spectrum, callback=callback,
             nuclear=self.nuclear_, noise=self.noise_, refine=self.refine,
         )  # fmt: skip
         n_iter, gap = np.zeros(len(channels), dtype=int), np.zeros(len(channels))
@@ -473,7 +476,7 @@ class DCTImputer(
             filled[batch] = result.solution
             n_iter[batch], gap[batch] = result.n_iter, result.gap
             converged[batch] = result.converged
-        self._clip(filled, ~observed)
+        clip_filled(filled, observed, self._clip, is_noisy=self.noise_ > 0)
         result = SolverResult(filled, n_iter, gap, converged)
         if callback is None or not callback.stopped:
             warn_not_converged(result, self.tol)
@@ -494,24 +497,23 @@ class DCTImputer(
                 for name, value in settings.items()
             }
 
-        def recover(images, known, candidate):
-            spectrum = Spectrum(
-                images.shape[1:], candidate["order"], self.weights, self.axis_scale
-            )
-            batches, results = self._recover(
-                images, known, np.arange(len(images)), spectrum,
-                nuclear=candidate["nuclear"], noise=candidate["noise"],
-            )  # fmt: skip
+        def recover(images, known, **terms):
+            todo = np.arange(len(images))
+            results = self._recover(images, known, todo, **terms)[1]
             return np.concatenate([result.solution for result in results])
 
         chosen, self.cv_results_ = choose_parameters(
-            channels[rows], observed[rows], settings, recover,
+            channels[rows], observed[rows], settings,
+            partial(self._make_spectrum, channels.shape[1:]), recover,
             holdout=self.holdout, n_repeats=self.n_repeats,
             random_state=self.random_state,
         )  # fmt: skip
         return chosen
 
-    def _recover(self, channels, observed, todo, spectrum, **settings):
+    def _make_spectrum(self, shape, order):
+        return Spectrum(shape, order, self.weights, self.axis_scale, self.spacing)
+
+    def _recover(self, channels, observed, todo, *, spectrum, **settings):
         """Recover some images in batches of fixed size, on n_jobs threads."""
         size = max(1, BATCH_PIXELS // channels[0].size)
         batches = [todo[i : i + size] for i in range(0, len(todo), size)]
@@ -529,26 +531,8 @@ class DCTImputer(
             )  # fmt: skip
         return batches, results
 
-    def _clip(self, filled, missing):
-        """Limit the filled pixels, in place."""
-        if self.clip is None:
-            return
-        for image, gaps in zip(filled, missing, strict=True):
-            if isinstance(self.clip, tuple):
-                image[gaps] = np.clip(image[gaps], *self.clip)
-            elif gaps.any() and not gaps.all():
-                known = image[~gaps]
-                image[gaps] = np.clip(image[gaps], known.min(), known.max())
-
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-
-def _count_axes(X):
-    """Axes of any container; a frame has two."""
-    if hasattr(X, "columns"):
-        return 2
-    return X.ndim if hasattr(X, "ndim") else np.asarray(X).ndim

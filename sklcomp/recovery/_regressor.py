@@ -11,10 +11,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklcomp.recovery._dct import (
     PARAMETER_CONSTRAINTS,
-    Spectrum,
+    check_clip,
+    clip_filled,
     recover_batch,
     warn_not_converged,
 )
+from sklcomp.recovery._selection import choose_parameters
+from sklcomp.recovery._spectrum import Spectrum
 from sklcomp.utils._sklearn import (
     CallbackSupportMixin,
     Interval,
@@ -59,13 +62,21 @@ class DCTRegressor(
         pixels, which have to be integers within the grid in ``fit``.
     order : float in (0, 4], default=1.5
         Smoothness :math:`q` of the field.
-    noise : float, default=0.0
-        Weight of the DCT norm against the data; 0 keeps the means at the nodes.
+    noise : float or "auto", default=0.0
+        Weight of the DCT norm against the data, whatever the number of nodes; 0 keeps
+        the means at the nodes. See :func:`recover_image`. "auto" chooses one for all
+        outputs by means that are hidden first.
     nuclear : float, default=0.0
         Weight of the nuclear norm in units of the observed range, for fields of low
         rank on two axes or more.
     axis_scale : array-like of shape (n_features,), default=None
         Smoothness of each axis, per node; None is 1 everywhere.
+    spacing : array-like of shape (n_features,), default=None
+        Distance of neighbouring nodes along each axis, in any unit; only ratios matter.
+        None is 1 everywhere, however the coordinates are scaled.
+    clip : {"observed"} or pair (low, high), default=None
+        Limits of the field where it is not the data: the range of each output's means
+        at the nodes, or two numbers in the unit of y.
     solver : {"auto", "direct", "sparse", "stencil", "pcg", "admm"}, default="auto"
         See :func:`recover_image`.
     tol : float in (0, 1), default=1e-3
@@ -79,6 +90,8 @@ class DCTRegressor(
         The field at the nodes.
     grid_shape_ : tuple of int
         Nodes along each coordinate.
+    noise_ : float
+        Weight of the DCT norm against the data in use.
     extent_ : ndarray of shape (n_features, 2)
         Coordinates of the first and the last node of each axis.
     n_iter_ : int
@@ -120,12 +133,19 @@ class DCTRegressor(
     _parameter_constraints: dict = {
         **{
             name: PARAMETER_CONSTRAINTS[name]
-            for name in ("axis_scale", "solver", "tol", "max_iter")
+            for name in (
+                "axis_scale",
+                "spacing",
+                "clip",
+                "noise",
+                "solver",
+                "tol",
+                "max_iter",
+            )  # fmt: skip
         },
         "grid_shape": ["array-like", None],
         "extent": [StrOptions({"data", "pixels"}), "array-like"],
         "order": [Interval(Real, 0, 4, closed="right")],
-        "noise": [Interval(Real, 0, None, closed="left")],
         "nuclear": [Interval(Real, 0, None, closed="left")],
     }
 
@@ -138,6 +158,8 @@ class DCTRegressor(
         noise=0.0,
         nuclear=0.0,
         axis_scale=None,
+        spacing=None,
+        clip=None,
         solver="auto",
         tol=1e-3,
         max_iter=200,
@@ -148,6 +170,8 @@ class DCTRegressor(
         self.noise = noise
         self.nuclear = nuclear
         self.axis_scale = axis_scale
+        self.spacing = spacing
+        self.clip = clip
         self.solver = solver
         self.tol = tol
         self.max_iter = max_iter
@@ -188,13 +212,16 @@ class DCTRegressor(
         flat = np.ravel_multi_index(tuple(nodes.T), self.grid_shape_)
         outputs = np.asarray(y, dtype=np.float64).reshape(len(X), -1).T
         means, observed = self._average(flat, outputs)
+        spectrum = Spectrum(shape, self.order, None, self.axis_scale, self.spacing)
+        limits = check_clip(self.clip)
+        self.noise_ = self._choose_noise(means, observed, spectrum)
         reporter = IterationReporter(self, X=X, y=y)
         result = recover_batch(
-            means, observed, callback=reporter,
+            means, observed, callback=reporter, spectrum=spectrum,
             solver=self.solver, tol=self.tol, max_iter=self.max_iter,
-            spectrum=Spectrum(self.grid_shape_, self.order, None, self.axis_scale),
-            nuclear=self.nuclear, noise=self.noise,
+            nuclear=self.nuclear, noise=self.noise_,
         )  # fmt: skip
+        clip_filled(result.solution, observed, limits, is_noisy=self.noise_ > 0)
         if not reporter.stopped:
             warn_not_converged(result, self.tol)
         self.grid_ = result.solution[0] if np.ndim(y) == 1 else result.solution
@@ -309,6 +336,19 @@ class DCTRegressor(
         width = high / 2 - low / 2
         share = (np.clip(X, low, high) / 2 - low / 2) / np.where(width > 0, width, 1)
         return share * last
+
+    def _choose_noise(self, means, observed, spectrum):
+        """A number in place of "auto"."""
+        if self.noise != "auto":
+            return self.noise
+        settings = {"order": self.order, "noise": "auto", "nuclear": self.nuclear}
+        limits = {"solver": self.solver, "tol": self.tol, "max_iter": self.max_iter}
+        chosen, _ = choose_parameters(
+            means, observed, settings, lambda _: spectrum,
+            lambda *case, **terms: recover_batch(*case, **terms, **limits).solution,
+            holdout=0.15, n_repeats=2, random_state=None,
+        )  # fmt: skip
+        return chosen["noise"]
 
     def _average(self, flat, outputs):
         """Mean of the values at each node, and which nodes have any."""

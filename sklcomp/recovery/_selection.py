@@ -12,10 +12,13 @@ from sklearn.utils import check_random_state
 
 GRIDS: dict[str, tuple[float, ...]] = {
     "order": (0.75, 1.0, 1.25, 1.5, 1.75, 2.0),
-    "noise": (0.0, 0.1, 0.3, 1.0, 3.0),
     # The largest leave hardly more than the nuclear norm alone.
     "nuclear": (0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0),
 }
+# Weights of noise to begin with, in steps of half a decade, beside 0.
+N_NOISE = 4
+# A step beyond the border must lower the error by this share to be worth another.
+NOISE_GAIN = 1e-3
 DEFAULTS = {"order": 1.5, "noise": 0.0, "nuclear": 0.0}
 # The nuclear norm costs a hundred times as much: it comes after the others.
 STAGES = (("order", "noise"), ("nuclear",))
@@ -30,7 +33,8 @@ def choose_parameters(
     images: np.ndarray,
     observed: np.ndarray,
     settings: dict[str, Any],
-    recover: Callable[[np.ndarray, np.ndarray, dict[str, Any]], np.ndarray],
+    spectrum: Callable[[Any], Any],
+    recover: Callable[..., np.ndarray],
     *,
     holdout: float,
     n_repeats: int,
@@ -41,7 +45,8 @@ def choose_parameters(
     A candidate is recovered from what is left when ``holdout`` of the observed pixels
     are hidden, in gaps like the missing ones, ``n_repeats`` times. Of all candidates
     whose squared error exceeds the least by no more than one standard error (of the
-    difference, over the scored pixels), the one nearest to the default is taken.
+    difference, over the scored pixels), the one nearest to the default is taken. The
+    weights of noise grow, or shrink, while the outermost is the best.
 
     Parameters
     ----------
@@ -50,8 +55,11 @@ def choose_parameters(
     settings : dict
         "order", "noise" and "nuclear", numbers or "auto"; None for an order that
         weights replace.
+    spectrum : callable
+        ``spectrum(order)`` gives the weights of an order, with their ``noise_range``.
     recover : callable
-        ``recover(images, observed, settings)`` gives the recovered images.
+        ``recover(images, observed, spectrum=..., nuclear=..., noise=...)`` gives the
+        recovered images.
     holdout, n_repeats, random_state
         As in DCTImputer; with random_state=None the mask is the seed.
 
@@ -75,10 +83,14 @@ def choose_parameters(
     draws = [hide_pixels(observed, holdout, rng) for _ in range(n_draws)]
     scale = float(np.abs(images[observed]).max()) or 1.0
 
+    share = float(observed.mean())
+
     def measure(candidate):
+        terms = {name: candidate[name] for name in ("noise", "nuclear")}
+        terms["spectrum"] = spectrum(candidate["order"])
         errors = []
         for hidden, scored in draws:
-            found = recover(images, observed & ~hidden, candidate)
+            found = recover(images, observed & ~hidden, **terms)
             errors.append(((found[scored] - images[scored]) / scale) ** 2)
         return errors
 
@@ -91,13 +103,49 @@ def choose_parameters(
         free = [name for name in names if settings[name] == "auto"]
         if not free:
             continue
-        grid = itertools.product(*(GRIDS[name] for name in free))
-        candidates = [chosen | dict(zip(free, values, strict=True)) for values in grid]
-        measured = [measure(candidate) for candidate in candidates]
-        chosen = _nearest_to_default(candidates, measured)
+        searched = [name for name in free if name in GRIDS]
+        candidates, measured, distances = [], [], []
+        for values in itertools.product(*(GRIDS[name] for name in searched)):
+            base = chosen | dict(zip(searched, values, strict=True))
+            distance = sum(_distance_to_default(name, base[name]) for name in searched)
+            line = {base["noise"]: None}
+            if "noise" in free:
+                limits = spectrum(base["order"]).noise_range(share)
+                line = _measure_noise(
+                    lambda x, b=base: measure(b | {"noise": x}), *limits
+                )
+            for step, noise in enumerate(sorted(line)):
+                candidates.append(base | {"noise": noise})
+                measured.append(line[noise] or measure(candidates[-1]))
+                distances.append(distance + step)
+        chosen = _nearest_to_default(candidates, measured, distances)
         tried += candidates
         errors += measured
     return chosen, _cv_results(tried, errors, scale)
+
+
+def _measure_noise(measure, start, limit):
+    """Errors of weights from ``start`` on, and of 0, as far as the border is the best.
+
+    Steps of half a decade, of which the nearest to ``start`` is the first.
+    """
+
+    def weight(step):
+        return (1.0, 3.0)[step % 2] * 10.0 ** (step // 2)
+
+    low = round(2 * np.log10(start))
+    high = low + N_NOISE - 1
+    line = {w: measure(w) for w in (0.0, *map(weight, range(low, high + 1)))}
+    for edge, direction in ((high, 1), (low, -1)):
+        means = {w: np.concatenate(errors).mean() for w, errors in line.items()}
+        best = min(means.values())
+        is_best = means[weight(edge)] == best
+        while is_best and weight(edge + direction) <= limit:
+            edge += direction
+            line[weight(edge)] = errors = measure(weight(edge))
+            mean = np.concatenate(errors).mean()
+            is_best, best = mean < (1 - NOISE_GAIN) * best, mean
+    return line
 
 
 def hide_pixels(
@@ -172,20 +220,14 @@ def mask_seed(observed: np.ndarray) -> int:
     return zlib.crc32(np.packbits(observed).tobytes())
 
 
-def _nearest_to_default(candidates, measured):
+def _distance_to_default(name, value):
+    return abs(GRIDS[name].index(value) - GRIDS[name].index(DEFAULTS[name]))
+
+
+def _nearest_to_default(candidates, measured, distances):
     errors = [np.concatenate(draws) for draws in measured]
     means = np.array([error.mean() for error in errors])
     best = errors[int(means.argmin())]
-    distances = np.array(
-        [
-            sum(
-                abs(GRIDS[name].index(value) - GRIDS[name].index(DEFAULTS[name]))
-                for name, value in candidate.items()
-                if value in GRIDS[name]
-            )
-            for candidate in candidates
-        ]
-    )
     for i in np.lexsort((means, distances)):
         excess = errors[i] - best
         if excess.mean() <= excess.std() / np.sqrt(excess.size):

@@ -167,7 +167,7 @@ def solve_regularised(
     *,
     weights: np.ndarray,
     nuclear: float,
-    noise: float,
+    noise: float | np.ndarray,
     solver: str,
     order: float | None = None,
     axis_scale: tuple[float, ...] | None = None,
@@ -179,8 +179,10 @@ def solve_regularised(
     """Minimise the DCT norm with a nuclear norm, a data term, or both.
 
     ``nuclear`` is in units of the observed range, ``noise`` the weight lam of the DCT
-    norm against the data, 0 for exact data; the others as in :func:`solve_dct`.
+    norm against the data, one for all images or one each, 0 for exact data; the others
+    as in :func:`solve_dct`.
     """
+    noise = np.broadcast_to(np.asarray(noise, dtype=np.float64), len(images))
     start, (scale, center) = normalise(
         images, observed, is_centred=weights.flat[0] == 0
     )
@@ -204,7 +206,7 @@ def solve_regularised(
         )
     with np.errstate(over="ignore"):
         found = start * scale + center
-        if noise == 0:
+        if not noise.any():
             found = np.where(observed, images, found)
         solution = found.astype(images.dtype, copy=False)
     return SolverResult(solution, n_iter, gap, converged)
@@ -230,13 +232,13 @@ def _solve_noisy(start, observed, *, weights, noise, order, solver, tol, **setti
     """Noisy data without a nuclear norm: a factorisation or iterations."""
     n_iter, gap = np.zeros(len(start), dtype=int), np.zeros(len(start))
     dual = has_dual(weights)
-    direct = np.array([_is_direct(o, dual, noise, order, solver) for o in observed])
+    direct = np.array([_is_direct(o, dual, order, solver) for o in observed])
     failed = np.zeros_like(direct)
     if direct.any():
         rows = select_rows(direct)
         found, _, gap[rows] = solve_direct_noisy(
-            start[rows], observed[rows], weights=weights, noise=noise, order=order,
-            callback=settings["callback"],
+            start[rows], observed[rows], weights=weights, noise=noise[rows],
+            order=order, callback=settings["callback"],
         )  # fmt: skip
         failed = direct & (gap > max(tol, DIRECT_TOL))
         if failed.any() and solver == "direct":
@@ -246,19 +248,19 @@ def _solve_noisy(start, observed, *, weights, noise, order, solver, tol, **setti
     if not direct.all():
         rows = select_rows(~direct)
         start[rows], n_iter[rows], gap[rows] = solve_penalised(
-            start[rows], observed[rows], weights=weights, noise=noise, tol=tol,
+            start[rows], observed[rows], weights=weights, noise=noise[rows], tol=tol,
             **settings,
         )  # fmt: skip
     converged = gap <= np.where(direct, max(tol, DIRECT_TOL), tol)
     return start, n_iter, gap, converged
 
 
-def _is_direct(observed, dual, noise, order, solver):
+def _is_direct(observed, dual, order, solver):
     """Whether a factorisation serves an image with noisy data."""
     if solver == "pcg":
         return False
     banded = is_banded(observed.shape, order)
-    size = direct_size(observed, dual, noise)
+    size = direct_size(observed, dual, noisy=True)
     if solver == "direct":
         _check_unknowns(size, banded)
         return True

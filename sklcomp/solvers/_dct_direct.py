@@ -23,10 +23,10 @@ def has_dual(weights: np.ndarray) -> bool:
     return bool(np.count_nonzero(weights) >= weights.size - (weights.flat[0] == 0))
 
 
-def direct_size(observed: np.ndarray, dual: bool, noise: float = 0.0) -> int:
+def direct_size(observed: np.ndarray, dual: bool, noisy: bool = False) -> int:
     """Unknowns of the smaller factorisation that is possible for this mask."""
     n_observed = int(np.count_nonzero(observed))
-    if noise:  # the primal unknowns are all pixels; their matrix is the better one
+    if noisy:  # the primal unknowns are all pixels; their matrix is the better one
         return n_observed if dual and 2 * n_observed < observed.size else observed.size
     n_missing = observed.size - n_observed
     return min(n_missing, n_observed) if dual else n_missing
@@ -75,12 +75,12 @@ def solve_direct_noisy(start, observed, *, weights, noise, order, callback=None)
     for i, (image, known) in enumerate(zip(start, observed, strict=True)):
         data = np.where(known, image, 0)
         try:
-            solution[i] = _solve_one_noisy(data, known, weights, noise, order, dual)
+            solution[i] = _solve_one_noisy(data, known, weights, noise[i], order, dual)
         except LinAlgError:
             gap[i] = np.inf
             continue
         smooth = idctn(weights * dctn(solution[i], norm="ortho"), norm="ortho")
-        left = data - known * solution[i] - noise * smooth
+        left = data - known * solution[i] - noise[i] * smooth
         gap[i] = np.linalg.norm(left) / (np.linalg.norm(data) or 1.0)
         if callback is not None and callback(i):
             break
@@ -90,7 +90,7 @@ def solve_direct_noisy(start, observed, *, weights, noise, order, callback=None)
 def _solve_one_noisy(data, observed, weights, noise, order, dual):
     if is_banded(observed.shape, order):
         return _solve_banded(data, observed, weights, int(order), noise)
-    if direct_size(observed, dual, noise) < observed.size:
+    if direct_size(observed, dual, noisy=True) < observed.size:
         return _solve_dual_noisy(data, observed, weights, noise)
     matrix = noise * _kernel(weights, np.argwhere(np.ones_like(observed)))
     matrix[np.diag_indices_from(matrix)] += observed.ravel()

@@ -27,8 +27,10 @@ def solve_nuclear(
         Images of range about 1, centred; the data where observed.
     observed : ndarray of the same shape, bool
     weights : ndarray of shape grid
-    nuclear, noise : float
-        tau and lam; noise=0 keeps the data exactly.
+    nuclear : float
+        tau.
+    noise : ndarray of shape (n_images,)
+        lam; 0 keeps the data exactly.
     max_iter, tol : int, float
         Stop when the copies agree, and have ceased to move, to this share of X.
     callback : callable or None
@@ -44,7 +46,7 @@ def solve_nuclear(
     with single_blas_thread():
         for i, known in enumerate(observed):
             solution[i], n_iter[i], gap[i] = _solve_one(
-                start[i], known, weights, nuclear, noise, max_iter, tol, callback
+                start[i], known, weights, nuclear, noise[i], max_iter, tol, callback
             )
     return solution, n_iter, gap
 

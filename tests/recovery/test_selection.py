@@ -78,7 +78,11 @@ def test_imputer_and_function_choose_alike_and_keep_the_record(rng):
     np.testing.assert_array_equal(imputer.transform(image[None])[0], expected)
     assert (imputer.order_, imputer.noise_) == (info["order"], info["noise"])
     results = imputer.cv_results_
-    assert len(results["params"]) == len(GRIDS["order"]) * len(GRIDS["noise"])
+    for order in GRIDS["order"]:
+        tried = results["param_noise"][results["param_order"] == order]
+        assert len(tried) >= 5
+        assert tried[0] == 0
+        assert (np.diff(tried) > 0).all()
     chosen = results["params"].index(
         {"order": imputer.order_, "noise": imputer.noise_, "nuclear": 0.0}
     )
@@ -100,7 +104,7 @@ def test_weights_leave_no_order_to_search(rng):
     assert not hasattr(imputer, "cv_results_")
     imputer.set_params(noise="auto").fit(image[None])
     candidates = imputer.cv_results_["params"]
-    assert [candidate["noise"] for candidate in candidates] == list(GRIDS["noise"])
+    assert len({candidate["noise"] for candidate in candidates}) >= 5
     assert {candidate["order"] for candidate in candidates} == {None}
 
 
@@ -167,8 +171,7 @@ def test_gaps_are_imitated(rng):
         ({"nuclear": -1.0}, "'nuclear' parameter"),
         ({"noise": np.nan}, "'noise' parameter"),
         ({"noise": "some"}, "'noise' parameter"),
-        ({"noise": 1e-300}, "outside .1e-09, 1e.12.*noise=0 for exact data"),
-        ({"noise": 1e300}, "outside .1e-09, 1e.12"),
+        ({"noise": 1e300}, "heavy as the data, more than the 1e.12.*a smaller one"),
         ({"refine": "magic"}, "'refine' parameter"),
         ({"solver": "sparse"}, "serves order 1 and 2"),
     ],

@@ -1,0 +1,86 @@
+"""Weights of the DCT norm on a grid, and the unit of ``noise`` that goes with them."""
+
+import numpy as np
+
+from sklcomp.solvers._dct import laplacian_eigenvalues
+from sklcomp.utils._validation import as_float_array, check_unmasked
+
+# Of the weight of the DCT norm against the data times the largest of its weights.
+NOISE_LIMITS = (1e-9, 1e12)
+# Pixels a side of the picture, nothing missing, whose noise is counted in pixels.
+NOISE_SIDE = 256
+
+
+class Spectrum:
+    """Weights of the DCT norm on a grid, checked and ready for the solvers.
+
+    ``noise_unit`` times ``noise``, and times the observed share of an image, is the
+    weight of the DCT norm against the squared errors of the data.
+    """
+
+    def __init__(self, shape, order=1.5, weights=None, axis_scale=None, spacing=None):
+        self.order = None if weights is not None else order
+        self.noise_unit = 1.0
+        scale = _one_per_axis(axis_scale, "axis_scale", shape)
+        width = _one_per_axis(spacing, "spacing", shape)
+        if (width <= 0).any():
+            msg = f"spacing must be positive; its smallest is {float(width.min())}."
+            raise ValueError(msg)
+        # Only ratios matter; a maximum of 1 keeps every power of them in range.
+        width = width / width.min()
+        scale = scale / scale.max() / width**2
+        peak = scale.max()
+        is_plain = axis_scale is None and spacing is None
+        self.axis_scale = None if is_plain else tuple((scale / peak).tolist())
+        if weights is None:
+            self.weights = laplacian_eigenvalues(shape, self.axis_scale) ** order
+            # The Laplacian of the field with one length for all: its mean extent.
+            extents = [n * h for n, h, g in zip(shape, width, scale, strict=True)
+                       if n > 1 and g > 0]  # fmt: skip
+            extent = np.exp(np.mean(np.log(extents))) if extents else 1.0
+            self.noise_unit = float(((extent / NOISE_SIDE) ** 2 * peak) ** order)
+        else:
+            self.weights = _non_negative(weights, "weights")
+            if self.weights.shape != tuple(shape):
+                msg = (
+                    f"weights has shape {self.weights.shape}; expected {tuple(shape)}, "
+                    "one weight per DCT coefficient of the image."
+                )
+                raise ValueError(msg)
+
+    def noise_range(self, share):
+        """A small ``noise`` to begin a search with, and the largest that is resolved.
+
+        Small is a weight of 0.1 from pixel to pixel, whatever the size of the image.
+        """
+        unit = self.noise_unit * share
+        peak = float(self.weights.max()) or 1.0
+        return 0.1 / unit, NOISE_LIMITS[1] / (unit * peak)
+
+
+def _one_per_axis(values, name, shape):
+    """Numbers of the axes as an array, ones for None."""
+    if values is None:
+        return np.ones(len(shape))
+    array = _non_negative(values, name)
+    if array.shape != (len(shape),):
+        msg = (
+            f"{name} has shape {array.shape} for {len(shape)} image axes; give one "
+            "number for each axis."
+        )
+        raise ValueError(msg)
+    return array
+
+
+def _non_negative(values, name):
+    check_unmasked(values, name)
+    array = as_float_array(values, name).astype(np.float64)
+    if not np.isfinite(array).all() or (array < 0).any() or not (array > 0).any():
+        found = (
+            f"its range is [{array.min()}, {array.max()}]"
+            if array.size
+            else (f"its shape is {array.shape}")
+        )
+        msg = f"{name} must be finite, non-negative and somewhere positive; {found}."
+        raise ValueError(msg)
+    return array
