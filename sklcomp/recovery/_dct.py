@@ -13,6 +13,7 @@ from sklcomp.recovery._spectrum import NOISE_LIMITS, Spectrum
 from sklcomp.solvers._block_dct import refine_block_dct
 from sklcomp.solvers._dct import solve_dct, solve_regularised
 from sklcomp.solvers._result import SolverResult
+from sklcomp.utils._messages import show
 from sklcomp.utils._sklearn import Interval, StrOptions, validate_params
 from sklcomp.utils._validation import as_float_array, check_mask, check_unmasked
 
@@ -269,7 +270,7 @@ def check_clip(clip: Any) -> Any:
     except ValueError:  # not numbers
         limits = np.empty(0)
     if limits.shape != (2,) or not limits[0] < limits[1]:
-        msg = f"clip={clip} must be two numbers (low, high) with low < high."
+        msg = f"clip={show(clip)} must be two numbers (low, high) with low < high."
         raise ValueError(msg)
     return tuple(limits.tolist())
 

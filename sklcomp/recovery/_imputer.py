@@ -29,6 +29,7 @@ from sklcomp.recovery._selection import (
 )
 from sklcomp.recovery._spectrum import Spectrum
 from sklcomp.solvers._result import SolverResult
+from sklcomp.utils._messages import show
 from sklcomp.utils._sklearn import (
     CallbackSupportMixin,
     Interval,
@@ -393,7 +394,7 @@ class DCTImputer(
         if wanted is not None and X.shape[1:] != tuple(wanted):
             msg = (
                 f"X has images of shape {X.shape[1:]}, but {type(self).__name__} is "
-                f"expecting {tuple(wanted)}."
+                f"expecting {show(tuple(wanted))}."
             )
             raise ValueError(msg)
         return X.reshape(len(X), math.prod(X.shape[1:]))
@@ -412,8 +413,11 @@ class DCTImputer(
             return tuple(layout[1:]) if layout else (X.shape[1],)
         shape = tuple(self.image_shape)
         if not all(isinstance(n, Integral) for n in shape):
-            msg = f"image_shape={shape} must consist of integers, such as (32, 32)."
+            msg = (
+                f"image_shape={show(shape)} must consist of integers, such as (32, 32)."
+            )
             raise ValueError(msg)
+        shape = tuple(int(n) for n in shape)
         if min(shape, default=0) < 1 or math.prod(shape) != X.shape[1]:
             product = " x ".join(map(str, shape))
             msg = (

@@ -18,6 +18,7 @@ from sklcomp.recovery._dct import (
 )
 from sklcomp.recovery._selection import choose_parameters
 from sklcomp.recovery._spectrum import Spectrum
+from sklcomp.utils._messages import show
 from sklcomp.utils._sklearn import (
     CallbackSupportMixin,
     Interval,
@@ -294,7 +295,7 @@ class DCTRegressor(
             for n in shape
         ):
             msg = (
-                f"grid_shape={shape} must have one integer >= 1 for each of the "
+                f"grid_shape={show(shape)} must have one integer >= 1 for each of the "
                 f"{n_axes} coordinates of X."
             )
             raise ValueError(msg)
@@ -311,7 +312,7 @@ class DCTRegressor(
                 np.isfinite(extent).all() and (extent[:, 0] < extent[:, 1]).all()
             ):
                 msg = (
-                    f"extent={self.extent} must have one pair (low, high) with "
+                    f"extent={show(self.extent)} must have one pair (low, high) with "
                     f"low < high for each of the {X.shape[1]} coordinates of X."
                 )
                 raise ValueError(msg)

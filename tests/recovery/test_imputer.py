@@ -14,7 +14,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from sklcomp.datasets import make_masked_images
-from sklcomp.recovery import DCTImputer, recover_image
+from sklcomp.recovery import DCTImputer, DCTRegressor, recover_image
 
 
 @pytest.fixture
@@ -356,3 +356,25 @@ def test_callback_at_the_last_iteration_stops_without_a_warning(images):
 
     imputer = DCTImputer(solver="pcg", max_iter=1).set_callbacks(Stop()).fit(images[0])
     assert not imputer.converged_
+
+
+@pytest.mark.parametrize(
+    ("read", "shown"),
+    [
+        (lambda X, n: DCTImputer((n, n)).fit(X), r"image_shape=\(2, 2\) has 2 x 2 = 4"),
+        (lambda X, n: DCTImputer((n, n + 0.5)).fit(X), r"image_shape=\(2, 2\.5\)"),
+        (lambda X, n: DCTImputer((n, n)).fit(X[None]), r"expecting \(2, 2\)"),
+        (lambda X, n: DCTImputer((n, n * 3), n).fit(X), r"image_shape_=\(2, 6\)"),
+        (lambda X, n: DCTImputer(clip=(n, n)).fit(X), r"clip=\(2, 2\)"),
+        (lambda X, n: recover_image(X, clip=[n, n]), r"clip=\[2, 2\]"),
+        (lambda X, n: DCTRegressor((n,)).fit(X, X[:, 0]), r"grid_shape=\(2,\)"),
+        (
+            lambda X, n: DCTRegressor(extent=[(n, n)]).fit(X, X[:, 0]),
+            r"extent=\[\(2, 2\)\]",
+        ),
+    ],
+)
+def test_messages_show_plain_numbers(rng, read, shown):
+    with pytest.raises(ValueError, match=shown) as caught:
+        read(rng.random((3, 12)), np.int64(2))
+    assert "np." not in str(caught.value)
