@@ -235,7 +235,7 @@ def recover_image(
     if "auto" in settings.values():
         settings, _ = choose_parameters(
             channels, observed, settings, spectrum,
-            lambda *case, **terms: recover_batch(*case, **terms, **solving).solution,
+            partial(recover_images, **solving),
             holdout=0.15, n_repeats=2, random_state=None,
         )  # fmt: skip
     result = recover_batch(
@@ -381,6 +381,11 @@ def recover_batch(
         for image, known in zip(result.solution, observed, strict=True):
             image[...] = refine_block_dct(image, known, np.ptp(image[known]))
     return result
+
+
+def recover_images(images: np.ndarray, observed: np.ndarray, **settings: Any) -> Any:
+    """The solutions of recover_batch."""
+    return recover_batch(images, observed, **settings).solution
 
 
 def _check_solver(solver, spectrum, nuclear, noise):

@@ -1,6 +1,7 @@
 """DCTRegressor: a smooth field on a grid from measurements at scattered places."""
 
 import math
+from functools import partial
 from numbers import Integral, Real
 from typing import Any
 
@@ -14,6 +15,7 @@ from sklcomp.recovery._dct import (
     check_clip,
     clip_filled,
     recover_batch,
+    recover_images,
     warn_not_converged,
 )
 from sklcomp.recovery._selection import choose_parameters
@@ -346,7 +348,7 @@ class DCTRegressor(
         limits = {"solver": self.solver, "tol": self.tol, "max_iter": self.max_iter}
         chosen, _ = choose_parameters(
             means, observed, settings, lambda _: spectrum,
-            lambda *case, **terms: recover_batch(*case, **terms, **limits).solution,
+            partial(recover_images, **limits),
             holdout=0.15, n_repeats=2, random_state=None,
         )  # fmt: skip
         return chosen["noise"]

@@ -88,9 +88,10 @@ def fill_markers(values: Any, name: str) -> Any:
     _refuse_times(array.dtype, name)
     if array.dtype != object:
         return values
-    filled = np.empty_like(array)
-    filled.flat = [_fill_marker(entry, name) for entry in array.flat]
-    return filled
+    filled = np.empty(array.size, dtype=object)
+    for i, entry in enumerate(array.flat):
+        filled[i] = _fill_marker(entry, name)
+    return filled.reshape(array.shape)
 
 
 def _unmask(values):
