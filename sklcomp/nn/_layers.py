@@ -158,10 +158,11 @@ def _normalize_each(
             if k != 1:
                 trace.ids.freeze(axis, f"is normalised along {trace.here}")
     maker, mean = trace.maker(input), trace.names.get(id(running_mean))
-    if maker and mean and axes[1] is not None and not training:
-        # A linear layer may make its features on another axis than a norm reads.
-        if np.array_equal(trace.outputs[maker.removesuffix(".weight")], axes[1]):
-            trace.shifts.add((maker, mean))
+    made = trace.outputs.get((maker or "").removesuffix(".weight"), np.empty(0))
+    # A linear layer may make its features on another axis than a norm reads.
+    is_behind = axes[1] is not None and np.array_equal(made, axes[1])
+    if maker and mean and is_behind and not training:
+        trace.shifts.add((maker, mean))
     trace.set_axes(result, axes)
     trace.set_sizes(trace.owner(weight), num_features=axes[1])
     return None

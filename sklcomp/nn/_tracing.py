@@ -36,7 +36,7 @@ def rule(names: str) -> Callable:
 
 
 def name_of(func: Callable) -> str:
-    """The name of a torch function as rules know it: of ``add_``, ``__add__``, "add"."""
+    """The name of a torch function as rules know it: "add" of ``add_``, ``__add__``."""
     name = getattr(func, "__name__", "")
     if name == "__get__":
         name = getattr(func, "__self__", func).__name__

@@ -1,4 +1,4 @@
-"""Layers that are called in other ways than ``layer(x)``, or that turn what they get."""
+"""Layers that are called otherwise than by ``layer(x)``, or turn what they get."""
 
 import numpy as np
 import pytest
@@ -183,7 +183,8 @@ REASONS = {
         "middle", "", 12,
     ),
     "forward": (
-        lambda: nn.Linear(6, 6), lambda part, x: part.forward(input=x), "middle", "", 12,
+        lambda: nn.Linear(6, 6), lambda part, x: part.forward(input=x), "middle", "",
+        12,
     ),
     "functional call": (
         lambda: nn.Linear(6, 6), called_functionally, "middle", "", 12,
