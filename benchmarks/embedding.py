@@ -98,8 +98,8 @@ TERMS = {
     "plain": (None, (0.0,)),
     "FitNet hint": (hint, (0.3, 1.0, 3.0, 10.0)),
     "relational": (relational, (1.0, 5.0, 25.0, 100.0)),
-    "locality (ours)": (locality, (0.003, 0.01, 0.03, 0.1)),
-    "random graph": (random_graph, (0.003, 0.01, 0.03, 0.1)),
+    "locality (ours)": (locality, (0.1, 0.3, 1.0, 3.0)),
+    "random graph": (random_graph, (0.1, 0.3, 1.0, 3.0)),
 }
 KD_WEIGHTS = (0.1, 0.3, 1.0, 3.0)
 

@@ -191,7 +191,7 @@ def teach_network(teacher, X, y):
     """Rows (method, test accuracy) of students that saw 130 labels."""
     for method, weights in (
         ("labels alone", {"gamma": 0.0}),
-        ("FeatureEmbeddingDistiller", {"gamma": 0.03, "kd_weight": 1.0}),
+        ("FeatureEmbeddingDistiller", {"gamma": 1.0, "kd_weight": 1.0}),
     ):
         distiller = FeatureEmbeddingDistiller(
             make_net(100, module__width=6), FrozenEstimator(teacher), random_state=0,

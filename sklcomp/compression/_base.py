@@ -87,15 +87,17 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         check_classification_targets(y)
         encoder = LabelEncoder().fit(y)
         source = getattr(self, self._source_name)
-        encoder.classes_ = name_classes(source, encoder.classes_, n_outputs)
-        self.classes_ = encoder.classes_
+        self.classes_ = name_classes(source, encoder.classes_, n_outputs)
         if len(self.classes_) < 2:
             msg = (
                 f"{type(self).__name__} needs at least 2 classes in y; it has 1 "
                 f"class: {show(self.classes_[0])}."
             )
             raise ValueError(msg)
-        return X, encoder.transform(y).astype(np.int64)
+        # The teacher's classes may be in any order.
+        place = {one: k for k, one in enumerate(self.classes_.tolist())}
+        places = np.array([place[one] for one in encoder.classes_.tolist()], np.int64)
+        return X, places[encoder.transform(y)]
 
     def _check_validation_data(
         self, X_val: Any, y_val: Any, y: np.ndarray
@@ -152,7 +154,7 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         check_kind(self._prototype)
         source = getattr(self, self._source_name)
         net = source.estimator if isinstance(source, FrozenEstimator) else source
-        is_net = isinstance(net, (NeuralNet, Compressor))
+        is_net = not isinstance(net, nn.Module)
         # A frozen net that is neither may answer either.
         has_kind = net is source or is_classifier(net) or is_regressor(net)
         if is_net and has_kind and is_classifier(net) != _is_classifier(self):
@@ -215,6 +217,12 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         name = f"the {what} {type(module).__name__}"
         check_form(module, name, "answer" if what == "teacher" else "begin")
         device = device_of(module)
+        if device.type == "meta":
+            msg = (
+                f"{name} is on the device meta, where weights have no values: bring it "
+                'to a real one by to_empty(device="cpu") and load its weights.'
+            )
+            raise ValueError(msg)
         try:
             with evaluating(module):
                 output = first_output(module(torch.from_numpy(X[:2].copy()).to(device)))
@@ -224,7 +232,7 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
             msg = (
                 f"{name} cannot take X of shape {_shape(X.shape[1:])} and dtype "
                 f"float32: {error}. Bring X into the shape that its forward takes; if "
-                "it takes another dtype, cast there."
+                f"it takes another dtype, cast there{_float_hint(module)}."
             )
             raise ValueError(msg) from error
         unit = "n_classes" if _is_classifier(self) else "n_outputs"
@@ -384,6 +392,15 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
         return tags
 
 
+def _float_hint(module: nn.Module) -> str:
+    """What helps a network whose weights are of another precision than X."""
+    kinds = {p.dtype for p in module.parameters() if p.is_floating_point()}
+    if not kinds - {torch.float32}:
+        return ""
+    kind = str(next(iter(kinds - {torch.float32}))).removeprefix("torch.")
+    return f", or give copy.deepcopy(module).float(): its weights are {kind}"
+
+
 def check_kind(net: Any) -> None:
     """Raise if a net is neither of a classifier's outputs nor of a regressor."""
     if (
@@ -411,7 +428,8 @@ def name_classes(source: Any, seen: np.ndarray | None, n_outputs: int | None) ->
         return all_classes(np.asarray(own), n_outputs)
     if own is None:
         return all_classes(seen, n_outputs)
-    strange = seen[~np.isin(seen, own)].tolist()
+    known = set(np.asarray(own).tolist())
+    strange = [one for one in seen.tolist() if one not in known]
     if strange and not isinstance(net, NeuralNet):
         msg = (
             f"y contains {show(strange[0])}; the {type(net).__name__} knows "

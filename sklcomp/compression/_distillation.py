@@ -15,9 +15,11 @@ from skorch.dataset import Dataset as SkorchDataset
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from sklcomp.compression._collapse import Spreads
 from sklcomp.compression._training import Task, is_finite
 from sklcomp.nn._features import capturing
 from sklcomp.nn._forms import plain_copy
+from sklcomp.nn._resuming import weights_of
 from sklcomp.nn._training import StopTraining, is_stopped_early, train_net
 
 # Examples that a teacher answers at once, and bytes that its kept answers may take.
@@ -64,6 +66,10 @@ class Teacher:
         answers = [self(batch) for batch in X.split(BATCH)]
         features, logits = (torch.cat(parts) for parts in zip(*answers, strict=True))
         return features, logits
+
+    def state(self, X: Tensor) -> Any:
+        """What tells this teacher of these examples from another."""
+        return weights_of(self.module)
 
     def takes_little_room(self, X: Tensor) -> bool:
         """Whether the answers to all examples can be kept."""
@@ -175,8 +181,10 @@ class Lesson:
         self.history: dict[str, list[float]] = {}
         self.fault = ""
         self._sums: dict[str, float] = {}
-        # Least loss, its epoch, and the weights after it.
+        # Least loss, its epoch, and the weights after it. Without the embedding, which
+        # is least where all features are one point.
         self.best: tuple[float, int, dict] = (math.inf, 0, {})
+        self.spreads = Spreads()
         # Of the net's history, once an epoch is done.
         self.n_epochs = 0
 
@@ -212,6 +220,7 @@ class Lesson:
             features, scores = self._ask(X)
             if self.gamma:
                 terms["embedding"] = self.embedding(self.features[0], features)
+                self.spreads.add(self.features[0], output)
             if self.kd_weight:
                 if self.task is None:
                     is_classes = self.teacher.task.is_classes
@@ -252,11 +261,30 @@ class Lesson:
         self._sums = {}
         for name, value in means.items():
             self.history.setdefault(name, []).append(value)
+        self.spreads.end_epoch()
         self.n_epochs = len(net.history)
+        means.pop("embedding", None)
         total = float(self._total(means))
         if total < self.best[0] and is_finite(net.module_):
             weights = copy.deepcopy(net.module_.state_dict())
             self.best = (total, self.n_epochs, weights)
+
+    def warn_of_collapse(self, net: Any) -> None:
+        """Give a net that answers all alike the weights of its best epoch, and warn."""
+        losses, epoch = self.history["task"], self.best[1]
+        kept = ""
+        if 0 < epoch < len(losses):
+            net.module_.load_state_dict(self.best[2])
+            kept = f" The weights of epoch {epoch} are kept."
+        warnings.warn(
+            f"the embedding loss has drowned the task: in {len(losses)} epochs the "
+            f"spread of the student's features fell to {self.spreads.shares[0]:.2g} of "
+            f"what it was, and the task loss came from {losses[0]:.4g} to "
+            f"{losses[-1]:.4g}.{kept} Choose a smaller gamma than {self.gamma:g}, or a "
+            "smaller lr of the student.",
+            ConvergenceWarning,
+            stacklevel=5,
+        )
 
     def recover(self, net: Any) -> None:
         """Give a net whose loss became infinite the weights of its best epoch."""

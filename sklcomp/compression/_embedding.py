@@ -8,10 +8,12 @@ from typing import Any
 import joblib
 import numpy as np
 import torch
+from sklearn.base import is_classifier
 from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNet
 from torch import nn
 
+from sklcomp.compression._answers import AnsweringTeacher, answers_of, check_answers
 from sklcomp.compression._base import Compressor
 from sklcomp.compression._distillation import Lesson, Teacher, listening
 from sklcomp.compression._report import CompressionReport, describe
@@ -55,13 +57,14 @@ class FeatureEmbeddingDistiller(Compressor):
     teacher's features:
 
     .. math::
-        L_{task}(y, s) + \gamma \, \frac{1}{2m} \sum_i \sum_{j \in N(i)}
+        L_{task}(y, s) + \gamma \, \frac{1}{2 m d} \sum_i \sum_{j \in N(i)}
         e^{-\|f^t_i - f^t_j\|^2 / \sigma^2} \, \|f^s_i - f^s_j\|^2
         + w \, T^2 \operatorname{KL}(t / T \,\|\, s / T)
 
-    over batches of m examples with features f and scores t of the teacher and s of the
-    student. Nothing is trained between the two: their layers may have any widths. The
-    last term, the teacher's softened answers, is optional, and worth a try.
+    over batches of m examples with features f, scores t of the teacher and s of the
+    student, and d the number of the student's features. Nothing is trained between the
+    two: their layers may have any widths. The last term, the teacher's softened
+    answers, is optional, and worth a try.
 
     Parameters
     ----------
@@ -70,18 +73,20 @@ class FeatureEmbeddingDistiller(Compressor):
         of which only EarlyStopping may stop by KeyboardInterrupt. If its module has a
         parameter ``n_classes`` (regression: ``n_outputs``) that is not set, it is set
         to what is needed.
-    teacher : nn.Module or skorch net
+    teacher : nn.Module, skorch net or FrozenEstimator
         A trained module, or a fitted net in ``sklearn.frozen.FrozenEstimator``, is used
         as it is and never changed. An unfitted net is trained first, on the data of
-        ``fit``.
+        ``fit``. Any other fitted estimator in FrozenEstimator, such as a pipeline or a
+        forest, teaches by its answers alone: by ``predict_proba`` (for regression
+        ``predict``), with ``gamma=0`` and a ``kd_weight``.
     teacher_layer : str, default="penultimate"
         Name of a part of the teacher's module, whose output is the features, or
         "penultimate": the input of the Linear that runs last.
     student_layer : str, default="penultimate"
         Likewise of the student's.
-    gamma : float, default=0.03
+    gamma : float, default=0.1
         Weight of the embedding; 0 leaves it out. Too large a weight lets all features
-        collapse into a point.
+        collapse into a point, which is warned about.
     n_neighbors : int, default=5
         Neighbours of an example, looked for in its batch. Batches should be about ten
         times as large.
@@ -121,20 +126,22 @@ class FeatureEmbeddingDistiller(Compressor):
         The same.
     module_ : nn.Module
         Its module.
-    teacher_ : nn.Module
-        The teacher's module.
+    teacher_ : nn.Module or estimator
+        The teacher's module; of a frozen estimator that has none, itself.
     history_ : dict of str to ndarray of shape (n_epochs,)
         Means of the losses "task", "embedding" and "kd", without their weights.
     report_ : CompressionReport
-        The teacher before, the student after; "score" is taken of the examples that
+        The teacher before (of an estimator without module the score alone), the
+        student after; "score" is taken of the examples that
         the student's ``train_split`` held out, "training score" where it held out none:
         of all, or of 2,000 at equal distances in X.
     n_iter_ : int
         Epochs.
     classes_ : ndarray of shape (n_classes,)
         Classes; absent for regression. With a trained teacher all that it knows: its
-        own ``classes_``, or, of a net whose labels were numbered outside, y in sorted
-        order if there are as many as outputs, else output k is the class k.
+        own ``classes_`` in their order, or, of a net whose labels were numbered
+        outside, y in sorted order if there are as many as outputs, else output k is
+        the class k.
     n_features_in_ : int
         Length of the second axis of X.
     feature_names_in_ : ndarray of str
@@ -184,7 +191,7 @@ class FeatureEmbeddingDistiller(Compressor):
     True
     """
 
-    teacher_: nn.Module
+    teacher_: Any
     _net_name = "student"
     _source_name = "teacher"
 
@@ -214,7 +221,7 @@ class FeatureEmbeddingDistiller(Compressor):
         *,
         teacher_layer="penultimate",
         student_layer="penultimate",
-        gamma=0.03,
+        gamma=0.1,
         n_neighbors=5,
         sigma="auto",
         kd_weight=0.0,
@@ -268,6 +275,7 @@ class FeatureEmbeddingDistiller(Compressor):
         self : FeatureEmbeddingDistiller
             Fitted.
         """
+        self._check_features()
         X, y = self._check_fit_data(X, y)
         net = self._untrained("student", y)
         if self.checkpoint is not None:
@@ -287,6 +295,43 @@ class FeatureEmbeddingDistiller(Compressor):
         reporter.finish()
         return self
 
+    def _check_features(self) -> None:
+        """Raise if features are wanted of a teacher that has none."""
+        teacher = self._estimator_without_module()
+        if teacher is not None and self.gamma:
+            msg = (
+                f"gamma={self.gamma} compares features, and the frozen teacher, a "
+                f"{type(teacher).__name__}, holds no module_ that has some. Take "
+                "gamma=0 and kd_weight=1.0 to learn from its answers, or give a fitted "
+                "skorch net or a module."
+            )
+            raise ValueError(msg)
+
+    def _estimator_without_module(self) -> Any:
+        """A frozen teacher that is no network; None if it is one."""
+        if not isinstance(self.teacher, FrozenEstimator):
+            return None
+        net = self.teacher.estimator
+        is_net = isinstance(net, (NeuralNet, Compressor)) or hasattr(net, "module_")
+        return None if is_net else net
+
+    def _ready_module(self) -> Any:
+        """The teacher's module, or the estimator that has none; None to be trained."""
+        teacher = self._estimator_without_module()
+        return super()._ready_module() if teacher is None else teacher
+
+    def _count_outputs(self, module: Any, X: np.ndarray, what: str) -> int:
+        if isinstance(module, nn.Module):
+            return super()._count_outputs(module, X, what)
+        is_classes = is_classifier(self.student)
+        check_answers(module, is_classes)
+        some = torch.from_numpy(X[:2])
+        return answers_of(module, some, is_classes, self._names).shape[1]
+
+    @property
+    def _names(self) -> Any:
+        return getattr(self, "feature_names_in_", None)
+
     def _lesson(
         self, net: Any, X: np.ndarray, y: np.ndarray, reporter: IterationReporter
     ) -> Lesson:
@@ -294,11 +339,16 @@ class FeatureEmbeddingDistiller(Compressor):
         layer = self.teacher_layer if self.gamma else None
         if self.gamma:
             check_layer(self.teacher_, self.teacher_layer, "teacher_layer")
-        check_finite(self.teacher_, "teacher")
         self._check_n_outputs(self.teacher_, X, y, "teacher")
         examples = torch.from_numpy(X)
         is_classes = hasattr(self, "classes_")
-        teacher = Teacher(self.teacher_, layer, is_classes, examples, net.device)
+        if isinstance(self.teacher_, nn.Module):
+            check_finite(self.teacher_, "teacher")
+            teacher = Teacher(self.teacher_, layer, is_classes, examples, net.device)
+        else:
+            teacher = AnsweringTeacher(
+                self.teacher_, is_classes, self._names, net.device
+            )
         features, _ = teacher(examples[: max(train_batch_size(net, len(X)), 2)])
         embedding = LocalityPreservingLoss(self.n_neighbors, self.sigma)
         if self.gamma:
@@ -340,13 +390,15 @@ class FeatureEmbeddingDistiller(Compressor):
         self._check_n_outputs(net.module_, X, y, "student")
         if self.checkpoint is None:
             return
-        weights = [*map(weights_of, (net.module_, lesson.teacher.module))]
+        teacher = lesson.teacher.state(torch.from_numpy(X))
+        weights = [weights_of(net.module_), teacher]
         settings = settings_of(net, self, but=FREE)
         lesson.key = joblib.hash([X, y, seed, weights, settings])
         state = load_training(self.checkpoint, lesson.key) if self.warm_start else None
         if state is not None and len(state["losses"]["task"]) <= net.max_epochs:
             restore_training(net, state)
             lesson.history, lesson.best = state["losses"], state["best"]
+            vars(lesson.spreads).update(state["spreads"])
             lesson.n_epochs = len(net.history)
             if state["max_epochs_when_stopped"] == net.max_epochs:
                 raise StopTraining
@@ -368,6 +420,7 @@ class FeatureEmbeddingDistiller(Compressor):
             return
         state = training_state(net) | {
             "losses": lesson.history, "best": lesson.best,
+            "spreads": vars(lesson.spreads),
             "max_epochs_when_stopped": max_epochs_when_stopped,
         }  # fmt: skip
         save_training(self.checkpoint, state, lesson.key)
@@ -385,6 +438,9 @@ class FeatureEmbeddingDistiller(Compressor):
         if lesson.fault:
             lesson.recover(net)
             answers = first_output(net.forward(some))
+        elif lesson.spreads.have_collapsed:
+            lesson.warn_of_collapse(net)
+            answers = first_output(net.forward(some))
         net.module_.eval()
         self.estimator_ = net
         self.module_ = net.module_
@@ -393,8 +449,11 @@ class FeatureEmbeddingDistiller(Compressor):
             name: np.array(values) for name, values in lesson.history.items()
         }
         score = lesson.teacher.task.score
+        before = dict.fromkeys(describe(self.module_, some[:1]), float("nan"))
+        if isinstance(self.teacher_, nn.Module):
+            before = describe(self.teacher_, some[:1])
         self.report_ = CompressionReport(
-            describe(self.teacher_, some[:1])
+            before
             | {name: score(lesson.teacher.answer_all(some)[1], y)},
             describe(self.module_, some[:1]) | {name: score(answers, y)},
         )
@@ -416,6 +475,12 @@ class FeatureEmbeddingDistiller(Compressor):
             Those of ``student_layer``.
         """
         some = torch.from_numpy(self._check_X(X))
+        if not isinstance(self.teacher_, nn.Module):
+            msg = (
+                f"the teacher {type(self.teacher_).__name__} has no features to be "
+                "compared with the student's; only networks have."
+            )
+            raise ValueError(msg)
         check_layer(self.teacher_, self.teacher_layer, "teacher_layer")
         check_layer(self.module_, self.student_layer, "student_layer")
         return tuple(

@@ -213,7 +213,7 @@ class CompressionDisplay:
         if ax is None:
             _, ax = plt.subplots(figsize=(5, 2.4), layout="constrained")
         self.ax_, self.figure_ = ax, ax.figure
-        rows = [row for row in SAVED if self.before.get(row)]
+        rows = [row for row in SAVED if self.before.get(row, 0) > 0]
         shares = [self.after[row] / self.before[row] for row in rows]
         bars = ax.barh(rows, shares, color="#4393c3")
         sizes = [

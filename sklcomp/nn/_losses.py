@@ -69,11 +69,11 @@ class LocalityPreservingLoss(nn.Module):
     r"""Neighbours of the teacher's features stay neighbours in the student's.
 
     .. math::
-        \frac{1}{2m} \sum_i \sum_{j \in N(i)} e^{-\|t_i - t_j\|^2 / \sigma^2}
+        \frac{1}{2 m d} \sum_i \sum_{j \in N(i)} e^{-\|t_i - t_j\|^2 / \sigma^2}
         \, \|s_i - s_j\|^2
 
-    over a batch of m examples with the features t of the teacher and s of the student;
-    N(i) are the k examples of the batch nearest to i in the teacher's features. There
+    over a batch of m examples with the features t of the teacher and the d features s
+    of the student, so that a weight means the same whatever their number; N(i) are the k examples of the batch nearest to i in the teacher's features. There
     is nothing to train between the two networks, and their widths may differ. Its least
     value alone is reached by constant features: it needs a task beside it.
 
@@ -153,7 +153,7 @@ class LocalityPreservingLoss(nn.Module):
         neighbors, weights = self.weigh_neighbors(teacher_features)
         steps = student.unsqueeze(1) - student[neighbors]
         squares = steps.square().sum(-1)
-        return (weights.to(squares) * squares).sum() / (2 * max(len(student), 1))
+        return (weights.to(squares) * squares).sum() / (2 * max(student.numel(), 1))
 
     @torch.no_grad()
     def weigh_neighbors(self, teacher_features: Tensor) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,7 @@ def by_double_loop(student, teacher, k, s2=None):
     for i in range(m):
         for j in nearest[i]:
             total += np.exp(-D[i, j] / s2) * np.sum((student[i] - student[j]) ** 2)
-    return total / (2 * m)
+    return total / (2 * m * student.shape[1])
 
 
 @settings(deadline=None, derandomize=True, max_examples=40)
@@ -44,19 +44,19 @@ def test_locality_is_the_double_loop(m, k, d, sigma, seed):
 
 
 def test_locality_is_that_of_locality_preserving_projections():
-    # tr(F' (Deg - W) F) / m with the symmetric part W of the weights.
+    # tr(F' (Deg - W) F) / m / d with the symmetric part W of the weights.
     student, teacher = features()
     loss = LocalityPreservingLoss(4)
     neighbors, weights = loss.weigh_neighbors(teacher)
     A = torch.zeros(12, 12, dtype=torch.float64).scatter(1, neighbors, weights)
     W = (A + A.T) / 2
     laplacian = torch.diag(W.sum(1)) - W
-    want = torch.trace(student.T @ laplacian @ student) / 12
+    want = torch.trace(student.T @ laplacian @ student) / 36
     torch.testing.assert_close(loss(student, teacher), want)
     # So this is its gradient: there is one, and it is the Laplacian's.
     student.requires_grad_()
     loss(student, teacher).backward()
-    torch.testing.assert_close(student.grad, 2 / 12 * laplacian @ student.detach())
+    torch.testing.assert_close(student.grad, 2 / 36 * laplacian @ student.detach())
     assert student.grad.abs().max() > 0
 
 
