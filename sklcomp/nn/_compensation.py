@@ -5,6 +5,7 @@ Both need the covariances of the layers' inputs in the unpruned network, and no 
 
 import copy
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -176,14 +177,20 @@ def collect_covariances(
 
 def find_readers(module: nn.Module, graph: ChannelGraph) -> dict[str, str]:
     """Weights with inputs that can be lost, each read by one known kind of module."""
+    n_axes = Counter(weight for weight, _ in graph.consumers)
     return {
         weight: paths[0]
         for (weight, axis), paths in graph.consumers.items()
-        if len(paths) == 1
-        and isinstance(module.get_submodule(paths[0]), KINDS)
+        if len(paths) == n_axes[weight] == 1
+        and _reads(module.get_submodule(paths[0]), axis)
         and f"{paths[0]}.weight".lstrip(".") == weight
         and input_genes(graph, weight, axis) is not None
     }
+
+
+def _reads(layer: nn.Module, axis: int) -> bool:
+    """Whether a layer is of a kind that sums along this axis of its weight."""
+    return isinstance(layer, KINDS) and axis == (not isinstance(layer, TRANSPOSED))
 
 
 def input_genes(graph: ChannelGraph, weight: str, axis: int) -> np.ndarray | None:

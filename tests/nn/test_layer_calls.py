@@ -256,3 +256,53 @@ def test_mean_of_a_norm_along_another_axis_is_left_alone():
     assert not graph.shifts
     pruned = prune_channels(net, graph, np.arange(graph.n_genes) > 1, compensate=X)
     assert torch.equal(pruned[2].running_mean, net[2].running_mean)
+
+
+class TiedConvolutions(nn.Module):
+    """A weight is used in both directions, another only in that of another kind."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.tied = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 9, 1)
+        self.up, self.last = nn.Conv2d(6, 5, 2), nn.Conv2d(5, 2, 1)
+
+    def forward(self, x):
+        x = F.conv_transpose2d(F.relu(self.tied(self.first(x))), self.tied.weight)
+        x = F.conv_transpose2d(F.relu(x), self.up.weight.transpose(0, 1))
+        return self.last(x)
+
+
+class Backwards(nn.Module):
+    """A convolution whose weight is only used the other way round."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.up = nn.Conv2d(3, 6, 1), nn.Conv2d(5, 6, 2)
+        self.last = nn.Conv2d(5, 2, 1)
+
+    def forward(self, x):
+        return self.last(F.conv_transpose2d(F.relu(self.first(x)), self.up.weight))
+
+
+@pytest.mark.parametrize("make", [TiedConvolutions, Backwards])
+def test_weights_that_are_used_the_other_way_round_are_not_repaired(make):
+    torch.manual_seed(0)
+    net, X = make().double(), torch.randn(30, 3, 6, 6).double()
+    graph = trace_channels(net, X)
+    assert graph.n_genes >= 6
+    rng = np.random.default_rng(0)
+    covariances = collect_covariances(net, graph, X)
+    assert covariances.moments.keys() <= {"last.weight"}
+    for _ in range(3):
+        keep = np.zeros(graph.n_genes, bool)
+        for genes in graph.segments:
+            keep[rng.choice(genes, len(genes) - 2, replace=False)] = True
+        plain, masked, repaired = (
+            prune_channels(net, graph, keep), mask_channels(net, graph, keep),
+            prune_channels(net, graph, keep, covariances),
+        )  # fmt: skip
+        with torch.no_grad():
+            torch.testing.assert_close(plain(X), masked(X))
+        for name, weight in plain.state_dict().items():
+            if not name.startswith("last"):
+                assert torch.equal(weight, repaired.state_dict()[name])
