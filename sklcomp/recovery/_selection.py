@@ -103,25 +103,33 @@ def choose_parameters(
         free = [name for name in names if settings[name] == "auto"]
         if not free:
             continue
-        searched = [name for name in free if name in GRIDS]
-        candidates, measured, distances = [], [], []
-        for values in itertools.product(*(GRIDS[name] for name in searched)):
-            base = chosen | dict(zip(searched, values, strict=True))
-            distance = sum(_distance_to_default(name, base[name]) for name in searched)
-            line = {base["noise"]: None}
-            if "noise" in free:
-                limits = spectrum(base["order"]).noise_range(share)
-                line = _measure_noise(
-                    lambda x, b=base: measure(b | {"noise": x}), *limits
-                )
-            for step, noise in enumerate(sorted(line)):
-                candidates.append(base | {"noise": noise})
-                measured.append(line[noise] or measure(candidates[-1]))
-                distances.append(distance + step)
+        candidates, measured, distances = _search(
+            chosen, free, measure, lambda order: spectrum(order).noise_range(share)
+        )
         chosen = _nearest_to_default(candidates, measured, distances)
         tried += candidates
         errors += measured
     return chosen, _cv_results(tried, errors, scale)
+
+
+def _search(chosen, free, measure, noise_range):
+    """Candidates of one stage, their errors and their distances to the default."""
+    candidates, measured, distances = [], [], []
+    searched = [name for name in free if name in GRIDS]
+    for values in itertools.product(*(GRIDS[name] for name in searched)):
+        base = chosen | dict(zip(searched, values, strict=True))
+        line = {base["noise"]: None}
+        if "noise" in free:
+            line = _measure_noise(
+                lambda noise, base=base: measure(base | {"noise": noise}),
+                *noise_range(base["order"]),
+            )
+        distance = sum(_distance_to_default(name, base[name]) for name in searched)
+        for step, noise in enumerate(sorted(line)):
+            candidates.append(base | {"noise": noise})
+            measured.append(line[noise] or measure(candidates[-1]))
+            distances.append(distance + step)
+    return candidates, measured, distances
 
 
 def _measure_noise(measure, start, limit):

@@ -117,11 +117,8 @@ def _iterate(
     peak = np.abs(residual).max(axis=axes, keepdims=True)
     peak[peak == 0] = 1
     r = (residual / peak).astype(dtype)
-    # Exact data: 1 where a pixel is free. Noisy data: weight of the data at a pixel.
     is_exact = data_weight is None
-    pixels = (~observed if is_exact else data_weight.reshape(column) * observed).astype(
-        dtype
-    )
+    pixels = _pixel_weights(observed, data_weight, column).astype(dtype)
     operator = weights.astype(dtype)
     inverse = _shifted_inverse(weights, shifts, dtype)
     correction = np.zeros_like(r)
@@ -144,10 +141,7 @@ def _iterate(
         if len(active) == 0:
             break
         product = apply_spectrum(p, operator, axes, workers)
-        if is_exact:
-            product *= pixels
-        else:
-            product += pixels * p
+        product = product * pixels if is_exact else product + pixels * p
         curvature = _inner(p, product)
         step = np.divide(rz, curvature, out=np.zeros_like(rz), where=curvature > 0)
         step = step.reshape(column).astype(dtype)
@@ -169,6 +163,13 @@ def _iterate(
         if callback is not None and callback(iteration):
             break
     return correction * peak, n_iter, gap
+
+
+def _pixel_weights(observed, data_weight, column):
+    """1 where a pixel is free; of noisy data the weight that they have at a pixel."""
+    if data_weight is None:
+        return ~observed
+    return data_weight.reshape(column) * observed
 
 
 def _shifted_inverse(weights, shifts, dtype):
