@@ -318,6 +318,14 @@ def _like(old: Tensor, new: Tensor) -> Tensor:
     return new
 
 
+# Those of torch may be told not to use cuDNN.
+NORMS = {
+    F.layer_norm: F.layer_norm, F.rms_norm: F.rms_norm, F.group_norm: F.group_norm,
+    torch.layer_norm: F.layer_norm, torch.rms_norm: F.rms_norm,
+    torch.group_norm: F.group_norm,
+}  # fmt: skip
+
+
 class _KeptOnly(TorchFunctionMode):
     """Normalise the channels that live by their own statistics, as after surgery.
 
@@ -332,8 +340,10 @@ class _KeptOnly(TorchFunctionMode):
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func not in (F.layer_norm, F.rms_norm, F.group_norm):
+        if func not in NORMS:
             return func(*args, **kwargs)
+        func, args = NORMS[func], args[:5]
+        kwargs = {name: v for name, v in kwargs.items() if "cudnn" not in name}
         given = inspect.signature(func).bind(*args, **kwargs).arguments
         weight = given.get("weight")
         left = next((left for one, left in self.kept if one is weight), None)

@@ -123,6 +123,21 @@ class Turned(nn.Module):
         return self.part(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+class TorchLayerNorm(nn.LayerNorm):
+    """Calls torch itself."""
+
+    def forward(self, x):
+        x = x.movedim(1, -1)
+        shape = self.normalized_shape
+        x = torch.layer_norm(x, shape, self.weight, self.bias, self.eps, False)
+        return x.movedim(-1, 1)
+
+
+class TorchGroupNorm(nn.GroupNorm):
+    def forward(self, x):
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
 class Borrowed(nn.Module):
     """Calls the functions of its parts, not the parts."""
 
@@ -145,6 +160,8 @@ PARTS = {
     "LayerNorm without weights": (lambda: LayerNorm2d(12, 1e-5, False), 12),
     "own LayerNorm": (lambda: OwnLayerNorm(12), 12),
     "RMSNorm": (lambda: RMSNorm2d(12), 12),
+    "torch.layer_norm": (lambda: TorchLayerNorm(12), 12),
+    "torch.group_norm": (lambda: TorchGroupNorm(3, 12), 4),
     "two norms": (lambda: TwoNorms(12), 12),
     "GroupNorm, last": (lambda: Turned(ChannelsLastGroupNorm(3, 12)), 4),
     "GroupNorm, small groups": (lambda: Turned(ChannelsLastGroupNorm(6, 12)), 6),
