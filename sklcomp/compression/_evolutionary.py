@@ -378,25 +378,7 @@ class EvolutionaryPruner(Compressor):
         """
         X, y = self._check_fit_data(X, y)
         validation = self._check_validation_data(X_val, y_val, y)
-        if self.max_params is None and self.max_macs is None and self.preset != "paper":
-            msg = (
-                "max_params=None and max_macs=None: give a budget, such as "
-                'max_params=0.3, or take preset="paper", which needs none.'
-            )
-            raise ValueError(msg)
-        for limit in (self.max_params, self.max_macs):
-            absolute_budget(limit, 1)
-        settings = self._evolution_settings()
-        check_rates(
-            settings["population_size"], settings["elitism"],
-            settings["crossover_rate"], settings["mutation_rate"],
-        )  # fmt: skip
-        effective_n_jobs(self.n_jobs)  # 0 is an error
-        if getattr(self._prototype, "compile", False):
-            msg = "compile=True: a compiled module cannot be cut; take compile=False."
-            raise ValueError(msg)
-        if self.checkpoint is not None:
-            check_folder(self.checkpoint)
+        self._check_settings()
         reporter = IterationReporter(self, X=X, y=y)
         seed = draw_seed(self)
         rng = np.random.default_rng(seed)
@@ -430,6 +412,28 @@ class EvolutionaryPruner(Compressor):
             self._train(judge, X, y, rows, seed)
         reporter.finish()
         return self
+
+    def _check_settings(self) -> None:
+        """Raise for what cannot be met, before anything is trained."""
+        if self.max_params is None and self.max_macs is None and self.preset != "paper":
+            msg = (
+                "max_params=None and max_macs=None: give a budget, such as "
+                'max_params=0.3, or take preset="paper", which needs none.'
+            )
+            raise ValueError(msg)
+        for limit in (self.max_params, self.max_macs):
+            absolute_budget(limit, 1)
+        settings = self._evolution_settings()
+        check_rates(
+            settings["population_size"], settings["elitism"],
+            settings["crossover_rate"], settings["mutation_rate"],
+        )  # fmt: skip
+        effective_n_jobs(self.n_jobs)  # 0 is an error
+        if getattr(self._prototype, "compile", False):
+            msg = "compile=True: a compiled module cannot be cut; take compile=False."
+            raise ValueError(msg)
+        if self.checkpoint is not None:
+            check_folder(self.checkpoint)
 
     def _trained_base(self, X: np.ndarray, y: np.ndarray, seed: int) -> Any:
         """The user's net, trained, or as the checkpoint has it."""

@@ -149,7 +149,7 @@ class FallingRate(Callback):
             Not used.
         """
         try:
-            n_steps = len(net.get_iterator(dataset_train, training=True))
+            n_steps: float = len(net.get_iterator(dataset_train, training=True))
         except TypeError:  # nobody knows; the rate falls from epoch to epoch
             n_steps = math.inf
         self.done_ = (len(net.history) - 1) / net.max_epochs
