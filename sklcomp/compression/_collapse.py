@@ -9,6 +9,8 @@ from sklcomp.compression._training import first_output
 
 # Share of its first spread below which something has fallen into a point.
 COLLAPSED = 0.1
+# Share of its first value above which a task loss has stayed where it was.
+STUCK = 0.8
 
 
 class Spreads:

@@ -15,7 +15,7 @@ from skorch.dataset import Dataset as SkorchDataset
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from sklcomp.compression._collapse import Spreads
+from sklcomp.compression._collapse import STUCK, Spreads
 from sklcomp.compression._training import Task, is_finite
 from sklcomp.nn._features import capturing
 from sklcomp.nn._forms import plain_copy
@@ -268,6 +268,16 @@ class Lesson:
         if total < self.best[0] and is_finite(net.module_):
             weights = copy.deepcopy(net.module_.state_dict())
             self.best = (total, self.n_epochs, weights)
+
+    @property
+    def has_collapsed(self) -> bool:
+        """Whether the student answers all alike, and has learned nothing of the task.
+
+        Where nothing can be learned it may answer all alike, and lose less than before.
+        """
+        losses = self.history.get("task", [])
+        is_stuck = bool(losses) and losses[-1] > STUCK * losses[0]
+        return is_stuck and self.spreads.have_collapsed
 
     def warn_of_collapse(self, net: Any) -> None:
         """Give a net that answers all alike the weights of its best epoch, and warn."""

@@ -438,7 +438,7 @@ class FeatureEmbeddingDistiller(Compressor):
         if lesson.fault:
             lesson.recover(net)
             answers = first_output(net.forward(some))
-        elif lesson.spreads.have_collapsed:
+        elif lesson.has_collapsed:
             lesson.warn_of_collapse(net)
             answers = first_output(net.forward(some))
         net.module_.eval()

@@ -18,7 +18,7 @@ from sklcomp.compression._collapse import Spreads
 from sklcomp.nn import LocalityPreservingLoss
 
 sys.path.insert(0, str(Path(__file__).parent))
-from nets import DenseRegression, Residual, Stop, classifier, regressor
+from nets import Dense, DenseRegression, Residual, Stop, classifier, regressor
 
 SEEDS = range(3)
 
@@ -90,9 +90,8 @@ def test_by_default_nothing_collapses(digits, teacher, seed, gamma):
 
 @pytest.mark.parametrize("unit", [1.0, 1000.0])
 def test_collapse_of_a_regression_is_told_in_any_unit(unit):
-    # There the task loss falls to that of the mean, and stays.
     X, y = load_diabetes(return_X_y=True)
-    X, y = scale(X).astype(np.float32), unit * (5 + scale(y))
+    X, y = scale(X).astype(np.float32), unit * scale(y)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         teacher = regressor(DenseRegression, max_epochs=2).fit(
@@ -115,6 +114,21 @@ def test_collapse_is_told_after_an_interruption(digits, teacher, tmp_path):
             fitted = distil(teacher, digits, **settings)
         answers.append(fitted.predict_proba(digits[0]))
     np.testing.assert_array_equal(*answers)
+
+
+def test_what_cannot_be_learned_is_no_collapse():
+    # Large features of labels at random: to answer all alike is all that can be learned.
+    rng = np.random.default_rng(0)
+    X = rng.normal(100, 1, (60, 4)).astype(np.float32)
+    net = classifier(Dense, module__n_features=4, max_epochs=15)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        teacher = Dense(4, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        FeatureEmbeddingDistiller(net, teacher, random_state=0).fit(
+            X, rng.integers(0, 2, 60)
+        )
 
 
 def test_spreads_are_mean_variances_against_those_of_the_first_batch():
