@@ -125,9 +125,7 @@ def _iterate(
     n_iter, gap = np.zeros(len(r), dtype=int), np.ones(len(r))
 
     active = np.arange(len(r))
-    p = apply_spectrum(r, inverse, axes, workers)
-    if is_exact:
-        p *= pixels
+    p = _precondition(r, inverse, pixels, is_exact, workers)
     rz = _inner(r, p)
     rz_start = rz.copy()
     gap[rz == 0] = 0
@@ -149,9 +147,7 @@ def _iterate(
         r -= product
         np.multiply(p, step, out=product)
         correction[active] += product
-        z = apply_spectrum(r, inverse, axes, workers)
-        if is_exact:
-            z *= pixels
+        z = _precondition(r, inverse, pixels, is_exact, workers)
         rz_new = np.where(curvature > 0, _inner(r, z), 0)
         p *= (rz_new / rz).reshape(column).astype(dtype)
         p += z
@@ -163,6 +159,14 @@ def _iterate(
         if callback is not None and callback(iteration):
             break
     return correction * peak, n_iter, gap
+
+
+def _precondition(residual, inverse, pixels, is_exact, workers):
+    """By the spectrum; of exact data, only free pixels move."""
+    z = apply_spectrum(residual, inverse, tuple(range(1, residual.ndim)), workers)
+    if is_exact:
+        z *= pixels
+    return z
 
 
 def _pixel_weights(observed, data_weight, column):

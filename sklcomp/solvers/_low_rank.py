@@ -7,7 +7,7 @@ With scores :math:`W D x`, codes :math:`W` of shape (n_labels, rank) and compone
           + \tfrac{\gamma}{2} \|\tilde W\|^2 + \sum_{ij} c_{ij}
           (\langle \tilde w_j, \tilde y_{ij} \rangle + \rho \zeta_{ij})
 
-under the constraints of :mod:`sklcomp.solvers._privileged`. For D fixed these are
+under the constraints of :mod:`sklcomp.solvers._correcting`. For D fixed these are
 independent problems, one a label, in the projected examples; for W fixed one problem
 couples all of them. Both are solved by dual coordinate descent with a proximal term,
 :math:`\tfrac{\mu}{2}` times the squared distance to the last iterate; dividing by
@@ -22,191 +22,27 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from sklcomp.solvers._components import (
+    Duals,
+    Pairs,
+    descend_components,
+    primal_values,
+)
+from sklcomp.solvers._correcting import descend_privileged
 from sklcomp.solvers._factors import (
     balance,
     factorise,
-    project,
     project_all,
     rebuild_components,
-    spread,
 )
-from sklcomp.solvers._hinge import SHRINKAGE, descend_hinge, minimise_one
-from sklcomp.solvers._jit import njit
+from sklcomp.solvers._hinge import descend_hinge
 from sklcomp.solvers._labels import map_labels
-from sklcomp.solvers._labelsets import (
-    as_labelsets,
-    correct,
-    rebuild_privileged,
-    shift,
-    squared_norm,
-    sweep_sets,
-    to_weights,
-)
-from sklcomp.solvers._privileged import (
-    PrivilegedResult,
-    descend_privileged,
-    solve_privileged,
-    weigh,
-)
-from sklcomp.solvers._rows import as_rows, draw, squared_norms
+from sklcomp.solvers._labelsets import as_labelsets, rebuild_privileged, to_weights
+from sklcomp.solvers._privileged import PrivilegedResult, solve_privileged, weigh
+from sklcomp.solvers._rows import as_rows, squared_norms
 
 # How well the model without a rank is solved that an alternation begins with.
 START_TOL, START_EPOCHS = 5e-2, 100
-
-
-@njit
-def _sweep_components(
-    rows, norms, signs, cost, cap, gamma, sets, alpha, beta, codes, code_norms,
-    components, p, q, idle, n_busy, above, below, state, order,
-):  # fmt: skip
-    """One epoch over all pairs of example and label that are not idle."""
-    values, indices, indptr, constant = rows
-    group, members, bounds, n_labels, signed = sets
-    has_sets = bounds.size > 1
-    n_samples, rank = alpha.shape[0], codes.shape[1]
-    image, direction = np.empty(rank), np.empty(rank)
-    upper, lower, estimate = -np.inf, np.inf, 0.0
-    worst = np.zeros(n_labels)
-    for position in range(n_samples):
-        state = draw(state, order, position, n_samples)
-        i = order[position]
-        if n_busy[i] == 0:
-            continue
-        g = group[i]
-        start = stop = 0
-        if has_sets:
-            start, stop = bounds[g], bounds[g + 1]
-        project(values, indices, indptr[i], indptr[i + 1], constant, components, image)
-        direction[:] = 0.0
-        changed = False
-        for j in range(n_labels):
-            if idle[i, j]:
-                continue
-            margin = 0.0
-            for r in range(rank):
-                margin += codes[j, r] * image[r]
-            slack, size, count = 0.0, 0.0, 0
-            if has_sets:
-                slack, size, count = correct(
-                    members, start, stop, j, n_labels, signed, p[j], q[j]
-                )
-            sign = signs[i, j]
-            gradient = sign * margin - 1.0 + slack
-            a, limit = np.float64(alpha[i, j]), cap * cost[i, j]
-            if gradient < 0.0:
-                worst[j] = max(worst[j], -gradient)
-                if limit < np.inf:
-                    estimate -= limit * gradient
-            estimate += a * gradient
-            projected = gradient
-            if a == 0.0:
-                projected = min(gradient, 0.0)
-            elif a >= limit:
-                projected = max(gradient, 0.0)
-            if projected == 0.0:
-                if (a == 0.0 and gradient > above) or (a > 0.0 and gradient < below):
-                    idle[i, j] = True
-                    n_busy[i] -= 1
-                    continue
-                step = 0.0
-            else:
-                curvature = code_norms[j] * norms[i] + size / gamma
-                alpha[i, j] = minimise_one(a, gradient, curvature, limit)
-                step = alpha[i, j] - a
-                changed = True
-                for r in range(rank):
-                    change = step * sign * codes[j, r]
-                    direction[r] += change
-                    image[r] += norms[i] * change
-            upper, lower = max(upper, projected), min(lower, projected)
-            if not has_sets:
-                continue
-            change = max(-beta[j, g], -gamma * slack / size - step)
-            beta[j, g] += change
-            step += change
-            if step != 0.0:
-                shift(members, start, stop, j, count, signed, step / gamma, p[j], q[j])
-        if changed:
-            start, stop = indptr[i], indptr[i + 1]
-            spread(values, indices, start, stop, constant, direction, components)
-    return upper, lower, estimate, worst, state
-
-
-@njit
-def descend_components(
-    rows, norms, signs, cost, cap, gamma, sets, alpha, beta, codes, components, start,
-    p, q, tol, max_epochs, seed,
-):  # fmt: skip
-    """Minimise over D and all correcting functions in place; epochs, gap, objective.
-
-    The gap is the estimate of the last epoch, which counted all pairs.
-    """
-    n_samples, n_labels = alpha.shape
-    code_norms = np.sum(codes**2, axis=1)
-    totals = np.sum(cost, axis=0)
-    idle = np.zeros((n_samples, n_labels), dtype=np.bool_)
-    n_busy = np.full(n_samples, n_labels)
-    order = np.arange(n_samples)
-    above, below, state, epoch = np.inf, -np.inf, seed, 0
-    estimate, dual, is_whole = np.inf, 0.0, True
-    while epoch < max_epochs:
-        epoch += 1
-        upper, lower, estimate, worst, state = _sweep_components(
-            rows, norms, signs, cost, cap, gamma, sets, alpha, beta, codes, code_norms,
-            components, p, q, idle, n_busy, above, below, state, order,
-        )  # fmt: skip
-        dual = 0.5 * (np.sum(start**2) - np.sum(components**2))
-        for j in range(n_labels):
-            extra, lift = sweep_sets(gamma, sets, j, beta[j], p[j], q[j])
-            if cap == np.inf:
-                lift = max(lift, worst[j])
-            estimate += extra + lift * (totals[j] + gamma * (q[j, 2] + 0.5 * lift))
-            dual -= 0.5 * gamma * squared_norm(p[j], q[j], j)
-        dual += np.sum(alpha)
-        if estimate <= tol * (dual + estimate):
-            if is_whole:
-                break
-            idle[:], n_busy[:] = False, n_labels
-            above, below, is_whole = np.inf, -np.inf, True
-            continue
-        above = SHRINKAGE * upper if upper > 0.0 else np.inf
-        below = SHRINKAGE * lower if lower < 0.0 else -np.inf
-        is_whole = False
-    return epoch, estimate, dual + estimate
-
-
-@njit
-def primal_values(signs, cost, cap, gamma, sets, margins, p, q, lift):
-    """Objective of every label without the norms of the factors.
-
-    ``margins`` are scores; ``lift`` receives what makes each correcting function
-    feasible (for an infinite cap, also the margins).
-    """
-    group, members, bounds, n_labels, signed = sets
-    values = np.empty(n_labels)
-    slack = np.zeros(max(1, bounds.size - 1))
-    for j in range(n_labels):
-        least = 0.0
-        for g in range(bounds.size - 1):
-            slack[g], _, _ = correct(
-                members, bounds[g], bounds[g + 1], j, n_labels, signed, p[j], q[j]
-            )
-            least = min(least, slack[g])
-        if cap == np.inf:
-            for i in range(margins.shape[0]):
-                gradient = signs[i, j] * margins[i, j] - 1.0 + slack[group[i]]
-                least = min(least, gradient)
-        lift[j] = -least
-        value = gamma * (0.5 * squared_norm(p[j], q[j], j))
-        value += gamma * lift[j] * (q[j, 2] + 0.5 * lift[j])
-        for i in range(margins.shape[0]):
-            s = slack[group[i]] + lift[j]
-            value += cost[i, j] * s
-            if cap < np.inf:
-                miss = 1.0 - s - signs[i, j] * margins[i, j]
-                value += cap * cost[i, j] * max(0.0, miss)
-        values[j] = value
-    return values
 
 
 @dataclass(frozen=True)
@@ -352,8 +188,9 @@ class _Alternation:
                     cost[:, j].astype(np.float64), gamma, self.sets, j, p[j], q[j],
                 )  # fmt: skip
         n_epochs, gap, objective = descend_components(
-            self.rows, self.norms, self.signs, cost, self.cap, gamma, self.sets,
-            alpha, beta, self.codes, components, start, p, q, tol, max_epochs, seed,
+            Pairs(self.rows, self.norms, self.signs, cost, self.cap, gamma), self.sets,
+            Duals(alpha, beta, components, p, q), self.codes, start, tol, max_epochs,
+            seed,
         )  # fmt: skip
         self.alpha, self.beta = alpha * scale, beta * scale
         self._accept_components(components, p, q)
@@ -380,6 +217,22 @@ class _Alternation:
         self.prox = max(2.0 * self.prox, 0.1) if share < 1.0 else 0.5 * self.prox
         self.components, self.codes = balance(self.components, self.codes)
         self.score()
+
+    def as_result(self, curve, n_iter, gap, is_converged):
+        """The factors of now, with how they were found."""
+        return LowRankResult(
+            solution=self.codes @ self.components.T,
+            n_iter=np.array([n_iter]),
+            gap=np.array([gap]),
+            converged=np.array([is_converged]),
+            objective=np.array([curve[-1]]),
+            privileged_coef=to_weights(self.p, self.q),
+            privileged_intercept=self.q[:, 2].copy(),
+            dual=(self.alpha, self.beta),
+            components=self.components,
+            codes=self.codes,
+            loss_curve=curve,
+        )
 
 
 def solve_low_rank(
@@ -452,16 +305,4 @@ def solve_low_rank(
         is_converged = fall <= tol and inner <= inner_tol
         if callback is not None and callback(n_iter):
             break
-    return LowRankResult(
-        solution=state.codes @ state.components.T,
-        n_iter=np.array([n_iter]),
-        gap=np.array([gap]),
-        converged=np.array([is_converged]),
-        objective=np.array([curve[-1]]),
-        privileged_coef=to_weights(state.p, state.q),
-        privileged_intercept=state.q[:, 2].copy(),
-        dual=(state.alpha, state.beta),
-        components=state.components,
-        codes=state.codes,
-        loss_curve=curve,
-    )
+    return state.as_result(curve, n_iter, gap, is_converged)
