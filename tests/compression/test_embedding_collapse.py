@@ -117,7 +117,7 @@ def test_collapse_is_told_after_an_interruption(digits, teacher, tmp_path):
 
 
 def test_what_cannot_be_learned_is_no_collapse():
-    # Large features of labels at random: to answer all alike is all that can be learned.
+    # Labels at random: to answer all alike is all that can be learned.
     rng = np.random.default_rng(0)
     X = rng.normal(100, 1, (60, 4)).astype(np.float32)
     net = classifier(Dense, module__n_features=4, max_epochs=15)
