@@ -260,8 +260,11 @@ if not numba.config.DISABLE_JIT:
     )
 
 
-def test_cache_can_be_turned_off(tmp_path):
-    run_python(FILL_A_PIXEL, NUMBA_CACHE_DIR=str(tmp_path), SKLCOMP_NUMBA_CACHE="0")
+@pytest.mark.parametrize("name", ["SKLCOMP_NUMBA_CACHE", "NUMBA_BOUNDSCHECK"])
+def test_cache_can_be_turned_off_and_has_no_checked_kernels(tmp_path, name):
+    setting = {"SKLCOMP_NUMBA_CACHE": "1", "NUMBA_BOUNDSCHECK": "0"}
+    setting[name] = str(1 - int(setting[name]))
+    run_python(FILL_A_PIXEL, NUMBA_CACHE_DIR=str(tmp_path), **setting)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -13,11 +13,13 @@ def njit(function: Callable) -> Callable:
     Numba raises at decoration time where no cache folder is writable (a container
     without a home, a read-only installation); the import must survive that, so the
     kernel is then compiled anew in every process. ``SKLCOMP_NUMBA_CACHE=0`` asks for
-    the same. Divisions follow IEEE rules as in numpy; ``reassoc`` and ``contract`` let
-    sums vectorise and keep NaN intact, which plain ``fastmath=True`` does not.
+    the same, and so do checked indices (``NUMBA_BOUNDSCHECK``), of which the cache
+    knows nothing. Divisions follow IEEE rules as in numpy; ``reassoc`` and ``contract``
+    let sums vectorise and keep NaN intact, which plain ``fastmath=True`` does not.
     """
     options = _options(reassociate=True)
-    if os.environ.get("SKLCOMP_NUMBA_CACHE", "1") != "0":
+    wanted = os.environ.get("SKLCOMP_NUMBA_CACHE", "1") != "0"
+    if wanted and not numba.config.BOUNDSCHECK:
         try:
             return numba.njit(cache=True, **options)(function)
         except RuntimeError as error:
