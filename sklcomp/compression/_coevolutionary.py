@@ -562,9 +562,9 @@ class CoEvolutionaryPruner(
         elif n_epochs:
             note = "kept as they were cut: the training has diverged"
         self.estimator_ = self.translator_ = tuned
-        after = tuned.generator_ab_, tuned.generator_ba_
-        sides = [_described(one, directions, base._layout) for one in (full, after)]
-        self.report_ = CompressionReport(*sides, note=note)
+        small = tuned.generator_ab_, tuned.generator_ba_
+        sides = [_described(one, directions, base._layout) for one in (full, small)]
+        self.report_ = CompressionReport(sides[0], sides[1], note)
 
     @refuse_masked
     def transform(self, X):

@@ -618,7 +618,7 @@ class DataFreeDistiller(Compressor):
             warn_of_collapse(self.history_["classes"], self.classes_)
         example = training.source.sample(2)[:1]
         self.report_ = CompressionReport(
-            *(describe(module, example) for module in (self.teacher_, net.module_))
+            describe(self.teacher_, example), describe(net.module_, example)
         )
         self.estimator_ = net
 

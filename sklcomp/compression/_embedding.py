@@ -453,8 +453,7 @@ class FeatureEmbeddingDistiller(Compressor):
         if isinstance(self.teacher_, nn.Module):
             before = describe(self.teacher_, some[:1])
         self.report_ = CompressionReport(
-            before
-            | {name: score(lesson.teacher.answer_all(some)[1], y)},
+            before | {name: score(lesson.teacher.answer_all(some)[1], y)},
             describe(self.module_, some[:1]) | {name: score(answers, y)},
         )
 

@@ -564,11 +564,11 @@ class EvolutionaryPruner(Compressor):
             self.estimator_.history_ = outcome.history
         self.module_ = self.estimator_.module_
         score = "score" if is_unseen else "training score"
-        sides = [
+        before, after = (
             describe(net, judge.X[:1]) | {score: judge.score(net)}
             for net in (base.module_, self.module_)
-        ]
-        self.report_ = CompressionReport(*sides, note=outcome.note)
+        )
+        self.report_ = CompressionReport(before, after, outcome.note)
 
     def at(self, *, max_params: Any = None, max_macs: Any = None) -> Any:
         """Another point of the Pareto front, decoded from the same search.
