@@ -129,8 +129,9 @@ def recover_image(
         Stop when the residual has fallen by this factor: for "pcg" in the norm of its
         preconditioner; for "stencil" in the plain norm, at order 2 ten times lower; for
         "admm" when its copies of the image differ, and move, by no more than this share
-        of it. The default costs about 0.01 dB. "pcg" computes corrections in single
-        precision where that is finer than ``tol``.
+        of it. The default costs about 0.01 dB. "pcg" holds what few observed pixels, or
+        a high order, leave almost free to a finer one, and computes corrections in
+        single precision where that is finer than ``tol``.
     max_iter : int, default=200
         Limit on the iterations of "pcg" and "admm"; 25 times that for "stencil".
     return_info : bool, default=False

@@ -162,3 +162,21 @@ def test_iterations_with_noise_come_near_at_the_default_tolerance(shape, weight,
         found = recover_image(np.where(observed, image, np.nan), noise=noise,
                               solver="pcg")  # fmt: skip
         assert np.sqrt(np.mean((found - expected) ** 2)) < 0.03
+
+
+@pytest.mark.parametrize("shape", [(30,), (9, 8), (20, 20), (4, 5, 6)])
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_iterations_come_near_where_few_pixels_leave_light_components(shape, order):
+    """Components that weigh almost nothing may be as large as the others."""
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        image = rng.random(np.prod(shape))
+        image[rng.permutation(image.size)[1 + seed % 3 :]] = np.nan
+        image = image.reshape(shape)
+        exact, found = (
+            recover_image(image, order=order, solver=solver)
+            for solver in ("direct", "pcg")
+        )
+        # The worst of forty seeds is .022 of the range, .12 at order 4.
+        allowed = (0.1 if order < 4 else 0.4) * max(1, np.ptp(exact))
+        np.testing.assert_allclose(found, exact, rtol=0, atol=allowed)
