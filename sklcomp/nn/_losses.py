@@ -73,9 +73,10 @@ class LocalityPreservingLoss(nn.Module):
         \, \|s_i - s_j\|^2
 
     over a batch of m examples with the features t of the teacher and the d features s
-    of the student, so that a weight means the same whatever their number; N(i) are the k examples of the batch nearest to i in the teacher's features. There
-    is nothing to train between the two networks, and their widths may differ. Its least
-    value alone is reached by constant features: it needs a task beside it.
+    of the student, so that a weight means the same whatever their number; N(i) are the
+    k examples of the batch nearest to i in the teacher's features. There is nothing to
+    train between the two networks, and their widths may differ. Its least value alone
+    is reached by constant features: it needs a task beside it.
 
     Parameters
     ----------

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sklcomp.nn import _compensation as compensation
 from sklcomp.nn import (
     collect_covariances,
     elimination_order,
@@ -13,7 +14,6 @@ from sklcomp.nn import (
     prune_channels,
     trace_channels,
 )
-from sklcomp.nn import _compensation as compensation
 from sklcomp.nn._moments import columns_of
 
 SEEDS = range(10)
@@ -90,9 +90,7 @@ def test_independent_equal_positions_give_the_full_form(seed, bias):
         collect_covariances(net, graph, X, max_dims=n) for n in (10**4, 53)
     )  # fmt: skip
     keep = np.arange(6) % 3 > 0
-    one, two = (
-        prune_channels(net, graph, keep, found)[3] for found in (full, shared)
-    )
+    one, two = (prune_channels(net, graph, keep, found)[3] for found in (full, shared))
     torch.testing.assert_close(one.weight, two.weight, rtol=1e-4, atol=1e-5)
     if bias:
         torch.testing.assert_close(one.bias, two.bias, rtol=1e-4, atol=1e-5)
