@@ -4,7 +4,7 @@ import sys
 # Four libraries bring thread pools of their own (OpenBLAS twice, OpenMP, numba), each
 # as wide as the machine; with one pytest process per core they fight for the cores. So
 # each has one thread, or OMP_NUM_THREADS. A pool reads its variable once, when its
-# library is loaded, so this comes before any import of numpy.
+# library is loaded; a plugin may have loaded numpy before, whose pool is set below.
 _n_threads = os.environ.get("OMP_NUM_THREADS", "1")
 for _name in (
     "BLIS_NUM_THREADS",
@@ -20,6 +20,9 @@ os.environ["MPLBACKEND"] = "Agg"
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from threadpoolctl import threadpool_limits  # noqa: E402
+
+threadpool_limits(int(_n_threads))
 
 
 @pytest.hookimpl(tryfirst=True)
