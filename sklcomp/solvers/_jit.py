@@ -19,7 +19,7 @@ def njit(function: Callable) -> Callable:
     """
     options = _options(reassociate=True)
     wanted = os.environ.get("SKLCOMP_NUMBA_CACHE", "1") != "0"
-    if wanted and not numba.config.BOUNDSCHECK:
+    if wanted and not numba.config.BOUNDSCHECK:  # type: ignore[attr-defined]
         try:
             return numba.njit(cache=True, **options)(function)
         except RuntimeError as error:
