@@ -1,6 +1,5 @@
 """Two generators made small together, as Shu et al. (arXiv 1907.10804)."""
 
-import warnings
 from dataclasses import replace
 from numbers import Integral, Real
 from pathlib import Path
@@ -41,6 +40,7 @@ from sklcomp.translation._images import ImageLayout
 from sklcomp.translation._net import (
     run,
 )
+from sklcomp.utils._messages import warn_user
 from sklcomp.utils._sklearn import (
     CallbackSupportMixin,
     Interval,
@@ -660,12 +660,11 @@ def _judged(cut: Any, tuned: Any, directions: Any) -> tuple[bool, str]:
     )
     if not after.is_worse(before):
         return True, f"fine-tuned: {said}"
-    warnings.warn(
+    warn_user(
         f"the training of the small generators made them worse: {said}; they are "
         "left as they were cut. Choose a smaller lr of the translator, or take "
         "finetune_epochs=0.",
         ConvergenceWarning,
-        stacklevel=5,
     )
     return False, f"kept as they were cut: {said}"
 

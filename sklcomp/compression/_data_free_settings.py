@@ -1,7 +1,6 @@
 """The values of a training without data: of a preset, and what fits the networks."""
 
 import math
-import warnings
 from numbers import Integral
 from typing import Any
 
@@ -17,10 +16,7 @@ from sklcomp.compression._training import first_output
 from sklcomp.nn import BatchNormStatistics
 from sklcomp.nn._features import PENULTIMATE, capturing, check_layer
 from sklcomp.nn._running import evaluating
-from sklcomp.utils._messages import show
-
-# Of warnings, so that they name the line that calls fit.
-CALLER = 6
+from sklcomp.utils._messages import show, warn_user
 
 
 def resolve_settings(
@@ -46,28 +42,25 @@ def resolve_settings(
     if params["synthesis"] == "structured_noise":
         settings["noise_share"] = 1.0
     if settings["bn_weight"] and not n_norms:
-        warnings.warn(
+        warn_user(
             f"bn_weight={settings['bn_weight']} compares with the statistics of batch "
             f"norms, and the {type(teacher).__name__} has none that runs: it is left "
-            "out.",
-            stacklevel=CALLER,
+            "out."
         )
         settings["bn_weight"] = 0.0
     least = 4 * n_classes
     is_small = settings["generator_batch_size"] < least
     if params["synthesis"] == "generator" and settings["entropy_weight"] and is_small:
-        warnings.warn(
+        warn_user(
             f"generator_batch_size={settings['generator_batch_size']} is too small to "
             f"hold all of {n_classes} classes, which entropy_weight asks for; choose "
-            f"{least} or more.",
-            stacklevel=CALLER,
+            f"{least} or more."
         )
     if inputs.limits is not None and not inputs.has_possible_moments:
-        warnings.warn(
+        warn_user(
             f"values between {inputs.limits[0]} and {inputs.limits[1]} cannot have "
             f"input_mean={inputs.mean} and input_std={inputs.std}; give those of the "
-            "teacher's training data.",
-            stacklevel=CALLER,
+            "teacher's training data."
         )
     return settings
 
@@ -174,10 +167,9 @@ def drop_features(settings: dict[str, Any], what: str, names: tuple[str, ...]) -
     """Without features, losses of them are left out."""
     lost = [name for name in names if settings[name]]
     if lost:
-        warnings.warn(
+        warn_user(
             f"the {what} shows no features, having no Linear that is seen to take a "
-            f"row of each example: {' and '.join(lost)} are left out.",
-            stacklevel=CALLER,
+            f"row of each example: {' and '.join(lost)} are left out."
         )
     settings |= dict.fromkeys(names, 0.0)
 
@@ -205,11 +197,10 @@ def warn_of_collapse(counts: np.ndarray, classes: np.ndarray) -> None:
     rare = late < late.sum() / (5 * n_classes)
     if n_iter >= 10 and rare.any():
         shown = ", ".join(map(str, classes[rare][:10]))
-        warnings.warn(
+        warn_user(
             f"the teacher sees hardly any of the classes {shown} in the generated "
             "examples, so the student will not know them; raise entropy_weight or "
-            "n_iterations, or lower generator_lr.",
-            stacklevel=CALLER,
+            "n_iterations, or lower generator_lr."
         )
 
 
@@ -221,10 +212,8 @@ def has_failed(losses: dict[str, float], n_iter: int) -> bool:
             cure = "choose a smaller student_lr or generator_lr."
             if n_iter == 1:
                 raise ValueError(f"{what}; {cure}")
-            warnings.warn(
-                f"{what}; the last good weights are kept: {cure}",
-                ConvergenceWarning,
-                stacklevel=CALLER,
+            warn_user(
+                f"{what}; the last good weights are kept: {cure}", ConvergenceWarning
             )
             return True
     return False

@@ -2,7 +2,6 @@
 
 import copy
 import math
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -21,6 +20,7 @@ from sklcomp.nn._features import capturing
 from sklcomp.nn._forms import plain_copy
 from sklcomp.nn._resuming import weights_of
 from sklcomp.nn._training import StopTraining, is_stopped_early, train_net
+from sklcomp.utils._messages import warn_user
 
 # Examples that a teacher answers at once, and bytes that its kept answers may take.
 BATCH, CACHE_LIMIT = 256, 2**30
@@ -286,14 +286,13 @@ class Lesson:
         if 0 < epoch < len(losses):
             net.module_.load_state_dict(self.best[2])
             kept = f" The weights of epoch {epoch} are kept."
-        warnings.warn(
+        warn_user(
             f"the embedding loss has drowned the task: in {len(losses)} epochs the "
             f"spread of the student's features fell to {self.spreads.shares[0]:.2g} of "
             f"what it was, and the task loss came from {losses[0]:.4g} to "
             f"{losses[-1]:.4g}.{kept} Choose a smaller gamma than {self.gamma:g}, or a "
             "smaller lr of the student.",
             ConvergenceWarning,
-            stacklevel=5,
         )
 
     def recover(self, net: Any) -> None:
@@ -304,10 +303,8 @@ class Lesson:
         if not 0 < epoch < len(net.history):
             msg = f"{what}; {cure}"
             raise ValueError(msg)
-        warnings.warn(
-            f"{what}; the weights of epoch {epoch} are kept: {cure}",
-            ConvergenceWarning,
-            stacklevel=5,
+        warn_user(
+            f"{what}; the weights of epoch {epoch} are kept: {cure}", ConvergenceWarning
         )
         del net.history[self.n_epochs :]
         net.module_.load_state_dict(weights)
@@ -402,5 +399,5 @@ def train_with_teacher(
         lesson.recover(net)
     elif lesson.fault:
         msg = f"{lesson.fault} in the first epoch; choose a smaller lr of the net."
-        warnings.warn(msg, ConvergenceWarning, stacklevel=4)
+        warn_user(msg, ConvergenceWarning)
     return net

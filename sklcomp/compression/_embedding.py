@@ -1,6 +1,5 @@
 """Student networks by feature embedding, after Chen et al. (arXiv 1812.06597)."""
 
-import warnings
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from sklcomp.nn._training import (
     train_batch_size,
     train_net,
 )
+from sklcomp.utils._messages import warn_user
 from sklcomp.utils._sklearn import (
     Interval,
     IterationReporter,
@@ -368,17 +368,15 @@ class FeatureEmbeddingDistiller(Compressor):
     ) -> None:  # fmt: skip
         """Warn if the neighbours of a batch say nothing."""
         if len(features) <= self.n_neighbors < n_rows - 1:
-            warnings.warn(
+            warn_user(
                 f"batch_size={net.batch_size} of the student leaves no choice of "
                 f"n_neighbors={self.n_neighbors}; choose a batch_size of about "
-                f"{10 * self.n_neighbors}.",
-                stacklevel=4,
+                f"{10 * self.n_neighbors}."
             )
         if embedding.weigh_neighbors(features)[1].max() < 1e-6:
-            warnings.warn(
+            warn_user(
                 f"sigma={self.sigma} is so small beside the distances between the "
-                'teacher\'s features that all weights vanish; choose sigma="auto".',
-                stacklevel=4,
+                'teacher\'s features that all weights vanish; choose sigma="auto".'
             )
 
     def _begin(

@@ -6,7 +6,6 @@ tuned one: the former still remembers them.
 
 import copy
 import math
-import warnings
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ from sklcomp.compression._distillation import train_with_teacher
 from sklcomp.compression._training import Task, is_finite, rebuild_net
 from sklcomp.nn._running import device_of, evaluating
 from sklcomp.nn._training import torch_session, train_net
+from sklcomp.utils._messages import warn_user
 
 # Weights of the teacher that "auto" tries, and the share of the epochs for each.
 WEIGHTS, SHARE = (0.0, 0.3, 0.7), 0.25
@@ -295,11 +295,10 @@ def finetune(
     has_failed = after.is_worse(before, margin)
     if has_failed:
         said = f"the fine-tuning made the net worse {what}: {before} -> {after}"
-        warnings.warn(
+        warn_user(
             f"{said}; the cut net is kept. Choose a smaller lr of the net, or "
             "finetune_epochs=0.",
             ConvergenceWarning,
-            stacklevel=4,
         )
         return Outcome(cut, None, None, f"kept as it was cut: {said}")
     note = f"fine-tuned with distill_weight={weight:g}; {what}: {before} -> {after}"

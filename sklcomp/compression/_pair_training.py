@@ -1,7 +1,6 @@
 """Small generators trained on, with the full ones' images in view."""
 
 import copy
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from sklcomp.translation._net import (
     distilling,
     run,
 )
+from sklcomp.utils._messages import warn_user
 
 # What is known of the data when a translator is fitted.
 KNOWN = ("_layout", "image_shape_", "classes_", "n_features_in_", "feature_names_in_")
@@ -64,11 +64,10 @@ def train_pair(
         # The translator's own key knows nothing of what is distilled.
         key = int(joblib.hash([seed, float(weight), *map(Tensor.numpy, made)]), 16)
     if not is_trained(tuned, net, train, key):
-        warnings.warn(
+        warn_user(
             f"{net.fault_} in the training of the small generators, which are left "
             "as they were cut; choose a smaller lr of the translator.",
             ConvergenceWarning,
-            stacklevel=6,
         )
         return train_pair(base, pair, train, 0, seed, n_threads=n_threads)
     net.__class__ = CycleGANNet

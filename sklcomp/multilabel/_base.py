@@ -1,6 +1,5 @@
 """What both learners share: targets, weights, linear scores and predictions."""
 
-import warnings
 from numbers import Real
 from typing import Any
 
@@ -13,7 +12,7 @@ from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklcomp.multilabel._names import check_names
-from sklcomp.utils._messages import show, show_some
+from sklcomp.utils._messages import show, show_some, warn_user
 from sklcomp.utils._sklearn import (
     CallbackSupportMixin,
     align_sparse,
@@ -319,10 +318,9 @@ def split_constant(Y: sparse.csr_array, warn: bool) -> tuple[np.ndarray, np.ndar
     if not varies.all() and warn:
         constant = np.flatnonzero(~varies)
         shown = ", ".join(map(str, constant[:10])) + (", ..." * (len(constant) > 10))
-        warnings.warn(
+        warn_user(
             f"{len(constant)} of {len(varies)} labels are constant in y (columns "
             f"{shown}); they are predicted as such.",
             UserWarning,
-            stacklevel=4,
         )
     return varies, np.where(counts == 0, -1.0, 1.0)

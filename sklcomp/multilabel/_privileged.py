@@ -1,6 +1,5 @@
 """PrivilegedMultiLabelClassifier: labels that teach each other, arXiv 1701.07194."""
 
-import warnings
 from numbers import Integral, Real
 from typing import Any
 
@@ -19,6 +18,7 @@ from sklcomp.solvers._labels import best_thresholds
 from sklcomp.solvers._low_rank import solve_low_rank
 from sklcomp.solvers._privileged import PrivilegedResult, solve_privileged
 from sklcomp.solvers._rows import squared_norms
+from sklcomp.utils._messages import warn_user
 from sklcomp.utils._sklearn import (
     Interval,
     IterationReporter,
@@ -461,11 +461,10 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
                     f"the objective still fell by more than tol={self.tol:g} of itself "
                     f"after max_iter={self.max_iter} iterations"
                 )
-            warnings.warn(
+            warn_user(
                 f"{what}. The model is usable; scale the features, lower C or raise "
                 "max_iter for a more accurate one.",
                 ConvergenceWarning,
-                stacklevel=3,
             )
         # Scores, roughly; a margin is 1.
         size = np.linalg.norm(self.coef_[varies].astype(np.float64), axis=1)
@@ -478,9 +477,8 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
                 if self.slack_cap == np.inf
                 else "raise C"
             )
-            warnings.warn(
+            warn_user(
                 f"{is_zero.sum()} labels have zero coefficients although they "
                 f"vary in y (C={self.C:g}, slack_cap={self.slack_cap:g}); {cure}.",
                 UserWarning,
-                stacklevel=3,
             )

@@ -1,6 +1,5 @@
 """StreamingLabelClassifier: labels that arrive after the fit, arXiv 1604.05449."""
 
-import warnings
 from numbers import Integral, Real
 from typing import Any
 
@@ -29,7 +28,7 @@ from sklcomp.solvers._streaming import (
     find_prior_scale,
     is_worth_leaving_out,
 )
-from sklcomp.utils._messages import show_some
+from sklcomp.utils._messages import show_some, warn_user
 from sklcomp.utils._sklearn import (
     Interval,
     IterationReporter,
@@ -443,13 +442,12 @@ default=None
             )
         n_open = sum(int((~result.converged).sum()) for result in results)
         if n_open:
-            warnings.warn(
+            warn_user(
                 f"{n_open} labels did not reach the relative duality gap "
                 f"tol={self.tol:g} in max_iter={self.max_iter} epochs; the largest gap "
                 f"is {gaps.max():.2g}. The model is usable; scale the features, lower "
                 "C or raise max_iter for a more accurate one.",
                 ConvergenceWarning,
-                stacklevel=3,
             )
 
 

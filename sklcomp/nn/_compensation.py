@@ -4,7 +4,6 @@ Both need the covariances of the layers' inputs in the unpruned network, and no 
 """
 
 import copy
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -25,6 +24,7 @@ from sklcomp.nn._modes import has_training_mode, held
 from sklcomp.nn._moments import InputMoments, at_positions, sums_of
 from sklcomp.nn._running import copied, device_of, run
 from sklcomp.nn._tracing import CONVOLUTIONS, TRANSPOSED
+from sklcomp.utils._messages import warn_user
 from sklcomp.utils._validation import refuse_masked
 
 # Ridge in units of the mean variance.
@@ -171,7 +171,7 @@ def collect_covariances(
             f"X does not reach {', '.join(unseen)}, so nothing repairs them where "
             "their inputs are removed; hand over examples that do."
         )
-        warnings.warn(msg, UserWarning, stacklevel=2)
+        warn_user(msg, UserWarning)
     return InputCovariances({w: s.finish() for w, s in sums.items() if s.n})
 
 

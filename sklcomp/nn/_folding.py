@@ -1,7 +1,6 @@
 """Multiply batch norms into the layers before them."""
 
 import copy
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from sklcomp.nn._self_check import (
     columns_of,
     prepared,
 )
+from sklcomp.utils._messages import warn_user
 from sklcomp.utils._validation import refuse_masked
 
 # What hands its input on unchanged does not count as a reader of it.
@@ -88,7 +88,7 @@ def fold_batchnorm(module: nn.Module, example_input: Any) -> nn.Module:
         f"folding the batch norm after {layers} changed the answers, so it was left "
         "there; the output of the layer may be used besides the norm."
     )
-    warnings.warn(msg, UserWarning, stacklevel=2)
+    warn_user(msg, UserWarning)
     return _fold(reference, kept)
 
 

@@ -1,6 +1,5 @@
 """Recovery of an array with missing entries, after Wang et al., arXiv 1604.05451."""
 
-import warnings
 from functools import partial
 from numbers import Integral, Real
 from typing import Any
@@ -13,7 +12,7 @@ from sklcomp.recovery._spectrum import NOISE_LIMITS, Spectrum
 from sklcomp.solvers._block_dct import refine_block_dct
 from sklcomp.solvers._dct import solve_dct, solve_regularised
 from sklcomp.solvers._result import SolverResult
-from sklcomp.utils._messages import show
+from sklcomp.utils._messages import show, warn_user
 from sklcomp.utils._sklearn import Interval, StrOptions, validate_params
 from sklcomp.utils._validation import as_float_array, check_mask, check_unmasked
 
@@ -425,11 +424,10 @@ def _check_solver(solver, spectrum, nuclear, noise):
 def warn_not_converged(result: SolverResult, tol: float) -> None:
     """Warn once for a batch of which an image was left above the tolerance."""
     if not result.converged.all():
-        warnings.warn(
+        warn_user(
             f"{(~result.converged).sum()} of {len(result.converged)} images did not "
             f"reach tol={tol} within {result.n_iter.max()} iterations (largest gap "
             f"{result.gap.max():.2g}); the result is usable. Raise max_iter or tol; "
             "a gap that does not fall with max_iter is due to rounding: lower order.",
             ConvergenceWarning,
-            stacklevel=3,
         )

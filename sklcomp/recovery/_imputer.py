@@ -1,7 +1,6 @@
 """DCTImputer: recovery with the DCT norm as a transformer, after arXiv 1604.05451."""
 
 import math
-import warnings
 from contextlib import nullcontext
 from functools import partial
 from numbers import Integral, Real
@@ -29,7 +28,7 @@ from sklcomp.recovery._selection import (
 )
 from sklcomp.recovery._spectrum import Spectrum
 from sklcomp.solvers._result import SolverResult
-from sklcomp.utils._messages import show
+from sklcomp.utils._messages import show, warn_user
 from sklcomp.utils._sklearn import (
     CallbackSupportMixin,
     Interval,
@@ -460,12 +459,11 @@ class DCTImputer(
         filled = channels.copy()
         filled[counts == 0] = self.fill_value_
         if not counts.all():
-            warnings.warn(
+            warn_user(
                 f"{(counts == 0).sum()} of {len(counts)} images have no observed pixel "
                 f"and are filled with fill_value_={self.fill_value_:.6g}, the mean of "
                 "the fit data.",
                 UserWarning,
-                stacklevel=3,
             )
         # Noisy images are smoothed even where nothing is missing.
         is_todo = (counts > 0) & ((counts < channels[0].size) | (self.noise_ > 0))

@@ -1,9 +1,10 @@
 """What an array of images looks like."""
 
-import warnings
 from typing import Any
 
 import numpy as np
+
+from sklcomp.utils._messages import warn_user
 
 # Rows as many as these, a third as far from the next ones as from others, are those of
 # a picture (photographs: 0.1 to 0.3; samples in random order: 1).
@@ -37,10 +38,9 @@ def hint_at_pictures(X: np.ndarray) -> None:
 
     apart = min(difference(n_rows // 2), difference(n_rows // 3))
     if difference(1) < PICTURE_RATIO * apart:
-        warnings.warn(
+        warn_user(
             f"The {n_rows} rows of X are each recovered as a signal, but look like the "
             "rows of one picture. For a picture pass X[np.newaxis], or use "
             f"recover_image(X); for signals image_shape=({n_columns},) says so.",
             UserWarning,
-            stacklevel=5,
         )

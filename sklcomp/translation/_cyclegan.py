@@ -3,7 +3,6 @@
 import copy
 import inspect
 import math
-import warnings
 from collections.abc import Callable
 from functools import partial
 from numbers import Integral, Real
@@ -43,7 +42,7 @@ from sklcomp.translation._networks import (
     make_generator,
     make_pair,
 )
-from sklcomp.utils._messages import show
+from sklcomp.utils._messages import show, warn_user
 from sklcomp.utils._sklearn import (
     CallbackSupportMixin,
     Interval,
@@ -496,10 +495,9 @@ class CycleGANTranslator(
         if best is None:
             msg = f"{what}; {cure}"
             raise ValueError(msg)
-        warnings.warn(
+        warn_user(
             f"{what}; the weights of epoch {len(net.history) - 1} are kept: {cure}",
             ConvergenceWarning,
-            stacklevel=6,
         )
         del net.history[-1:]
         for name, weights in best.items():

@@ -1,9 +1,26 @@
-"""Values as messages show them."""
+"""Values as messages show them, and lines as warnings name them."""
 
+import sys
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+
+# Packages between a line of the user's and ours, and the decorators of the library.
+INNER = ("sklcomp", "sklearn", "skorch", "torch", "joblib", "contextlib", "functools")
+
+
+def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn of the line by which the user came here, however deep that is."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back and _package(frame) in INNER:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
+
+
+def _package(frame: Any) -> str:
+    return str(frame.f_globals.get("__name__")).partition(".")[0]
 
 
 def show(value: Any) -> str:
