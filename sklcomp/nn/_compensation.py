@@ -129,13 +129,8 @@ def collect_covariances(
     >>> found.moments["1.weight"].covariance.shape
     torch.Size([8, 8])
     """
-    columns = X if isinstance(X, (tuple, list)) else (X,)
-    device = device_of(module)
-    columns = [torch.as_tensor(column) for column in columns]
+    columns, device = _columns_of(X), device_of(module)
     n = len(columns[0])
-    if not n:
-        msg = "X holds 0 examples; covariances need some, at least a few hundred."
-        raise ValueError(msg)
     axes = dict(graph.consumers.keys())
     sums = {
         weight: sums_of(
@@ -173,6 +168,16 @@ def collect_covariances(
         )
         warn_user(msg, UserWarning)
     return InputCovariances({w: s.finish() for w, s in sums.items() if s.n})
+
+
+def _columns_of(X: Any) -> list[Tensor]:
+    """The arguments of a forward on some examples."""
+    columns = X if isinstance(X, (tuple, list)) else (X,)
+    columns = [torch.as_tensor(column) for column in columns]
+    if not len(columns[0]):
+        msg = "X holds 0 examples; covariances need some, at least a few hundred."
+        raise ValueError(msg)
+    return columns
 
 
 def find_readers(module: nn.Module, graph: ChannelGraph) -> dict[str, str]:

@@ -136,7 +136,6 @@ def _iterate(
     inverse = _shifted_inverse(weights, shifts, dtype)
     correction = np.zeros_like(r)
     n_iter, gap = np.zeros(len(r), dtype=int), np.ones(len(r))
-
     active = np.arange(len(r))
     p = _precondition(r, inverse, pixels, is_exact, workers)
     rz = _inner(r, p)
