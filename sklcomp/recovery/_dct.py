@@ -180,8 +180,8 @@ def recover_image(
     weighs the same field sampled more densely, or at the same places on a finer grid,
     as before. With ``weights`` there is no :math:`L`; ``spacing`` and ``axis_scale``
     are made relative to the axis where :math:`g_a / h_a^2` is largest, and :math:`L`
-    is measured in its pixels. "auto" hides 15 %
-    of the observed pixels twice, the mask being the seed; to set that, use DCTImputer.
+    is measured in its pixels. "auto" hides 15 % of the observed pixels twice, the mask
+    being the seed; to set that, use DCTImputer.
 
     With a mask shared by the channels, mixing them linearly before or after
     makes no difference. Where the weights leave a component undetermined (a missing
