@@ -59,6 +59,14 @@ def student(**settings):
     return classifier(Residual, **settings)
 
 
+def smooth_student(**settings):
+    """Whose training does not magnify rounding.
+
+    A bias before a batch norm has no gradient but rounding, of which Adam makes a step.
+    """
+    return student(optimizer=torch.optim.SGD, lr=0.05, **settings)
+
+
 def distiller(trained, **settings):
     settings = {"student": student(), "random_state": 0} | settings
     return FeatureEmbeddingDistiller(teacher=FrozenEstimator(trained), **settings)
@@ -227,21 +235,23 @@ def test_teacher_data_and_generators_stay_untouched(digits, kind):
 def test_same_seed_same_student_whatever_the_cache(digits, trained):
     X, y = digits
     answers = [
-        distiller(trained, kd_weight=0.5, cache_teacher=cache)
+        distiller(trained, student=smooth_student(), kd_weight=0.5, cache_teacher=cache)
         .fit(X, y)
         .predict_proba(X)
         for cache in ("auto", True, False)
     ]
     np.testing.assert_array_equal(answers[0], answers[1])
-    np.testing.assert_allclose(answers[0], answers[2], atol=1e-4)
-    other = distiller(trained, kd_weight=0.5, random_state=1).fit(X, y)
-    assert not np.array_equal(other.predict_proba(X), answers[0])
+    np.testing.assert_allclose(answers[0], answers[2], atol=1e-5)
+    other = distiller(
+        trained, student=smooth_student(), kd_weight=0.5, random_state=1
+    ).fit(X, y)
+    assert np.abs(other.predict_proba(X) - answers[0]).max() > 0.01
 
 
 def test_cache_knows_the_rows_of_a_split(digits, trained):
     # Shuffled, and a fifth held out: answers must be those of the examples shown.
     X, y = digits
-    net = student(
+    net = smooth_student(
         train_split=ValidSplit(5, stratified=True), iterator_train__shuffle=True
     )
     answers = [
@@ -250,7 +260,7 @@ def test_cache_knows_the_rows_of_a_split(digits, trained):
         .predict_proba(X)
         for cache in (True, False)
     ]
-    np.testing.assert_allclose(*answers, atol=1e-3)
+    np.testing.assert_allclose(*answers, atol=1e-5)
 
 
 @pytest.fixture
@@ -301,12 +311,12 @@ def mirrored(batch):
 def test_augmented_examples_are_shown_to_the_teacher_too(digits, trained):
     # All mirrored by the collate function, or beforehand: the same student.
     X, y = digits
-    net = student(iterator_train__collate_fn=mirrored)
+    net = smooth_student(iterator_train__collate_fn=mirrored)
     assert may_augment(net)
     turned = np.ascontiguousarray(X.reshape(-1, 8, 8)[:, :, ::-1]).reshape(X.shape)
     found = distiller(trained, student=net, kd_weight=1.0).fit(X, y)
-    want = distiller(trained, kd_weight=1.0).fit(turned, y)
-    np.testing.assert_allclose(found.predict_proba(X), want.predict_proba(X), atol=1e-3)
+    want = distiller(trained, student=smooth_student(), kd_weight=1.0).fit(turned, y)
+    np.testing.assert_allclose(found.predict_proba(X), want.predict_proba(X), atol=1e-5)
 
 
 def test_layers_by_name(digits, trained):

@@ -77,7 +77,6 @@ def split(y):
 
 
 # Of a few random examples nothing can be learnt.
-@pytest.mark.filterwarnings("ignore:the fine-tuning made the net worse")
 @parametrize_with_checks(
     [EvolutionaryPruner(regressor(module__dtype=torch.float64), max_params=0.5,
                         population_size=4, n_generations=2, n_polish_steps=2,

@@ -166,7 +166,6 @@ def test_same_seed_same_choice(n_jobs):
     np.testing.assert_array_equal(*(net.predict_proba(X) for net in nets))
 
 
-@pytest.mark.filterwarnings("ignore:the fine-tuning made the net worse")
 @pytest.mark.parametrize("at", [1, 2, 4])
 def test_interrupted_while_tuning_and_resumed(tmp_path, monkeypatch, at):
     # Also the base net is trained here, and dropout draws from torch's generator.
@@ -308,7 +307,6 @@ def test_a_net_that_memorised_noise_is_tuned():
     assert tuned.report_.note.startswith("fine-tuned")
 
 
-@pytest.mark.filterwarnings("ignore:the fine-tuning made the net worse")
 def test_report_says_whose_examples_its_score_is_of():
     frozen = prune()
     held = hold_out(y, 1000, np.random.RandomState(0).randint(2**31 - 1))[1]
@@ -330,7 +328,6 @@ def test_validation_data_change_nothing_of_the_search():
 
 
 # Two epochs of a net of the test's own may do anything.
-@pytest.mark.filterwarnings("ignore:the fine-tuning made the net worse")
 def test_validation_data_of_any_form():
     names = np.array(["c", "a", "b"])
     net = dense()
@@ -397,7 +394,6 @@ def test_losses_are_those_of_the_net():
     ("frozen", {}, 113, 150), ("frozen", {"X_val": X_val, "y_val": y_val}, 150, 150),
     ("fresh", {}, 113, 113), ("fresh", {"X_val": X_val, "y_val": y_val}, 150, 150),
 ])  # fmt: skip
-@pytest.mark.filterwarnings("ignore:the fine-tuning made the net worse")
 def test_only_judges_are_held_out(monkeypatch, net, data, n_trial, n_last):
     seen, train = [], _finetuning.train_net
     monkeypatch.setattr(

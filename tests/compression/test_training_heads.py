@@ -82,7 +82,6 @@ def net_of(make):
 @pytest.mark.parametrize("make", [Supervised, WithNames, Fixed])
 @pytest.mark.parametrize("distill_weight", [0.0, 0.7, "auto"])
 # That it runs is what counts, not that three epochs help.
-@pytest.mark.filterwarnings("ignore:the fine-tuning made the net worse")
 def test_nets_with_heads_of_training_are_pruned_and_tuned(make, distill_weight):
     net = net_of(make)
     pruner = EvolutionaryPruner(net, distill_weight=distill_weight, **QUICK)
@@ -105,7 +104,6 @@ def test_nets_with_heads_of_training_are_pruned_and_tuned(make, distill_weight):
     assert pruner.predict_proba(X).shape == (150, 3)
 
 
-@pytest.mark.filterwarnings("ignore:the fine-tuning made the net worse")
 def test_regression_with_heads_of_training():
     torch.manual_seed(0)
     net = regressor(
