@@ -131,10 +131,10 @@ class FeatureEmbeddingDistiller(Compressor):
     history_ : dict of str to ndarray of shape (n_epochs,)
         Means of the losses "task", "embedding" and "kd", without their weights.
     report_ : CompressionReport
-        The teacher before (of an estimator without module the score alone), the
-        student after; "score" is taken of the examples that
-        the student's ``train_split`` held out, "training score" where it held out none:
-        of all, or of 2,000 at equal distances in X.
+        The teacher before (of an estimator without module the score alone), the student
+        after; "score" is taken of the examples that the student's ``train_split`` held
+        out, "training score" where it held out none: of all, or of 2,000 at equal
+        distances in X.
     n_iter_ : int
         Epochs.
     classes_ : ndarray of shape (n_classes,)

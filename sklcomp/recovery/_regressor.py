@@ -36,6 +36,9 @@ DEFAULT_NODES = 4096
 # One array of it takes 16 GiB, and a fit several.
 MAX_NODES = 2**31
 
+# Parameters that mean what they mean for images.
+SHARED = ("axis_scale", "spacing", "clip", "noise", "solver", "tol", "max_iter")
+
 
 class DCTRegressor(
     MultiOutputMixin, RegressorMixin, CallbackSupportMixin, BaseEstimator
@@ -134,18 +137,7 @@ class DCTRegressor(
     """
 
     _parameter_constraints: dict = {
-        **{
-            name: PARAMETER_CONSTRAINTS[name]
-            for name in (
-                "axis_scale",
-                "spacing",
-                "clip",
-                "noise",
-                "solver",
-                "tol",
-                "max_iter",
-            )  # fmt: skip
-        },
+        **{name: PARAMETER_CONSTRAINTS[name] for name in SHARED},
         "grid_shape": ["array-like", None],
         "extent": [StrOptions({"data", "pixels"}), "array-like"],
         "order": [Interval(Real, 0, 4, closed="right")],

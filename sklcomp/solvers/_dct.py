@@ -127,9 +127,8 @@ def solve_dct(
         scales = np.ones(images.ndim - 1) if axis_scale is None else axis_scale
         axis_scale = np.asarray(scales) / peak ** (1 / order)
     start, unit = normalise(images, observed, is_centred=weights.flat[0] == 0)
-    n_images = len(images)
-    n_iter, gap = np.zeros(n_images, dtype=int), np.zeros(n_images)
-    converged = np.ones(n_images, dtype=bool)
+    n_iter, gap = np.zeros(len(images), dtype=int), np.zeros(len(images))
+    converged = np.ones(len(images), dtype=bool)
     dual = has_dual(weights)
     kinds = np.array(
         [_choose(o, dual, order, axis_scale, solver) for o in observed], dtype=object
@@ -146,8 +145,8 @@ def solve_dct(
         rows = select_rows(kinds == kind)
         found, n_iter[rows], gap[rows] = solve(start[rows], observed[rows], **settings)
         is_exact = kind in FALLBACKS
-        failed = gap[rows] > (max(tol, DIRECT_TOL) if is_exact else tol)
-        converged[rows] = gap[rows] <= (max(tol, DIRECT_TOL) if is_exact else tol)
+        limit = max(tol, DIRECT_TOL) if is_exact else tol
+        failed, converged[rows] = gap[rows] > limit, gap[rows] <= limit
         if is_exact and failed.any():
             if solver != "auto":
                 raise ValueError(_singular(kind, gap[rows].max()))
