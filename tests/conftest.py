@@ -25,20 +25,25 @@ from threadpoolctl import threadpool_limits  # noqa: E402
 threadpool_limits(int(_n_threads))
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup():
-    _seed_torch()
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_call():
-    _seed_torch()
-
-
-def _seed_torch():
+class _SeededTorch:
     """Networks made by a test do not depend on which tests were run before it."""
-    if "torch" in sys.modules:
-        sys.modules["torch"].manual_seed(0)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self):
+        self._seed()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_call(self):
+        self._seed()
+
+    def _seed(self):
+        if "torch" in sys.modules:
+            sys.modules["torch"].manual_seed(0)
+
+
+def pytest_configure(config):
+    # Hooks of this file itself are not called for the doctests outside tests/.
+    config.pluginmanager.register(_SeededTorch())
 
 
 @pytest.fixture

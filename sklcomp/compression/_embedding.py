@@ -174,16 +174,17 @@ class FeatureEmbeddingDistiller(Compressor):
     >>> from sklearn.preprocessing import scale
     >>> from sklcomp.compression import FeatureEmbeddingDistiller
     >>> X, y = load_iris(return_X_y=True)
-    >>> def net(width, max_epochs):
-    ...     module = torch.nn.Sequential(
+    >>> def layers(width):
+    ...     return torch.nn.Sequential(
     ...         torch.nn.Linear(4, width), torch.nn.ReLU(), torch.nn.Linear(width, 3)
     ...     )
+    >>> def net(width):
     ...     return NeuralNetClassifier(
-    ...         module, criterion=torch.nn.CrossEntropyLoss, lr=0.1, batch_size=32,
-    ...         max_epochs=max_epochs, train_split=None, verbose=0,
+    ...         layers, module__width=width, criterion=torch.nn.CrossEntropyLoss,
+    ...         lr=0.1, batch_size=32, max_epochs=80, train_split=None, verbose=0,
     ...     )
     >>> distiller = FeatureEmbeddingDistiller(
-    ...     net(4, 40), teacher=net(50, 60), kd_weight=1.0, random_state=0
+    ...     net(4), teacher=net(50), kd_weight=1.0, random_state=0
     ... ).fit(scale(X), y)
     >>> distiller.report_.ratio("parameters") < 0.1
     True

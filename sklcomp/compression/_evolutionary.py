@@ -239,11 +239,13 @@ class EvolutionaryPruner(Compressor):
     >>> from sklearn.preprocessing import scale
     >>> from sklcomp.compression import EvolutionaryPruner
     >>> X, y = load_iris(return_X_y=True)
+    >>> def layers(width):
+    ...     return torch.nn.Sequential(
+    ...         torch.nn.Linear(4, width), torch.nn.ReLU(), torch.nn.Linear(width, 3)
+    ...     )
     >>> net = NeuralNetClassifier(
-    ...     torch.nn.Sequential(
-    ...         torch.nn.Linear(4, 30), torch.nn.ReLU(), torch.nn.Linear(30, 3)
-    ...     ),
-    ...     criterion=torch.nn.CrossEntropyLoss, lr=0.1, max_epochs=20, verbose=0,
+    ...     layers, module__width=30, criterion=torch.nn.CrossEntropyLoss, lr=0.1,
+    ...     batch_size=32, max_epochs=40, verbose=0,
     ... )
     >>> pruner = EvolutionaryPruner(net, max_params=0.3, random_state=0)
     >>> pruner = pruner.fit(scale(X), y)
