@@ -397,6 +397,10 @@ def test_teachers_that_show_less(trained):
 
 def test_probabilities_are_seen_as_such(digits, plain):
     X, _ = digits
+    plain = copy.deepcopy(plain)
+    with torch.no_grad():  # no probability is so small that it is cut
+        plain.output.weight /= 4
+        plain.output.bias /= 4
     probable = Probabilities(n_features=64, n_classes=10)
     probable.load_state_dict(plain.state_dict())
     settings = {"input_shape": (64,), "student": student(SlimDense)}
@@ -544,9 +548,10 @@ def test_noise_is_kept_of_all_classes_alike(plain):
     settings = {"noise_kinds": ("blobs",), "replay_size": 500, "batch_size": 20}
     source = NoiseSource(teacher, inputs, 10, settings, rng)
     found = torch.bincount(teacher(source.images)[1].argmax(1), minlength=10)
-    seen = teacher(inputs.noise(20_000, rng))[1].argmax(1).unique()
-    assert set(found[seen].tolist()) <= {0, 50}
-    assert found.sum() >= 50 * (len(seen) - 2)
+    answers = teacher(inputs.noise(20_000, rng))[1].argmax(1)
+    counts = torch.bincount(answers, minlength=10)
+    assert set(found.tolist()) <= {0, 50}
+    assert (found[counts > 1000] == 50).all()
     assert len(source.step(plain, teacher.task)[0]) == 20
 
 
@@ -569,11 +574,12 @@ def test_schedules():
     np.testing.assert_allclose(steps, [1] * 4 + [0.1] * 4 + [0.01] * 2)
 
 
+@early
 def test_late_ruin_keeps_the_last_good_weights(digits, trained):
     X, _ = digits
     with pytest.warns(ConvergenceWarning, match="the last good weights are kept"):
         fitted = distiller(
-            trained, preset="paper-cifar10", student_lr=100.0, student_steps=5,
+            trained, preset="paper-cifar10", student_lr=30.0, student_steps=5,
             n_iterations=30, generator_batch_size=40, batch_size=40, generator_width=4,
         ).fit()  # fmt: skip
     assert np.isfinite(fitted.predict_proba(X)).all()

@@ -154,14 +154,13 @@ def test_without_weights_it_is_plain_training(digits, trained):
 def test_embedding_draws_neighbors_together(digits, trained):
     X, y = digits
     teacher = penultimate(trained.module_.eval(), torch.from_numpy(X))[0].detach()
-    ratios = []
-    for gamma in (0.0, 1.0):
+    losses = []
+    for gamma in (0.0, 0.1):
         module = distiller(trained, gamma=gamma, student=student(max_epochs=10))
         module = module.fit(X, y).module_
         own = penultimate(module, torch.from_numpy(X))[0].detach()
-        spread = own.var(dim=0).sum()
-        ratios.append(float(LocalityPreservingLoss()(own, teacher) / spread))
-    assert ratios[1] < 0.8 * ratios[0]
+        losses.append(float(LocalityPreservingLoss()(own, teacher)))
+    assert 0 < losses[1] < 0.8 * losses[0]
 
 
 def test_what_comes_out_is_a_plain_net(digits, trained):
@@ -547,7 +546,8 @@ def test_late_infinite_loss_keeps_the_best_epoch(digits, trained):
 
 def test_early_infinite_loss_is_an_error(digits, trained):
     with pytest.raises(ValueError, match=r"in epoch 1; choose a smaller lr"):
-        distiller(trained, student=student(lr=1e30), clip_grad_norm=None).fit(*digits)
+        wild = classifier(SlimDense, module__n_classes=10, lr=1e30)
+        distiller(trained, student=wild, clip_grad_norm=None).fit(*digits)
 
 
 @pytest.mark.parametrize(

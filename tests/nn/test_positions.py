@@ -209,8 +209,8 @@ def test_repair_keeps_everything_when_nothing_is_removed(make):
         assert torch.equal(old, new)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_channels_with_unlike_positions_and_inputs_that_stay(seed):
+def half_of_a_pyramid(seed):
+    """Network, images, and the halves of it, cut and repaired."""
     torch.manual_seed(seed)
     net, X = Pyramid(), smooth(300, 4, seed)
     graph = trace_channels(net, X[:2])
@@ -219,17 +219,27 @@ def test_channels_with_unlike_positions_and_inputs_that_stay(seed):
     assert moments.columns.shape == (20, 11)
     # Channels of the two branches say nothing of each other.
     assert (moments.covariance[:6, 6:] == 0).all()
-    order = elimination_order(net, graph, found)
-    keep = keep_fraction(graph, order, 0.5)
-    plain, repaired = (prune_channels(net, graph, keep, how) for how in (None, found))
-    want = outputs(net, X)
+    keep = keep_fraction(graph, elimination_order(net, graph, found), 0.5)
+    return net, X, *(prune_channels(net, graph, keep, how) for how in (None, found))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_channels_with_unlike_positions_and_inputs_that_stay(seed):
+    net, X, _, repaired = half_of_a_pyramid(seed)
     torch.testing.assert_close(
-        outputs(repaired, X).mean(0), want.mean(0), rtol=1e-4, atol=1e-4
+        outputs(repaired, X).mean(0), outputs(net, X).mean(0), rtol=1e-4, atol=1e-4
     )
-    errors = [(outputs(small, X) - want).var() for small in (plain, repaired)]
-    assert errors[1] < 0.8 * errors[0]
     # What was raw stays as it was.
     assert torch.equal(repaired.last.weight[:, -2:], net.last.weight[:, -2:])
+
+
+def test_repair_of_unlike_positions_lessens_the_error():
+    shares = []
+    for seed in SEEDS:
+        net, X, *small = half_of_a_pyramid(seed)
+        plain, repaired = ((outputs(one, X) - outputs(net, X)).var() for one in small)
+        shares.append(float(repaired / plain))
+    assert np.median(shares) < 0.5
 
 
 def test_a_channel_that_others_make_is_removed_for_nothing():

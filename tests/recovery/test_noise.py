@@ -181,8 +181,9 @@ def test_regressor_chooses_as_the_function_does(rng):
     "clip", ["observed", (20, 200), [20, 200], np.array([20, 200])]
 )
 def test_all_doors_clip_alike(noise, clip):
-    images, _ = make_masked_images(n_samples=1, image_shape=(24, 20), random_state=0)
-    image = np.rint(images[0] * 255)
+    # Behind an edge the recovered values overshoot.
+    image = np.where(np.arange(20) < 10, 10.0, 240.0) * np.ones((24, 1))
+    image[:, 8::2] = np.nan
     known = ~np.isnan(image)
     free = recover_image(image, order=2, noise=noise)
     low, high = (

@@ -34,6 +34,11 @@ def make_networks(n_channels=3):
     return generators, judges
 
 
+# Adam makes whole steps of gradients that are rounding alone, unless they are small
+# beside this.
+EPS = 1e-3
+
+
 def published_loop(networks, a, b, n_steps, loss, identity_weight, lr):
     """Six calls of generators in a step, discriminators one by one (cycle_gan_model).
 
@@ -41,7 +46,9 @@ def published_loop(networks, a, b, n_steps, loss, identity_weight, lr):
     """
     (ab, ba), (d_a, d_b) = networks
     optimizers = [
-        torch.optim.Adam([*x.parameters(), *y.parameters()], lr, betas=(0.5, 0.999))
+        torch.optim.Adam(
+            [*x.parameters(), *y.parameters()], lr, betas=(0.5, 0.999), eps=EPS
+        )
         for x, y in networks
     ]
 
@@ -95,7 +102,8 @@ def test_training_is_the_published_loop(n_channels, adversarial, identity_weight
     fitted = translator(
         generator=generators, discriminator=judges, adversarial=adversarial,
         identity_weight=identity_weight, pool_size=0, batch_size=5, lr=1e-3,
-        net_params={"callbacks": [Watch(after_step=look)]},
+        net_params={"callbacks": [Watch(after_step=look)], "optimizer__eps": EPS,
+                    "discriminator_optimizer__eps": EPS},
     ).fit(a, b)  # fmt: skip
     networks = make_networks(n_channels)
     loss = {"lsgan": nn.MSELoss(), "vanilla": nn.BCEWithLogitsLoss()}[adversarial]
@@ -106,15 +114,14 @@ def test_training_is_the_published_loop(n_channels, adversarial, identity_weight
     assert fitted.history_.keys() == steps[0].keys()
     for name, values in fitted.history_.items():
         want = [step[name] for step in steps]
-        np.testing.assert_allclose(values, want, rtol=1e-5, err_msg=name)
+        np.testing.assert_allclose(values, want, rtol=1e-4, err_msg=name)
     for name, want in zip(NAMES, [*networks[0], *networks[1]], strict=True):
         found = getattr(fitted.net_, name)
         for (key, one), other in zip(
             found.named_parameters(), want.parameters(), strict=True
         ):
             assert one.is_contiguous()
-            # The gradient of a shift before a norm is zero but for rounding, which
-            # Adam makes large.
+            # The gradient of a shift before a norm is zero but for rounding.
             if key.endswith("weight"):
                 torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
 
@@ -275,11 +282,11 @@ def test_batch_norms_and_a_last_batch_of_one(shape, norm):
 @pytest.mark.parametrize("form", ["channels last", "strided", "contiguous"])
 def test_instance_norm_is_that_of_torch(affine, form):
     torch.manual_seed(0)
-    x = torch.randn(3, 4, 6, 5) * 3 + 1
+    x = torch.randn(3, 4, 6, 5, dtype=torch.float64) * 3 + 1
     if form == "channels last":
         x = x.contiguous(memory_format=torch.channels_last)
     elif form == "strided":
-        x = torch.randn(3, 4, 5, 12)[..., ::2].transpose(2, 3)
+        x = torch.randn(3, 4, 5, 12, dtype=torch.float64)[..., ::2].transpose(2, 3)
     ours, theirs = (
         _InstanceNorm2d(4, affine=affine),
         nn.InstanceNorm2d(4, affine=affine),
@@ -287,8 +294,8 @@ def test_instance_norm_is_that_of_torch(affine, form):
     results = []
     for norm in (ours, theirs):
         if affine:
-            norm.weight.data = torch.linspace(-1, 2, 4)
-            norm.bias.data = torch.linspace(0, 1, 4)
+            norm.weight.data = torch.linspace(-1, 2, 4, dtype=torch.float64)
+            norm.bias.data = torch.linspace(0, 1, 4, dtype=torch.float64)
         for mode in (norm.train(), norm.eval()):
             leaf = x.clone().requires_grad_()
             output = mode(leaf)
@@ -296,7 +303,7 @@ def test_instance_norm_is_that_of_torch(affine, form):
             gradients = torch.autograd.grad(output.sin().sum(), parameters)
             results.append([output, *gradients])
     for found, want in zip(results[:2], results[2:], strict=True):
-        torch.testing.assert_close(found, want, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found, want)
 
 
 @pytest.mark.parametrize(("n_layers", "n_pixels"), [(1, 16), (2, 34), (3, 70)])
