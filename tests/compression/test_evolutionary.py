@@ -78,9 +78,9 @@ def split(y):
 
 # Of a few random examples nothing can be learnt.
 @parametrize_with_checks(
-    [EvolutionaryPruner(regressor(module__dtype=torch.float64, max_epochs=30), max_params=0.5,
-                        population_size=4, n_generations=2, n_polish_steps=2,
-                        finetune_epochs=8)],
+    [EvolutionaryPruner(regressor(module__dtype=torch.float64, max_epochs=30),
+                        max_params=0.5, population_size=4, n_generations=2,
+                        n_polish_steps=2, finetune_epochs=8)],
     xfail_strict=True,
 )  # fmt: skip
 def test_scikit_learn_checks_of_a_regressor(estimator, check):

@@ -11,12 +11,6 @@ from sklcomp.compression import EvolutionaryPruner
 from sklcomp.inspection import CompressionDisplay, EvolutionDisplay
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-
-
 @pytest.fixture(scope="module")
 def pruner():
     X, y = load_iris(return_X_y=True)

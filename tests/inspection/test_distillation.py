@@ -16,12 +16,6 @@ X, y = load_iris(return_X_y=True)
 X = scale(X)
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-
-
 def net(width):
     module = torch.nn.Sequential(
         torch.nn.Linear(4, width), torch.nn.Tanh(), torch.nn.Linear(width, 3)

@@ -9,12 +9,6 @@ from sklcomp.metrics import psnr
 from sklcomp.recovery import DCTImputer
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-
-
 def test_draws_what_the_estimator_returns():
     X, y = make_masked_images(n_samples=3, random_state=0)
     imputer = DCTImputer().fit(X)

@@ -10,12 +10,6 @@ from sklcomp.inspection import LabelStreamDisplay
 from sklcomp.multilabel import StreamingLabelClassifier
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-
-
 @pytest.fixture
 def stream():
     """A classifier of four labels and three that came later, and test data."""

@@ -63,12 +63,6 @@ class Pruner(BaseEstimator):
         return self.estimator_.inverse_transform(X)
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-
-
 @pytest.fixture
 def X(rng):
     return rng.uniform(-1, 1, (3, 20))
