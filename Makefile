@@ -4,6 +4,7 @@
 PYTHON ?= python3
 ARGS ?=
 PROCESSOR ?= native
+SHIFT ?=
 ifndef SEED
 SEED := $(shell date +%s)
 endif
@@ -38,7 +39,8 @@ endif
 help:
 	@echo "make demo    run the quickstart"
 	@echo "make test    run the tests;  ARGS='-k name' is handed to pytest"
-	@echo "             SEED=1 is an order of theirs, PROCESSOR=avx2 one of"
+	@echo "             SEED=1 is an order of theirs, SHIFT=1 changes all their"
+	@echo "             random numbers, PROCESSOR=avx2 is one of"
 	@echo "             $(PROCESSORS)"
 	@echo "make test-processors    run the tests as on each of these"
 	@echo "make lint    run all static checks"
@@ -53,8 +55,8 @@ demo: .venv/.plot.stamp .venv/.torch.stamp
 
 test: .venv/.test.stamp
 	@echo "The order of the tests is random; SEED=$(SEED) repeats it."
-	@env $(AS_$(PROCESSOR)) $(BIN)/python -m pytest -q -n 2 \
-		--randomly-seed=$(SEED) $(ARGS)
+	@env $(AS_$(PROCESSOR)) SHIFT=$(SHIFT) $(BIN)/python -m pytest -q -n 2 \
+		--randomly-seed=$(SEED) $(if $(SHIFT),-p tests.shifted_seeds) $(ARGS)
 
 test-processors:
 	@set -e; for processor in $(PROCESSORS); do \

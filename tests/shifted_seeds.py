@@ -1,0 +1,53 @@
+"""A plugin of pytest for `make test SHIFT=3`: the tests with other random numbers.
+
+What a test asserts has to hold for any seed, not for the one that it was written with.
+This adds to every integer seed of numpy and torch, in the tests and in the library. The
+doctests print the numbers of their own seeds and keep them, as does torch.Generator.
+"""
+
+import os
+
+import numpy as np
+import pytest
+
+SHIFT = 1009 * int(os.environ["SHIFT"])
+_default_rng, _RandomState = np.random.default_rng, np.random.RandomState
+_shift = SHIFT
+
+
+def _shifted(seed):
+    is_number = isinstance(seed, (int, np.integer)) and not isinstance(seed, bool)
+    return (int(seed) + _shift) % 2**32 if is_number else seed
+
+
+class _Kind(type):
+    """The global generator of numpy was made before, and is one as well."""
+
+    def __instancecheck__(cls, instance):
+        return isinstance(instance, _RandomState)
+
+
+class _ShiftedRandomState(_RandomState, metaclass=_Kind):
+    def __init__(self, seed=None):
+        super().__init__(_shifted(seed))
+
+
+np.random.RandomState = _ShiftedRandomState
+np.random.default_rng = lambda seed=None: _default_rng(_shifted(seed))
+
+
+def pytest_configure():
+    import torch  # not before conftest.py has said how many threads it may have
+
+    manual_seed = torch.manual_seed
+    torch.manual_seed = lambda seed: manual_seed(_shifted(seed))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    global _shift
+    _shift = 0 if isinstance(item, pytest.DoctestItem) else SHIFT
+
+
+def pytest_report_header():
+    return f"seeds shifted by {SHIFT:,}"
