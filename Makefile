@@ -56,7 +56,7 @@ demo: .venv/.plot.stamp .venv/.torch.stamp
 test: .venv/.test.stamp
 	@echo "The order of the tests is random; SEED=$(SEED) repeats it."
 	@env $(AS_$(PROCESSOR)) SHIFT=$(SHIFT) $(BIN)/python -m pytest -q -n 2 \
-		--randomly-seed=$(SEED) $(if $(SHIFT),-p tests.shifted_seeds) $(ARGS)
+		--randomly-seed=$(SEED) $(if $(SHIFT),-p tests.helpers.shifted_seeds) $(ARGS)
 
 test-processors:
 	@set -e; for processor in $(PROCESSORS); do \

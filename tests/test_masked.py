@@ -4,8 +4,6 @@ import importlib
 import inspect
 import pkgutil
 import re
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,9 +15,7 @@ from sklcomp.metrics import frechet_distance, one_error
 from sklcomp.model_selection import IterativeStratifiedKFold
 from sklcomp.multilabel import PrivilegedMultiLabelClassifier, StreamingLabelClassifier
 from sklcomp.utils._validation import check_unmasked
-
-sys.path.insert(0, str(Path(__file__).parent))
-from test_common import ESTIMATORS, make_instance
+from tests.helpers.estimators import ESTIMATORS, make_instance
 
 MASKED = np.ma.array([[1.0, 0.0], [0.0, 1.0]], mask=[[False, True], [False, False]])
 # These honour masks instead, which tests of their own show.

@@ -1,7 +1,6 @@
 """Messages show plain Python numbers, not ``np.int64(2)``."""
 
 import ast
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +17,7 @@ from sklcomp.multilabel import PrivilegedMultiLabelClassifier, StreamingLabelCla
 from sklcomp.nn import DenseGenerator, keep_fraction, structured_noise, trace_channels
 from sklcomp.translation import CycleGANTranslator
 from sklcomp.utils._messages import show, show_some
-
-sys.path.insert(0, str(Path(__file__).parent))
-from test_common import each_estimator, make_instance
+from tests.helpers.estimators import each_estimator, make_instance
 
 PACKAGE = Path(sklcomp.__file__).parent
 # What they show are strings from a file, or names of attributes.

@@ -1,7 +1,5 @@
 import copy
 import pickle
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,9 +21,15 @@ from sklcomp.compression._distillation import Teacher
 from sklcomp.compression._presets import SYNTHESIS
 from sklcomp.compression._synthesis import Inputs, NoiseSource, ReplayBank
 from sklcomp.nn import count_parameters
-
-sys.path.insert(0, str(Path(__file__).parent))
-from nets import Dense, Probabilities, Residual, SlimDense, Stop, classifier, regressor
+from tests.helpers.nets import (
+    Dense,
+    Probabilities,
+    Residual,
+    SlimDense,
+    Stop,
+    classifier,
+    regressor,
+)
 
 # The shape, the range and the moments are all that is told of the digits.
 KNOWN = {

@@ -2,9 +2,7 @@
 
 import copy
 import random
-import sys
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,9 +15,7 @@ from sklcomp.compression import DataFreeDistiller, _data_free
 from sklcomp.compression._data_free_training import DataFreeTraining, copy_buffers
 from sklcomp.compression._synthesis import ReplayBank
 from sklcomp.nn import BatchNormStatistics
-
-sys.path.insert(0, str(Path(__file__).parent))
-from nets import Stop
+from tests.helpers.nets import Stop
 
 X = np.random.RandomState(0).randn(50, 4).astype(np.float32)
 

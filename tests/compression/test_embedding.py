@@ -1,6 +1,5 @@
 import copy
 import pickle
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +26,7 @@ from sklcomp.compression import (
 )
 from sklcomp.compression._distillation import may_augment
 from sklcomp.nn import LocalityPreservingLoss, count_parameters, kd_loss
-
-sys.path.insert(0, str(Path(__file__).parent))
-from nets import (
+from tests.helpers.nets import (
     DenseRegression,
     Probabilities,
     Residual,

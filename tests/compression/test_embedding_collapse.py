@@ -1,8 +1,6 @@
 """A student whose embedding drowns its task."""
 
-import sys
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +14,14 @@ from torch.nn import functional as F
 from sklcomp.compression import FeatureEmbeddingDistiller
 from sklcomp.compression._collapse import Spreads
 from sklcomp.nn import LocalityPreservingLoss
-
-sys.path.insert(0, str(Path(__file__).parent))
-from nets import Dense, DenseRegression, Residual, Stop, classifier, regressor
+from tests.helpers.nets import (
+    Dense,
+    DenseRegression,
+    Residual,
+    Stop,
+    classifier,
+    regressor,
+)
 
 SEEDS = range(3)
 

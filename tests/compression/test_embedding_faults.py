@@ -2,8 +2,6 @@
 
 import copy
 import pickle
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,9 +28,7 @@ from torch.utils.data import Dataset as TorchDataset
 from sklcomp.compression import FeatureEmbeddingDistiller
 from sklcomp.inspection import DistillationDisplay
 from sklcomp.nn._resuming import settings_of
-
-sys.path.insert(0, str(Path(__file__).parent))
-from nets import Stop, classifier, regressor
+from tests.helpers.nets import Stop, classifier, regressor
 
 X, y = load_iris(return_X_y=True)
 rows = np.random.default_rng(0).permutation(len(X))

@@ -3,7 +3,6 @@
 import random
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,9 +27,7 @@ from torch.utils.data import Subset, default_collate
 from sklcomp.compression import FeatureEmbeddingDistiller, _embedding
 from sklcomp.nn._resuming import settings_of, weights_of
 from sklcomp.nn._training import train_net
-
-sys.path.insert(0, str(Path(__file__).parent))
-from nets import Stop, classifier
+from tests.helpers.nets import Stop, classifier
 
 X, y = load_iris(return_X_y=True)
 rows = np.random.default_rng(0).permutation(len(X))

@@ -2,8 +2,6 @@
 
 import copy
 import pickle
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,9 +21,7 @@ from torch import nn
 from sklcomp.compression import FeatureEmbeddingDistiller
 from sklcomp.inspection import CompressionDisplay, DistillationDisplay
 from sklcomp.nn import kd_loss
-
-sys.path.insert(0, str(Path(__file__).parent))
-from nets import Stop, classifier, regressor
+from tests.helpers.nets import Stop, classifier, regressor
 
 X, y = load_iris(return_X_y=True)
 order = np.random.default_rng(0).permutation(len(X))

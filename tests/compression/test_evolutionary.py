@@ -1,7 +1,5 @@
 import copy
 import pickle
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,9 +28,14 @@ from sklcomp.nn import (
     elimination_order,
 )
 from sklcomp.nn._checkpoint import check_folder, load_state, save_state
-
-sys.path.insert(0, str(Path(__file__).parent))
-from nets import Probabilities, Residual, Stop, Viewing, classifier, regressor
+from tests.helpers.nets import (
+    Probabilities,
+    Residual,
+    Stop,
+    Viewing,
+    classifier,
+    regressor,
+)
 
 QUICK = {"population_size": 6, "n_generations": 3, "n_polish_steps": 3,
          "finetune_epochs": 2, "random_state": 0}  # fmt: skip

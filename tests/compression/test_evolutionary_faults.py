@@ -3,8 +3,6 @@
 import copy
 import math
 import pickle
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,9 +22,7 @@ from sklcomp.evolution import evolve
 from sklcomp.evolution._operators import flip_segment, swap_segment
 from sklcomp.inspection import CompressionDisplay
 from sklcomp.nn import count_parameters, kd_loss
-
-sys.path.insert(0, str(Path(__file__).parent))
-from nets import Dense, classifier, regressor
+from tests.helpers.nets import Dense, classifier, regressor
 
 X, y = load_iris(return_X_y=True)
 X = scale(X).astype(np.float32)

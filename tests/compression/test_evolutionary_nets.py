@@ -1,8 +1,6 @@
 """Nets of users that are out of the ordinary, and what a pruning makes of them."""
 
-import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,9 +18,7 @@ from sklcomp.compression._distillation import Lesson, Teacher
 from sklcomp.compression._training import Task, check_finite, hold_out
 from sklcomp.inspection import EvolutionDisplay
 from sklcomp.nn import count_macs, count_parameters
-
-sys.path.insert(0, str(Path(__file__).parent))
-from nets import Dense, classifier, regressor
+from tests.helpers.nets import Dense, classifier, regressor
 
 X, y = load_iris(return_X_y=True)
 X = scale(X).astype(np.float32)

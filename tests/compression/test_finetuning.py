@@ -1,7 +1,5 @@
 """Fine-tuning of what was cut: rates, weights of the teacher, and which net stays."""
 
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,9 +20,7 @@ from torch.utils.data import DataLoader
 from sklcomp.compression import EvolutionaryPruner, _evolutionary, _finetuning
 from sklcomp.compression._finetuning import Figures, Judge, finetune
 from sklcomp.compression._training import Task, hold_out
-
-sys.path.insert(0, str(Path(__file__).parent))
-from nets import Residual, classifier, regressor
+from tests.helpers.nets import Residual, classifier, regressor
 
 X, y = load_iris(return_X_y=True)
 X = scale(X).astype(np.float32)

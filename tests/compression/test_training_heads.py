@@ -1,8 +1,6 @@
 """Nets with heads that run in training only, and nets that count their forwards."""
 
-import sys
 from collections import namedtuple
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +12,7 @@ from sklearn.preprocessing import scale
 from torch import nn
 
 from sklcomp.compression import EvolutionaryPruner
-
-sys.path.insert(0, str(Path(__file__).parent))
-from nets import classifier, regressor
+from tests.helpers.nets import classifier, regressor
 
 X, y = load_iris(return_X_y=True)
 X = scale(X).astype(np.float32)

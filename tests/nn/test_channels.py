@@ -1,7 +1,5 @@
 import copy
 import pickle
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +11,7 @@ from torch import nn
 
 from sklcomp.nn import count_parameters, mask_channels, prune_channels, trace_channels
 from sklcomp.nn._running import call, tensors_in
-
-sys.path.insert(0, str(Path(__file__).parent))
-from zoo import ZOO, build
+from tests.helpers.zoo import ZOO, build
 
 # Channels that can go, and those that cannot: nothing less than this is followed.
 FREE = {

@@ -1,6 +1,4 @@
 import copy
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,9 +19,7 @@ from sklcomp.nn import (
     trace_channels,
 )
 from sklcomp.nn._cost import ChannelCost
-
-sys.path.insert(0, str(Path(__file__).parent))
-from zoo import ZOO, build
+from tests.helpers.zoo import ZOO, build
 
 
 def test_closed_forms():

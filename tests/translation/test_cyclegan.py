@@ -2,9 +2,7 @@ import copy
 import gc
 import io
 import pickle
-import sys
 import warnings
-from pathlib import Path
 
 import joblib
 import numpy as np
@@ -20,9 +18,7 @@ from skorch.callbacks import EarlyStopping
 
 from sklcomp.datasets import make_unpaired_digits
 from sklcomp.translation._net import CycleGANNet
-
-sys.path.insert(0, str(Path(__file__).parent))
-from translators import (
+from tests.helpers.translators import (
     Ask,
     Keep,
     Scale,

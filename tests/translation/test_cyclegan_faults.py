@@ -1,4 +1,3 @@
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +8,8 @@ from skorch.callbacks import LRScheduler
 
 from sklcomp.nn import CycleGANGenerator
 from sklcomp.translation._net import MODULES, CycleGANNet
-
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1] / "compression"))
-from nets import Stop
-from translators import (
+from tests.helpers.nets import Stop
+from tests.helpers.translators import (
     Ask,
     Watch,
     draw_domains,

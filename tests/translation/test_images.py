@@ -1,6 +1,3 @@
-import sys
-from pathlib import Path
-
 import joblib
 import numpy as np
 import pandas as pd
@@ -8,9 +5,7 @@ import pytest
 import torch
 
 from sklcomp.translation._images import ImageLayout
-
-sys.path.insert(0, str(Path(__file__).parent))
-from translators import Keep, draw, draw_domains, same, translator
+from tests.helpers.translators import Keep, draw, draw_domains, same, translator
 
 # Shape of an example, the parameter, and whether examples come as flat rows.
 LAYOUTS = [

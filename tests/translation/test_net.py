@@ -1,6 +1,3 @@
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -12,9 +9,7 @@ from torch.nn.utils import parameters_to_vector
 from sklcomp.nn import CycleGANGenerator, PatchDiscriminator
 from sklcomp.nn._architectures import _InstanceNorm2d
 from sklcomp.translation._net import ImagePool, UnpairedBatches, UnpairedImages
-
-sys.path.insert(0, str(Path(__file__).parent))
-from translators import (
+from tests.helpers.translators import (
     Judge,
     Normalize,
     Watch,

@@ -1,7 +1,5 @@
 import copy
-import sys
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +10,7 @@ from torch import nn
 from sklcomp.nn import CycleGANGenerator, PatchDiscriminator
 from sklcomp.translation._net import CycleGANNet
 from sklcomp.translation._vectors import VectorGenerator
-
-sys.path.insert(0, str(Path(__file__).parent))
-from translators import (
+from tests.helpers.translators import (
     Convolve,
     InPlace,
     Normalize,

@@ -10,9 +10,8 @@ import os
 import numpy as np
 import pytest
 
-SHIFT = 1009 * int(os.environ["SHIFT"])
 _default_rng, _RandomState = np.random.default_rng, np.random.RandomState
-_shift = SHIFT
+_shift = 0
 
 
 def _shifted(seed):
@@ -32,22 +31,26 @@ class _ShiftedRandomState(_RandomState, metaclass=_Kind):
         super().__init__(_shifted(seed))
 
 
-np.random.RandomState = _ShiftedRandomState
-np.random.default_rng = lambda seed=None: _default_rng(_shifted(seed))
+def _shift_of_all():
+    return 1009 * int(os.environ["SHIFT"])
 
 
 def pytest_configure():
     import torch  # not before conftest.py has said how many threads it may have
 
+    global _shift
+    _shift = _shift_of_all()
     manual_seed = torch.manual_seed
+    np.random.RandomState = _ShiftedRandomState
+    np.random.default_rng = lambda seed=None: _default_rng(_shifted(seed))
     torch.manual_seed = lambda seed: manual_seed(_shifted(seed))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     global _shift
-    _shift = 0 if isinstance(item, pytest.DoctestItem) else SHIFT
+    _shift = 0 if isinstance(item, pytest.DoctestItem) else _shift_of_all()
 
 
 def pytest_report_header():
-    return f"seeds shifted by {SHIFT:,}"
+    return f"seeds shifted by {_shift_of_all():,}"
