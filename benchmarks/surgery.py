@@ -28,8 +28,8 @@ from sklcomp.nn import (
     trace_channels,
 )
 
-sys.path.insert(0, str(ROOT / "tests" / "nn"))
-from zoo import ZOO, build
+sys.path.insert(0, str(ROOT))
+from tests.helpers.zoo import ZOO, build
 
 # Largest difference of outputs, in units of the largest output.
 EXACT = 1e-5
