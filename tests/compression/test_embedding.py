@@ -315,7 +315,6 @@ def test_augmented_examples_are_shown_to_the_teacher_too(digits, trained):
     np.testing.assert_allclose(found.predict_proba(X), want.predict_proba(X), atol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore:the embedding loss has drowned")
 def test_layers_by_name(digits, trained):
     X, y = (array[:200] for array in digits)
 
