@@ -29,8 +29,8 @@ def dense_solution(image, observed, weights):
 def random_case(rng, shape, missing=0.6):
     image = rng.random(shape)
     observed = rng.random(shape) > missing
-    observed.flat[rng.integers(image.size)] = True
-    observed.flat[rng.integers(image.size)] = False
+    seen, hidden = rng.choice(image.size, 2, replace=False)
+    observed.flat[seen], observed.flat[hidden] = True, False
     return image, observed
 
 
