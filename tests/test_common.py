@@ -42,7 +42,6 @@ def test_tables_name_existing_estimators():
     assert INIT_PARAMS.keys() | EXPECTED_FAILED_CHECKS.keys() <= names
 
 
-# Of a few random examples nothing can be learnt.
 @pytest.mark.filterwarnings("ignore:the training of the small generators made them")
 @parametrize_with_checks(
     [make_instance(estimator_class) for estimator_class in ESTIMATORS],

@@ -28,7 +28,7 @@ N_CUTS = 3
 # root: what is no error. Neither is more than a share.
 ROUNDING, MAX_ROUNDING = 1000.0, 0.005
 SLACK, MAX_SLACK = 10.0, 0.1
-LOST = "what a smaller network changes is lost in rounding"
+LOST_IN_ROUNDING = "what a smaller network changes is lost in rounding"
 # Constants are changed by this share, as nothing is seen of what is multiplied by 0.
 STIR = 0.1
 
@@ -108,9 +108,12 @@ class SelfCheck:
             keep = _half(graph, segments, np.random.default_rng(seed))
             for mode in self.modes:
                 fault = self._fault(graph, keep, mode)
-                # One cut of which something can be told is enough.
-                n_lost[mode] += fault == LOST
-                if fault is not None and (fault != LOST or n_lost[mode] == N_CUTS):
+                if fault == LOST_IN_ROUNDING:
+                    n_lost[mode] += 1
+                    # One cut of which something can be told is enough.
+                    if n_lost[mode] < N_CUTS:
+                        continue
+                if fault is not None:
                     return f"in training mode {fault}" if mode else fault
         return None
 
@@ -156,7 +159,7 @@ class SelfCheck:
                     return fault
             is_lost |= is_coarse and columns.are_lost
         fault_inside = self._inner_difference(graph, keep, before, masked, pruned)
-        return fault_inside or (LOST if is_lost else None)
+        return fault_inside or (LOST_IN_ROUNDING if is_lost else None)
 
     def _inner_difference(
         self, graph: ChannelGraph, keep: np.ndarray, before: Seen, masked: Seen,

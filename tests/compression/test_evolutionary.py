@@ -79,7 +79,6 @@ def split(y):
     return hold_out(y, 1000, np.random.RandomState(0).randint(2**31 - 1))
 
 
-# Of a few random examples nothing can be learnt.
 @parametrize_with_checks(
     [EvolutionaryPruner(regressor(module__dtype=torch.float64, max_epochs=30),
                         max_params=0.5, population_size=4, n_generations=2,

@@ -143,7 +143,6 @@ class Rows(Callback):
         self.seen.append(X)
 
 
-# So few examples may say anything.
 @pytest.mark.parametrize(("n", "expected"), [(10, 10), (1000, 37)])
 def test_fitness_is_of_at_most_a_quarter_that_no_training_sees(prune, n, expected):
     held = []
@@ -310,7 +309,6 @@ def test_training_without_a_batch_is_named(prune, settings):
         prune(dense(**settings))
 
 
-# So few examples may say anything.
 def test_a_single_fitness_example_with_batch_norm(prune):
     pruner = prune(classifier(normed(), max_epochs=2), n_fitness_samples=1)
     assert np.isfinite(pruner.best_fitness_)

@@ -323,7 +323,6 @@ def test_validation_data_change_nothing_of_the_search():
         np.testing.assert_array_equal(values, given.history_[name])
 
 
-# Two epochs of a net of the test's own may do anything.
 def test_validation_data_of_any_form():
     names = np.array(["c", "a", "b"])
     net = dense()

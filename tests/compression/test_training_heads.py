@@ -77,7 +77,6 @@ def net_of(make):
 
 @pytest.mark.parametrize("make", [Supervised, WithNames, Fixed])
 @pytest.mark.parametrize("distill_weight", [0.0, 0.7, "auto"])
-# That it runs is what counts, not that three epochs help.
 def test_nets_with_heads_of_training_are_pruned_and_tuned(make, distill_weight):
     net = net_of(make)
     pruner = EvolutionaryPruner(net, distill_weight=distill_weight, **QUICK)

@@ -48,7 +48,7 @@ def pytest_configure():
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item):
+def pytest_runtest_protocol(item):  # before conftest.py seeds torch
     global _shift
     is_kept = isinstance(item, pytest.DoctestItem) or "scikit_learn_checks" in item.name
     _shift = 0 if is_kept else _shift_of_all()

@@ -14,6 +14,7 @@ from sklearn.svm import LinearSVC
 from sklcomp.model_selection import IterativeStratifiedKFold
 from sklcomp.multilabel import PrivilegedMultiLabelClassifier
 from sklcomp.solvers._labels import best_thresholds
+from tests.helpers.labels import privileged_features
 
 TIGHT = {"tol": 1e-10, "max_iter": 4000, "random_state": 0}
 CODINGS = ["signed", "binary", "constant"]
@@ -26,13 +27,6 @@ def labelled(rng):
     Y = (X @ rng.normal(size=(5, 4)) + rng.normal(size=(60, 4)) > 0.3).astype(int)
     Y[:, 2] = Y[:, 0] | Y[:, 1]
     return X, Y
-
-
-def privileged_features(Y, label, coding):
-    """The other labels and a constant, written out; shape (n_samples, n_labels + 1)."""
-    features = {"signed": 2.0 * Y - 1, "binary": 1.0 * Y, "constant": 0.0 * Y}[coding]
-    features[:, label] = 0
-    return np.column_stack([features, np.ones(len(Y))])
 
 
 def primal_value(model, X, Y, label, cost, coding):

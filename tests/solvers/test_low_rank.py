@@ -95,7 +95,7 @@ def test_threads_and_sparse_rows_agree(labelled, coding):
     threads = solve(X, Y, cost, coding=coding, n_jobs=3)
     np.testing.assert_array_equal(threads.solution, base.solution)
     other = solve(sparse.csr_array(X), Y, cost, coding=coding)
-    np.testing.assert_allclose(other.objective, base.objective, rtol=1e-2)
+    np.testing.assert_allclose(other.objective, base.objective, rtol=2e-2)
 
 
 @pytest.mark.parametrize("coding", CODINGS)

@@ -7,6 +7,7 @@ from scipy import sparse
 from sklcomp.solvers._hinge import solve_hinge
 from sklcomp.solvers._labelsets import as_labelsets
 from sklcomp.solvers._privileged import solve_privileged, weigh
+from tests.helpers.labels import privileged_features
 
 CODINGS = ["signed", "binary", "constant"]
 GAMMA = 5.0
@@ -30,13 +31,6 @@ def solve(X, Y, cost, **settings):
     return solve_privileged(X, sparse.csr_array(Y), cost=cost, **settings)
 
 
-def features_of(Y, label, coding):
-    """The other labels and a constant."""
-    features = {"signed": 2.0 * Y - 1, "binary": 1.0 * Y, "constant": 0.0 * Y}[coding]
-    features[:, label] = 0
-    return np.column_stack([features, np.ones(len(Y))])
-
-
 @pytest.mark.parametrize("coding", CODINGS)
 @pytest.mark.parametrize("cap", [1.0, 3.0, np.inf])
 def test_multipliers_are_feasible_and_certify_the_objective(labelled, coding, cap):
@@ -48,7 +42,7 @@ def test_multipliers_are_feasible_and_certify_the_objective(labelled, coding, ca
         assert alpha.min() >= 0
         assert beta.min() >= 0
         assert (alpha <= cap * cost * (1 + 1e-12)).all()
-        features = features_of(Y, j, coding)
+        features = privileged_features(Y, j, coding)
         moment = features.T @ (alpha - cost)
         for group, multiplier in enumerate(beta):
             moment += multiplier * features[np.flatnonzero(groups == group)[0]]
@@ -67,7 +61,7 @@ def test_what_is_paid_for_lies_on_its_bound(labelled, coding):
     result = solve(X, Y, cost, coding=coding, slack_cap=2.0, tol=1e-12)
     for j in range(4):
         weights = np.append(result.privileged_coef[j], result.privileged_intercept[j])
-        slack = features_of(Y, j, coding) @ weights
+        slack = privileged_features(Y, j, coding) @ weights
         w = result.solution[j]
         miss = 1 - (2 * Y[:, j] - 1) * (X @ w[:-1] + w[-1]) - slack
         alpha = result.dual[0][j]
