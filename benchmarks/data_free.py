@@ -27,7 +27,7 @@ from sklcomp.nn import (
     kd_loss,
 )
 from sklcomp.nn._folding import absorb_batch_norms, insert_batch_norms
-from sklcomp.nn._training import torch_session
+from sklcomp.nn._running import torch_session
 
 MEAN, STD = 0.1000, 0.2752
 HALF = (3, 8, 60, 42)

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from sklcomp.compression import FeatureEmbeddingDistiller
 from sklcomp.nn import LeNet, LocalityPreservingLoss, count_parameters, kd_loss
 from sklcomp.nn._features import capturing
-from sklcomp.nn._training import torch_session
+from sklcomp.nn._running import torch_session
 
 N_VALIDATION = 5000
 BATCH, LR, CLIP = 64, 0.05, 1.0

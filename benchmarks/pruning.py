@@ -18,9 +18,7 @@ from skorch.callbacks import LRScheduler
 from torch import nn
 
 from sklcomp.compression import EvolutionaryPruner
-from sklcomp.compression._distillation import train_with_teacher
 from sklcomp.compression._pruning import PruningProblem
-from sklcomp.compression._training import rebuild_net
 from sklcomp.nn import (
     CifarResNet,
     LeNet,
@@ -30,7 +28,10 @@ from sklcomp.nn import (
     mask_channels,
     prune_channels,
 )
-from sklcomp.nn._training import torch_session, train_net
+from sklcomp.nn._running import torch_session
+from sklcomp.training._lesson import train_with_teacher
+from sklcomp.training._loop import train_net
+from sklcomp.training._nets import rebuild_net
 
 KD_WEIGHT, TEMPERATURE, BATCH = 0.7, 4.0, 64
 NAMES = {"max_params": "of the parameters", "max_macs": "of the MACs"}

@@ -30,7 +30,7 @@ from sklcomp.nn import (
 )
 from sklcomp.nn._architectures import _draw_small_weights
 from sklcomp.nn._cost import ChannelCost
-from sklcomp.nn._training import torch_session
+from sklcomp.nn._running import torch_session
 from sklcomp.translation import CycleGANTranslator
 from sklcomp.translation._net import (
     CycleGANNet,
@@ -214,7 +214,7 @@ class Photographs:
             n_filters=16, n_blocks=3, identity_weight=0.0, lr=5e-4, batch_size=4,
             max_epochs=4 if quick else 20, random_state=0,
         ).fit(self.a, self.b)  # fmt: skip
-        layout = self.translator._layout
+        layout = self.translator.layout_
         train, test = (
             [layout.to_tensor(images[f"{side}_{part}"].reshape(len(
                 images[f"{side}_{part}"]), -1)) for side in "AB"]
@@ -284,7 +284,7 @@ def photographs(report, folder, quick, part):
     world, budget = Photographs(folder, quick), BUDGETS[part]
     base = world.translator
     tensors = [
-        base._layout.to_tensor(X.reshape(len(X), -1)) for X in (world.a, world.b)
+        base.layout_.to_tensor(X.reshape(len(X), -1)) for X in (world.a, world.b)
     ]
     # What the pruner trains on: all but sixteen images, 61 steps an epoch.
     train = [X[16:] for X in tensors]
@@ -348,7 +348,7 @@ def search(report, folder, quick):
     base = CycleGANTranslator(
         n_filters=16, n_blocks=3, batch_size=4, max_epochs=1, random_state=0
     ).fit(a[:8], b[:8])
-    base._check_domains(a, b, reset=True)
+    base._split_domains(a, b, reset=True)
     nets = make_networks(16, 3)
     theirs = published_step([plain_norms(net) for net in nets])
     images = torch.rand(2, 4, 3, 32, 32)

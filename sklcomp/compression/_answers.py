@@ -8,8 +8,8 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from sklcomp.compression._distillation import Teacher
-from sklcomp.compression._training import Task
+from sklcomp.training._lesson import Teacher
+from sklcomp.training._nets import Task
 
 
 class AnsweringTeacher(Teacher):

@@ -23,12 +23,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skorch import NeuralNet, NeuralNetBinaryClassifier
 from torch import nn
 
-from sklcomp.compression._training import first_output, rebuild_net
 from sklcomp.nn._forms import check_form, plain_copy, uncompiled
-from sklcomp.nn._running import device_of, evaluating, restoring
-from sklcomp.nn._training import check_device, torch_session
+from sklcomp.nn._running import device_of, evaluating, restoring, torch_session
+from sklcomp.training._fit import TorchFitMixin
+from sklcomp.training._nets import check_device, first_output, rebuild_net
 from sklcomp.utils._messages import show
-from sklcomp.utils._sklearn import CallbackSupportMixin
 from sklcomp.utils._validation import refuse_masked
 
 
@@ -52,7 +51,7 @@ def _can_classify(self: Any) -> bool:
     return True
 
 
-class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
+class Compressor(TorchFitMixin, MetaEstimatorMixin, BaseEstimator):
     """Shared by all that make a small net from a user's net.
 
     A subclass names the parameter of which ``estimator_`` will be, and the one that
@@ -61,6 +60,7 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
 
     _net_name = "estimator"
     _source_name = "estimator"
+    _fitted_names: tuple[str, ...] = ("estimator_", "classes_")
     estimator_: Any
 
     @property
@@ -70,8 +70,6 @@ class Compressor(CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _check_fit_data(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
         """X as float32, and y as the net takes it."""
-        for name in ("estimator_", "classes_"):
-            self.__dict__.pop(name, None)
         self._check_kinds()
         is_classes = _is_classifier(self)
         X, y = validate_data(

@@ -2,10 +2,8 @@
 
 from dataclasses import replace
 from numbers import Integral, Real
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import joblib
 import numpy as np
 import torch
 from sklearn.base import (
@@ -30,25 +28,18 @@ from sklcomp.compression._pair_training import (
 from sklcomp.compression._presets import COEVOLUTION, FRONT_SHARES, PAPER_PAIR
 from sklcomp.compression._pruning import PruningProblem, front_of, kept_channels
 from sklcomp.compression._report import CompressionReport, describe
+from sklcomp.compression._search import SearchMixin
 from sklcomp.compression._translation_fitness import Direction, closeness
 from sklcomp.evolution import CoevolutionResult, coevolve
-from sklcomp.nn._checkpoint import check_folder, load_state, save_state
-from sklcomp.nn._resuming import draw_seed, settings_of, weights_of
-from sklcomp.nn._training import check_device, torch_session
+from sklcomp.nn._running import torch_session
+from sklcomp.training._fit import TORCH_CONSTRAINTS, Session, TorchFitMixin
+from sklcomp.training._nets import check_device
+from sklcomp.training._state import settings_of, weights_of
 from sklcomp.translation import CycleGANTranslator
 from sklcomp.translation._images import ImageLayout
-from sklcomp.translation._net import (
-    run,
-)
+from sklcomp.translation._net import run
 from sklcomp.utils._messages import warn_user
-from sklcomp.utils._sklearn import (
-    CallbackSupportMixin,
-    Interval,
-    IterationReporter,
-    StrOptions,
-    fit_context,
-    with_callbacks,
-)
+from sklcomp.utils._sklearn import Interval, StrOptions, fit_context, with_callbacks
 from sklcomp.utils._validation import refuse_masked
 
 # Pixels of the wanted number of patches, at a quarter of the width and height.
@@ -60,8 +51,34 @@ FREE = ("checkpoint", "warm_start", "n_jobs", "verbose", "finetune_epochs",
 TRANSLATOR_FREE = (*FREE, "device", "max_epochs", "random_state")
 
 
+class Work(NamedTuple):
+    """What a search, and the training of its winners, need of both directions.
+
+    Attributes
+    ----------
+    base : CycleGANTranslator
+        The full translator.
+    problems : tuple of two PruningProblem
+        Of the generators from A to B and back.
+    directions : tuple of two Direction
+        Fitness of a genome and its partner.
+    domains, train : sequence of two Tensor
+        Images of A and of B: all, and those that are not held out.
+    rng : numpy.random.Generator
+        Source of randomness.
+    """
+
+    base: CycleGANTranslator
+    problems: tuple[PruningProblem, PruningProblem]
+    directions: tuple[Direction, Direction]
+    domains: list[Tensor]
+    train: tuple[Tensor, Tensor]
+    rng: np.random.Generator
+
+
 class CoEvolutionaryPruner(
-    CallbackSupportMixin,
+    SearchMixin,
+    TorchFitMixin,
     MetaEstimatorMixin,
     OneToOneFeatureMixin,
     TransformerMixin,
@@ -253,12 +270,13 @@ class CoEvolutionaryPruner(
         "finetune_epochs": [Interval(Integral, 0, None, closed="left"), None],
         "distill_weight": [Interval(Real, 0, None, closed="left")],
         "n_jobs": [Integral, None],
-        "checkpoint": [str, Path, None],
-        "warm_start": ["boolean"],
-        "n_threads": [Interval(Integral, 1, None, closed="left")],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
+        **TORCH_CONSTRAINTS,
     }
+
+    _presets = COEVOLUTION
+    _published = PAPER_PAIR
+
+    _fitted_names = ("estimator_", "translator_")
 
     def __init__(
         self,
@@ -333,45 +351,36 @@ class CoEvolutionaryPruner(
         self : CoEvolutionaryPruner
             Fitted.
         """
-        for name in ("estimator_", "translator_"):
-            self.__dict__.pop(name, None)
-        if self.max_params is None and self.max_macs is None and self.preset != "paper":
-            msg = (
-                "max_params=None and max_macs=None: give a budget, such as "
-                'max_params=0.3, or take preset="paper", which needs none.'
-            )
-            raise ValueError(msg)
-        if self.checkpoint is not None:
-            check_folder(self.checkpoint)
-        reporter = IterationReporter(self, X=X, y=y)
-        seed = draw_seed(self)
-        base = self._fitted_translator(X, y, seed)
+        return self._fit(X, y)
+
+    def _check(self, X: Any, y: Any) -> tuple[Any, Any]:
+        self._check_search()
+        return X, y
+
+    def _prepare(self, data: tuple, session: Session) -> Work:
+        """The trained pair, as two problems of which genomes are scored."""
+        X, y = data
+        base = self._fitted_translator(X, y, session)
         domains = self._domains(base, X, y)
         for name in ("n_features_in_", "feature_names_in_"):
             self.__dict__.pop(name, None)
             if hasattr(base, name):
                 setattr(self, name, getattr(base, name))
-        rng = np.random.default_rng(seed)
-        with torch_session(seed, self.n_threads):
-            parts = [self._hold_out(images, rng) for images in domains]
-            train, held = zip(*parts, strict=True)
-            problems = self._problems(base, train, rng)
-            directions = self._directions(base, problems, train, held, seed)
-            key = self._search_key(base, domains, seed)
-            result = self._search(problems, directions, rng, reporter, key)
-            if problems[0].has_budget:
-                result = _with_uniform(problems, directions, result)
-            self.base_translator_ = base
-            self._name_results(problems, result)
-            self._finish(base, problems, directions, result, train, seed)
-        reporter.finish()
-        return self
+        rng = np.random.default_rng(session.seed)
+        parts = [self._hold_out(images, rng) for images in domains]
+        train, held = zip(*parts, strict=True)
+        problems = self._problems(base, train, rng)
+        directions = self._directions(base, problems, train, held, session.seed)
+        return Work(base, problems, directions, domains, train, rng)
 
-    def _form(self, name: str) -> Any:
-        """A setting, or what the paper's form has in its place."""
-        return PAPER_PAIR[name] if self.preset == "paper" else getattr(self, name)
+    def _run(self, work: Work, session: Session) -> tuple:
+        """Search, then train the best pair."""
+        result = self._search(work, session)
+        return work, result, *self._tune(work, result, session)
 
-    def _fitted_translator(self, X: Any, y: Any, seed: int) -> CycleGANTranslator:
+    def _fitted_translator(
+        self, X: Any, y: Any, session: Session
+    ) -> CycleGANTranslator:
         """The translator to compress, trained now if it is not frozen."""
         given = self.translator
         if isinstance(given, FrozenEstimator):
@@ -394,17 +403,16 @@ class CoEvolutionaryPruner(
             raise ValueError(msg)
         base = clone(given)
         if base.random_state is None:
-            base.set_params(random_state=seed)
-        if self.checkpoint is not None and base.checkpoint is None:
-            base.set_params(
-                checkpoint=Path(self.checkpoint) / "base", warm_start=self.warm_start
-            )
+            base.set_params(random_state=session.seed)
+        if base.checkpoint is None:
+            own = session.checkpoint.inside("base")
+            base.set_params(checkpoint=own.folder, warm_start=own.warm_start)
         base.fit(X, y)
         return base.set_params(checkpoint=given.checkpoint, warm_start=given.warm_start)
 
     def _domains(self, base: CycleGANTranslator, X: Any, y: Any) -> list[Tensor]:
         """Images of A and of B, as the translator knows them."""
-        domains = [base._layout.to_tensor(rows) for rows in base._check_domains(X, y)]
+        domains = [base.layout_.to_tensor(rows) for rows in base.split_domains(X, y)]
         if not all(map(len, domains)):
             labels = np.unique(y)
             classes = "1 class" if len(labels) == 1 else f"{len(labels)} classes"
@@ -431,10 +439,10 @@ class CoEvolutionaryPruner(
         first, second = (
             PruningProblem(
                 module, images, max_params=self.max_params, max_macs=self.max_macs,
-                importance=self._form("importance"),
-                compensate=self._form("compensate"),
+                importance=self._setting("importance"),
+                compensate=self._setting("compensate"),
                 ignored_layers=(), min_channels=1, rng=rng,
-                inner_width=self._form("inner_width"),
+                inner_width=self._setting("inner_width"),
                 n_examples=max(MIN_EXAMPLES, N_PIXELS // images[0, 0].numel()),
             )
             for module, images in zip(generators, train, strict=True)
@@ -467,13 +475,10 @@ class CoEvolutionaryPruner(
         )  # fmt: skip
         return first, second
 
-    def _search_key(
-        self, base: CycleGANTranslator, domains: list[Tensor], seed: int
-    ) -> str:
+    def _describe_search(self, work: Work, session: Session) -> list:
         """What a search is a function of; a checkpoint must agree in it."""
-        if self.checkpoint is None:
-            return ""
-        images = [one.numpy(force=True) for one in domains]
+        base = work.base
+        images = [one.numpy(force=True) for one in work.domains]
         weights = [
             weights_of(module)
             for module in (
@@ -484,86 +489,75 @@ class CoEvolutionaryPruner(
         settings = [settings_of(self, but=FREE)]
         if self.fitness_epochs:
             settings.append(settings_of(base, but=TRANSLATOR_FREE))
-        return joblib.hash([images, seed, weights, settings])
+        return [images, session.seed, weights, settings]
 
-    def _search(
-        self, problems: Any, directions: Any, rng: np.random.Generator,
-        reporter: IterationReporter, key: str,
-    ) -> CoevolutionResult:  # fmt: skip
+    def _search(self, work: Work, session: Session) -> CoevolutionResult:
         """Evolve, and keep the state of every generation where that is wanted."""
-        is_nested = self._form("genes") == "nested"
-        settings: dict[str, Any] = dict(COEVOLUTION[self.preset])
-        for name in settings:
-            if getattr(self, name, None) is not None:
-                settings[name] = getattr(self, name)
-        n = settings.pop("population_size")
-        starts = [p.start(n, rng, self.preset, is_nested) for p in problems]
-        operators = [p.operators(self.preset, is_nested) for p in problems]
-        for name in operators[0]:
-            settings[name] = operators[0][name], operators[1][name]
-        state = None
-        if self.checkpoint is not None and self.warm_start:
-            state = load_state(self.checkpoint, key)
-
-        def after_generation(state: dict[str, np.ndarray]) -> bool:
-            if self.checkpoint is not None:
-                save_state(self.checkpoint, state, key)
-            if self.verbose:
-                best = [float(state[f"history_best_{side}"][-1]) for side in "ab"]
-                print(f"generation {state['generation']}: best fitness "  # noqa: T201
-                      f"{best[0]:.5g} and {best[1]:.5g}")  # fmt: skip
-            return reporter(int(state["generation"]))
-
-        return coevolve(
-            directions, starts, rng=rng, state=state, callback=after_generation,
+        starts, operators, values = self._start_of(work.problems, work.rng)
+        record = session.checkpoint.record(
+            "search", lambda: self._describe_search(work, session)
+        )
+        result = coevolve(
+            work.directions, starts, rng=work.rng, state=record.load(),
+            callback=self._after_generation(record, session),
             # All trainings share one generator of random numbers; None might be more.
-            n_jobs=1 if self.fitness_epochs else self.n_jobs, **settings,
+            n_jobs=1 if self.fitness_epochs else self.n_jobs, **operators, **values,
         )  # fmt: skip
+        self._tell_best({f"best_{k}": result.history[f"best_{k}"] for k in "ab"})
+        if not work.problems[0].has_budget:
+            return result
+        return _with_uniform(work.problems, work.directions, result)
 
-    def _name_results(self, problems: Any, result: CoevolutionResult) -> None:
-        self.history_ = result.history
-        n_uniform = 2 * len(FRONT_SHARES) if problems[0].has_budget else 0
-        self.n_evaluations_ = int(result.history["n_evaluations"][-1]) + n_uniform
-        self.pareto_front_, self.winners_ = {}, {}
-        for k, side in enumerate(("ab", "ba")):
-            problem = problems[k]
-            self.pareto_front_[side] = front_of(
-                problem, result.genomes[k], result.fitness[k]
-            )
-            kept = kept_channels(problem.graph, result.best[k])
-            setattr(self, f"kept_channels_{side}_", kept)
-            setattr(self, f"graph_{side}_", problem.graph)
-            n_parameters = problem.cost(result.best[k])[0]
-            self.winners_[side] = n_parameters, result.best_fitness[k]
-
-    def _finish(
-        self, base: CycleGANTranslator, problems: Any, directions: Any,
-        result: CoevolutionResult, train: Any, seed: int,
-    ) -> None:  # fmt: skip
-        """Build the best pair and train it; keep the better of before and after."""
-        full = base.generator_ab_, base.generator_ba_
+    def _tune(
+        self, work: Work, result: CoevolutionResult, session: Session
+    ) -> tuple[CycleGANTranslator, str]:
+        """Build the best pair and train it; the better of before and after."""
+        base, seed = work.base, session.seed
         pair = tuple(
             problem.finish(best)
-            for problem, best in zip(problems, result.best, strict=True)
+            for problem, best in zip(work.problems, result.best, strict=True)
         )
         n_epochs = self.finetune_epochs
         n_epochs = max_epochs(base) if n_epochs is None else n_epochs
         tuned = train_pair(
-            base, pair, train, n_epochs, seed,
-            weight=self._form("distill_weight"), n_threads=self.n_threads,
-            checkpoint=self.checkpoint and Path(self.checkpoint) / "tuning",
-            warm_start=self.warm_start,
+            base, pair, work.train, n_epochs, seed,
+            weight=self._setting("distill_weight"), n_threads=self.n_threads,
+            checkpoint=session.checkpoint.inside("tuning"),
         )  # fmt: skip
         after, note = (tuned.generator_ab_, tuned.generator_ba_), ""
         if tuned.n_iter_:
-            is_kept, note = _judged(pair, after, directions)
+            is_kept, note = _judged(pair, after, work.directions)
             if not is_kept:
-                tuned = train_pair(base, pair, train, 0, seed, n_threads=self.n_threads)
+                tuned = train_pair(
+                    base, pair, work.train, 0, seed, n_threads=self.n_threads
+                )
         elif n_epochs:
             note = "kept as they were cut: the training has diverged"
+        return tuned, note
+
+    def _name_results(self, result: tuple) -> None:
+        work, found, tuned, note = result
+        self.base_translator_ = base = work.base
+        self.history_ = found.history
+        n_uniform = 2 * len(FRONT_SHARES) if work.problems[0].has_budget else 0
+        self.n_evaluations_ = int(found.history["n_evaluations"][-1]) + n_uniform
+        self.pareto_front_, self.winners_ = {}, {}
+        for k, side in enumerate(("ab", "ba")):
+            problem = work.problems[k]
+            self.pareto_front_[side] = front_of(
+                problem, found.genomes[k], found.fitness[k]
+            )
+            kept = kept_channels(problem.graph, found.best[k])
+            setattr(self, f"kept_channels_{side}_", kept)
+            setattr(self, f"graph_{side}_", problem.graph)
+            n_parameters = problem.cost(found.best[k])[0]
+            self.winners_[side] = n_parameters, found.best_fitness[k]
         self.estimator_ = self.translator_ = tuned
+        full = base.generator_ab_, base.generator_ba_
         small = tuned.generator_ab_, tuned.generator_ba_
-        sides = [_described(one, directions, base._layout) for one in (full, small)]
+        sides = [
+            _described(one, work.directions, base.layout_) for one in (full, small)
+        ]
         self.report_ = CompressionReport(sides[0], sides[1], note)
 
     @refuse_masked

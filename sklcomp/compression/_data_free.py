@@ -1,11 +1,10 @@
 """Student networks without data, after Chen et al. (arXiv 1904.01186)."""
 
 import math
+from collections.abc import Callable
 from numbers import Integral, Real
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import joblib
 import numpy as np
 import torch
 from sklearn.base import is_classifier
@@ -29,7 +28,6 @@ from sklcomp.compression._data_free_settings import (
     warn_of_collapse,
 )
 from sklcomp.compression._data_free_training import DataFreeTraining
-from sklcomp.compression._distillation import Teacher
 from sklcomp.compression._presets import SYNTHESIS
 from sklcomp.compression._report import CompressionReport, describe
 from sklcomp.compression._synthesis import (
@@ -39,30 +37,30 @@ from sklcomp.compression._synthesis import (
     draw_judges,
     keep_on_cpu,
 )
-from sklcomp.compression._training import Task, rebuild_net
 from sklcomp.nn import kd_loss
-from sklcomp.nn._checkpoint import check_folder, load_training, save_training
 from sklcomp.nn._features import PENULTIMATE
-from sklcomp.nn._resuming import draw_seed
-from sklcomp.nn._running import device_of
-from sklcomp.nn._training import (
-    check_device,
-    naming_memory,
-    torch_session,
-    train_net,
-)
+from sklcomp.nn._running import device_of, torch_session
+from sklcomp.training._checkpoint import Record
+from sklcomp.training._fit import TORCH_CONSTRAINTS, Session
+from sklcomp.training._lesson import Teacher
+from sklcomp.training._loop import naming_memory, train_net
+from sklcomp.training._nets import Task, rebuild_net
 from sklcomp.utils._messages import show
-from sklcomp.utils._sklearn import (
-    Interval,
-    IterationReporter,
-    StrOptions,
-    fit_context,
-    with_callbacks,
-)
+from sklcomp.utils._sklearn import Interval, StrOptions, fit_context, with_callbacks
 from sklcomp.utils._validation import refuse_masked
 
 # Examples that a teacher is tried on, and checkpoints of a fit.
 N_PROBES, N_CHECKPOINTS = 64, 20
+# What there is to make smaller where memory runs out.
+SIZES = "batch_size, generator_batch_size or replay_size"
+
+
+class Work(NamedTuple):
+    """A student's net, the training of its module, and what examples are like."""
+
+    net: Any
+    training: DataFreeTraining
+    inputs: Inputs
 
 
 class DataFreeDistiller(Compressor):
@@ -273,6 +271,7 @@ class DataFreeDistiller(Compressor):
     teacher_: nn.Module
     _net_name = "student"
     _source_name = "teacher"
+    _fitted_names = ("estimator_", "classes_", "n_features_in_", "feature_names_in_")
 
     _parameter_constraints: dict[str, list] = {
         "student": [NeuralNet],
@@ -312,11 +311,7 @@ class DataFreeDistiller(Compressor):
         "student_batchnorm": ["boolean", None],
         "n_iterations": [Interval(Integral, 1, None, closed="left"), None],
         "device": [str],
-        "checkpoint": [str, Path, None],
-        "warm_start": ["boolean"],
-        "n_threads": [Interval(Integral, 1, None, closed="left")],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
+        **TORCH_CONSTRAINTS,
     }
 
     def __init__(
@@ -447,33 +442,10 @@ class DataFreeDistiller(Compressor):
         MemoryError
             With what to make smaller.
         """
-        check_device(self)
-        X, y = self._check_optional_data(X, y)
-        if self.checkpoint is not None:
-            check_folder(self.checkpoint)
-        reporter = IterationReporter(self, X=X, y=y)
-        seed = draw_seed(self)
-        with torch_session(seed, self.n_threads):
-            module = self._ready_module()
-            if module is None:
-                module = train_net(self._untrained("teacher", y), X, y).module_
-            self.teacher_ = module
-            rng = torch.Generator(self.device).manual_seed(seed)
-            inputs = check_inputs(self.get_params(deep=False), X)
-            self._shape_in = inputs.shape
-            teacher, settings = self._prepare(inputs, rng, y)
-            sizes = "batch_size, generator_batch_size or replay_size"
-            with naming_memory("out of memory", sizes):
-                net, training = self._begin(teacher, inputs, settings, rng)
-                history = self._train(training, reporter, seed, inputs)
-            self._finish(net, training, history, inputs)
-        reporter.finish()
-        return self
+        return self._fit(X, y)
 
-    def _check_optional_data(self, X: Any, y: Any) -> tuple[Any, Any]:
+    def _check(self, X: Any, y: Any) -> tuple[Any, Any]:
         """X and y as far as they are given and needed."""
-        for name in ("estimator_", "n_features_in_", "feature_names_in_"):
-            self.__dict__.pop(name, None)
         if not is_classifier(self._prototype):
             msg = (
                 f"student={show(self.student)} is no classifier; answers are classes "
@@ -493,7 +465,22 @@ class DataFreeDistiller(Compressor):
             X = validate_data(self, X, dtype=np.float32, allow_nd=True)
         return X, y
 
-    def _prepare(
+    def _prepare(self, data: tuple, session: Session) -> Work:
+        """The teacher as a judge, a source of examples and a student to train."""
+        X, y = data
+        module = self._ready_module()
+        if module is None:
+            module = train_net(self._untrained("teacher", y), X, y).module_
+        self.teacher_ = module
+        rng = torch.Generator(self.device).manual_seed(session.seed)
+        inputs = check_inputs(self.get_params(deep=False), X)
+        self._shape_in = inputs.shape
+        teacher, settings = self._make_judge(inputs, rng, y)
+        with naming_memory("out of memory", SIZES):
+            net, training = self._make_training(teacher, inputs, settings, rng)
+        return Work(net, training, inputs)
+
+    def _make_judge(
         self, inputs: Inputs, rng: torch.Generator, y: Any
     ) -> tuple[Teacher, dict[str, Any]]:
         """The teacher as a judge, and all values used."""
@@ -527,7 +514,7 @@ class DataFreeDistiller(Compressor):
             check_gradients(teacher.module, probes)
         return teacher, settings
 
-    def _begin(
+    def _make_training(
         self, teacher: Teacher, inputs: Inputs, settings: dict[str, Any],
         rng: torch.Generator,
     ) -> tuple[Any, DataFreeTraining]:  # fmt: skip
@@ -572,38 +559,44 @@ class DataFreeDistiller(Compressor):
             )
             raise ValueError(msg)
 
-    def _train(
-        self, training: DataFreeTraining, reporter: IterationReporter, seed: int,
-        inputs: Inputs,
-    ) -> dict[str, list]:  # fmt: skip
-        """All iterations that are left, with what was recorded."""
-        key, every = "", -(-self.params_["n_iterations"] // N_CHECKPOINTS)
-        if self.checkpoint is not None:
-            key = joblib.hash([
-                training.networks(), seed, inputs, self.params_, self.synthesis,
-                self.feature_layer, self.from_logits, self.device,
-            ])  # fmt: skip
-            state = load_training(self.checkpoint, key) if self.warm_start else None
-            if state is not None:
+    def _run(self, work: Work, session: Session) -> Work:
+        """All iterations that are left."""
+        _, training, inputs = work
+
+        def describe_start() -> list:
+            return [
+                training.networks(), session.seed, inputs, self.params_,
+                self.synthesis, self.feature_layer, self.from_logits, self.device,
+            ]  # fmt: skip
+
+        with naming_memory("out of memory", SIZES):
+            record = session.checkpoint.record("training", describe_start)
+            if (state := record.load()) is not None:
                 training.restore(state)
-        while training.n_iter < self.params_["n_iterations"]:
+            self._iterate(training, record, session.reporter)
+        return work
+
+    def _iterate(
+        self, training: DataFreeTraining, record: Record,
+        reporter: Callable[[int], bool],
+    ) -> None:  # fmt: skip
+        n_iterations = self.params_["n_iterations"]
+        every = -(-n_iterations // N_CHECKPOINTS)
+        while training.n_iter < n_iterations:
             losses = training.step()
             if has_failed(losses, training.n_iter):
-                break
-            if self.checkpoint is not None and not training.n_iter % every:
-                save_training(self.checkpoint, training.state(), key)
+                return
+            if not training.n_iter % every:
+                record.save(training.state)
             if self.verbose and not training.n_iter % int(self.verbose):
                 shown = ", ".join(f"{k} {v:.4g}" for k, v in losses.items())
                 print(f"iteration {training.n_iter}: {shown}")  # noqa: T201
             if reporter(training.n_iter):
-                break
-        return training.history
+                return
 
-    def _finish(
-        self, net: Any, training: DataFreeTraining, history: dict[str, list],
-        inputs: Inputs,
-    ) -> None:  # fmt: skip
-        """Name the results."""
+    def _name_results(self, result: Work) -> None:
+        net, training, inputs = result
+        history = training.history
         net = rebuild_net(net, training.finish()).initialize()
         net.module_.eval()
         net.classes_inferred_ = np.arange(len(self.classes_))

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from sklcomp.compression._base import name_classes
 from sklcomp.compression._presets import SYNTHESIS
 from sklcomp.compression._synthesis import Inputs
-from sklcomp.compression._training import first_output
 from sklcomp.nn import BatchNormStatistics
 from sklcomp.nn._features import PENULTIMATE, capturing, check_layer
 from sklcomp.nn._running import evaluating
+from sklcomp.training._nets import first_output
 from sklcomp.utils._messages import show, warn_user
 
 

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from sklcomp.compression._distillation import Teacher
 from sklcomp.compression._synthesis import GeneratorSource, NoiseSource, ReplayBank
-from sklcomp.compression._training import Task
 from sklcomp.nn import feature_loss, kd_loss
 from sklcomp.nn._features import PENULTIMATE, capturing
 from sklcomp.nn._folding import absorb_batch_norms, insert_batch_norms
 from sklcomp.nn._generators import random_affine
-from sklcomp.nn._resuming import generator_states, restore_generators, weights_of
 from sklcomp.nn._running import NormWithStatistics
+from sklcomp.training._lesson import Teacher
+from sklcomp.training._nets import Task
+from sklcomp.training._state import generator_states, restore_generators, weights_of
 
 # Steps in which the learning rate rises, and the share of it that is left at the end.
 N_WARM_UP, LEAST_RATE = 50, 0.01

@@ -1,10 +1,9 @@
 """Student networks by feature embedding, after Chen et al. (arXiv 1812.06597)."""
 
+from collections.abc import Callable
 from numbers import Integral, Real
-from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 import torch
 from sklearn.base import is_classifier
@@ -14,29 +13,27 @@ from torch import nn
 
 from sklcomp.compression._answers import AnsweringTeacher, answers_of, check_answers
 from sklcomp.compression._base import Compressor
-from sklcomp.compression._distillation import Lesson, Teacher, listening
 from sklcomp.compression._report import CompressionReport, describe
-from sklcomp.compression._training import check_finite, first_output
 from sklcomp.nn import LocalityPreservingLoss
-from sklcomp.nn._checkpoint import check_folder, load_training, save_training
 from sklcomp.nn._features import check_layer
-from sklcomp.nn._resuming import (
-    draw_seed,
+from sklcomp.training._fit import TORCH_CONSTRAINTS, Session
+from sklcomp.training._lesson import Lesson, Teacher, listening
+from sklcomp.training._loop import (
+    StopTraining,
+    acting_as,
+    train_batch_size,
+    train_net,
+)
+from sklcomp.training._nets import check_finite, first_output
+from sklcomp.training._state import (
     restore_training,
     settings_of,
     training_state,
     weights_of,
 )
-from sklcomp.nn._training import (
-    StopTraining,
-    torch_session,
-    train_batch_size,
-    train_net,
-)
 from sklcomp.utils._messages import warn_user
 from sklcomp.utils._sklearn import (
     Interval,
-    IterationReporter,
     StrOptions,
     fit_context,
     with_callbacks,
@@ -208,11 +205,7 @@ class FeatureEmbeddingDistiller(Compressor):
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "cache_teacher": ["boolean", StrOptions({"auto"})],
         "clip_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
-        "checkpoint": [str, Path, None],
-        "warm_start": ["boolean"],
-        "n_threads": [Interval(Integral, 1, None, closed="left")],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
+        **TORCH_CONSTRAINTS,
     }
 
     def __init__(
@@ -276,25 +269,30 @@ class FeatureEmbeddingDistiller(Compressor):
         self : FeatureEmbeddingDistiller
             Fitted.
         """
+        return self._fit(X, y)
+
+    def _check(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
         self._check_features()
-        X, y = self._check_fit_data(X, y)
+        return self._check_fit_data(X, y)
+
+    def _prepare(self, data: tuple, session: Session) -> tuple[Any, Lesson, tuple]:
+        """The untrained student, and what it is to hear from the teacher."""
+        X, y = data
         net = self._untrained("student", y)
-        if self.checkpoint is not None:
-            check_folder(self.checkpoint)
-        reporter = IterationReporter(self, X=X, y=y)
-        seed = draw_seed(self)
-        with torch_session(seed, self.n_threads):
-            module = self._ready_module()
-            if module is None:
-                module = train_net(self._untrained("teacher", y), X, y).module_
-            self.teacher_ = module
-            lesson = self._lesson(net, X, y, reporter)
-            net.__class__ = listening(type(net), lesson)
-            train_net(net, X, y, before=lambda: self._begin(net, lesson, X, y, seed))
-            net.__class__ = type(self.student)
-            self._finish(net, lesson, X, y)
-        reporter.finish()
-        return self
+        self.teacher_ = self._ready_module()
+        if self.teacher_ is None:
+            self.teacher_ = train_net(self._untrained("teacher", y), X, y).module_
+        return net, self._lesson(net, X, y, session.reporter), data
+
+    def _run(self, work: tuple, session: Session) -> tuple[Any, Lesson, tuple]:
+        net, lesson, (X, y) = work
+
+        def begin() -> None:
+            self._take_up(net, lesson, (X, y), session)
+
+        with acting_as(net, listening(type(net), lesson)):
+            train_net(net, X, y, begin)
+        return work
 
     def _check_features(self) -> None:
         """Raise if features are wanted of a teacher that has none."""
@@ -334,7 +332,7 @@ class FeatureEmbeddingDistiller(Compressor):
         return getattr(self, "feature_names_in_", None)
 
     def _lesson(
-        self, net: Any, X: np.ndarray, y: np.ndarray, reporter: IterationReporter
+        self, net: Any, X: np.ndarray, y: np.ndarray, reporter: Callable[[int], bool]
     ) -> Lesson:
         """What the student is to hear from the teacher."""
         layer = self.teacher_layer if self.gamma else None
@@ -380,52 +378,48 @@ class FeatureEmbeddingDistiller(Compressor):
                 'teacher\'s features that all weights vanish; choose sigma="auto".'
             )
 
-    def _begin(
-        self, net: Any, lesson: Lesson, X: np.ndarray, y: np.ndarray, seed: int
-    ) -> None:
+    def _take_up(self, net: Any, lesson: Lesson, data: tuple, session: Session) -> None:
         """Check an initialised student; take up the work of an earlier fit."""
+        X, y = data
         if self.gamma:
             check_layer(net.module_, self.student_layer, "student_layer")
         self._check_n_outputs(net.module_, X, y, "student")
-        if self.checkpoint is None:
-            return
-        teacher = lesson.teacher.state(torch.from_numpy(X))
-        weights = [weights_of(net.module_), teacher]
-        settings = settings_of(net, self, but=FREE)
-        lesson.key = joblib.hash([X, y, seed, weights, settings])
-        state = load_training(self.checkpoint, lesson.key) if self.warm_start else None
+
+        def describe() -> list:
+            teacher = lesson.teacher.state(torch.from_numpy(X))
+            weights = [weights_of(net.module_), teacher]
+            return [X, y, session.seed, weights, settings_of(net, self, but=FREE)]
+
+        lesson.record = session.checkpoint.record("training", describe)
+        state = lesson.record.load()
         if state is not None and len(state["losses"]["task"]) <= net.max_epochs:
             restore_training(net, state)
-            lesson.history, lesson.best = state["losses"], state["best"]
-            vars(lesson.spreads).update(state["spreads"])
-            lesson.n_epochs = len(net.history)
+            lesson.restore(net, state)
             if state["max_epochs_when_stopped"] == net.max_epochs:
                 raise StopTraining
 
-    def _end_epoch(self, net: Any, lesson: Lesson, reporter: IterationReporter) -> None:
-        self._keep(net, lesson)
+    def _end_epoch(
+        self, net: Any, lesson: Lesson, reporter: Callable[[int], bool]
+    ) -> None:
+        """Keep the state; a stopped training does not go on within its epochs."""
+
+        def state(max_epochs_when_stopped: int = 0) -> dict[str, Any]:
+            stopped = {"max_epochs_when_stopped": max_epochs_when_stopped}
+            return training_state(net) | lesson.state() | stopped
+
+        lesson.record.save(state)
         if self.verbose:
             losses = (
                 f"{name} {values[-1]:.5g}" for name, values in lesson.history.items()
             )
             print(f"epoch {len(net.history)}: {', '.join(losses)}")  # noqa: T201
         if reporter(len(net.history)):
-            self._keep(net, lesson, max_epochs_when_stopped=net.max_epochs)
+            lesson.record.save(lambda: state(net.max_epochs))
             raise StopTraining
 
-    def _keep(self, net: Any, lesson: Lesson, max_epochs_when_stopped: int = 0) -> None:
-        """Write the checkpoint; a stopped training does not go on within its epochs."""
-        if self.checkpoint is None:
-            return
-        state = training_state(net) | {
-            "losses": lesson.history, "best": lesson.best,
-            "spreads": vars(lesson.spreads),
-            "max_epochs_when_stopped": max_epochs_when_stopped,
-        }  # fmt: skip
-        save_training(self.checkpoint, state, lesson.key)
-
-    def _finish(self, net: Any, lesson: Lesson, X: np.ndarray, y: np.ndarray) -> None:
-        """Name the results of a training that may have failed late."""
+    def _name_results(self, result: tuple[Any, Lesson, tuple]) -> None:
+        """Of a training that may have failed late."""
+        net, lesson, (X, y) = result
         rows, name = lesson.valid_rows, "score"
         if rows is None:
             n = min(len(X), N_SCORED)

@@ -2,13 +2,10 @@
 
 from dataclasses import replace
 from numbers import Integral, Real
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import joblib
 import numpy as np
 import torch
-from joblib import effective_n_jobs
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet
@@ -20,43 +17,25 @@ from sklcomp.compression._fitness import Fitness
 from sklcomp.compression._presets import PAPER, SEARCH
 from sklcomp.compression._pruning import (
     PruningProblem,
-    absolute_budget,
     fittest_within,
     front_of,
     kept_channels,
 )
 from sklcomp.compression._report import CompressionReport, describe
-from sklcomp.compression._training import (
-    Task,
-    check_finite,
-    hold_out,
-    rebuild_net,
-)
+from sklcomp.compression._search import SearchMixin, unseen_uniform
 from sklcomp.evolution import EvolutionResult, evolve
-from sklcomp.evolution._engine import check_rates
-from sklcomp.nn._checkpoint import (
-    check_folder,
-    load_state,
-    load_training,
-    save_state,
-    save_training,
-)
 from sklcomp.nn._forms import plain_copy
-from sklcomp.nn._resuming import (
-    draw_seed,
+from sklcomp.nn._running import torch_session
+from sklcomp.training._fit import TORCH_CONSTRAINTS, Session
+from sklcomp.training._loop import train_net
+from sklcomp.training._nets import Task, check_finite, hold_out, rebuild_net
+from sklcomp.training._state import (
     restore_training,
     settings_of,
     training_state,
     weights_of,
 )
-from sklcomp.nn._training import torch_session, train_net
-from sklcomp.utils._sklearn import (
-    Interval,
-    IterationReporter,
-    StrOptions,
-    fit_context,
-    with_callbacks,
-)
+from sklcomp.utils._sklearn import Interval, StrOptions, fit_context, with_callbacks
 from sklcomp.utils._validation import refuse_masked
 
 # What a checkpoint of the search need not agree in.
@@ -65,7 +44,43 @@ FREE = ("estimator", "checkpoint", "warm_start", "n_jobs", "verbose", "finetune"
         "temperature")  # fmt: skip
 
 
-class EvolutionaryPruner(Compressor):
+class Examples(NamedTuple):
+    """Checked data of a fit; ``validation`` is a pair of X and y, or None."""
+
+    X: np.ndarray
+    y: np.ndarray
+    validation: tuple[np.ndarray, np.ndarray] | None
+
+
+class Work(NamedTuple):
+    """What a search and the training of its winner need.
+
+    Attributes
+    ----------
+    problem : PruningProblem
+        Genomes, what they cost, and the networks they stand for.
+    score : Fitness
+        Of a genome, on examples that are held out.
+    judge : Judge
+        Of a cut network against the tuned one.
+    rng : numpy.random.Generator
+        Source of randomness.
+    data : tuple (X, y)
+        All examples, by which a checkpoint is known.
+    tuning : tuple (X, y, rows)
+        Examples of the fine-tuning, and those of them by which the teacher's weight is
+        found.
+    """
+
+    problem: PruningProblem
+    score: Fitness
+    judge: Judge
+    rng: np.random.Generator
+    data: tuple[np.ndarray, np.ndarray]
+    tuning: tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+class EvolutionaryPruner(SearchMixin, Compressor):
     r"""Remove channels of a trained network by a genetic search, to a budget.
 
     An individual is a string of bits, one for each channel that can go; channels that
@@ -280,13 +295,12 @@ class EvolutionaryPruner(Compressor):
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "ignored_layers": ["array-like"],
         "min_channels": [Interval(Integral, 1, None, closed="left")],
-        "checkpoint": [str, Path, None],
-        "warm_start": ["boolean"],
-        "n_threads": [Interval(Integral, 1, None, closed="left")],
         "n_jobs": [Integral, None],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
+        **TORCH_CONSTRAINTS,
     }
+
+    _presets = SEARCH
+    _published = PAPER
 
     def __init__(
         self,
@@ -378,89 +392,81 @@ class EvolutionaryPruner(Compressor):
         self : EvolutionaryPruner
             Fitted.
         """
+        return self._fit(X, y, X_val=X_val, y_val=y_val)
+
+    def _check(self, X: Any, y: Any, X_val: Any, y_val: Any) -> Examples:
         X, y = self._check_fit_data(X, y)
         validation = self._check_validation_data(X_val, y_val, y)
         self._check_settings()
-        reporter = IterationReporter(self, X=X, y=y)
-        seed = draw_seed(self)
-        rng = np.random.default_rng(seed)
-        with torch_session(seed, self.n_threads):
-            train, held = hold_out(y, self.n_fitness_samples, seed)
-            base = self._prototype
-            if not isinstance(self.estimator, FrozenEstimator):
-                base = self._trained_base(X[train], y[train], seed)
-            check_finite(base.module_, "net")
-            self._check_n_outputs(base.module_, X, y, "net")
-            rebuild_net(base, base.module_)  # may say what cannot be copied
-            examples, is_classes = torch.from_numpy(X[train]), hasattr(self, "classes_")
-            task = Task.of_module(base.module_, examples, is_classes)
-            problem = self._problem_of(
-                base.module_, examples, rng, importance=self._form("importance"),
-                compensate=self._form("compensate"),
-            )  # fmt: skip
-            trade_off = self.trade_off if self.preset == "paper" else 0.0
-            score = Fitness(
-                problem, task, X[held], y[held], self._form("fitness"), trade_off
-            )
-            self.base_estimator_, self._problem = base, problem
-            result = self._search(problem, score, rng, reporter, (X, y, seed))
-            self._name_results(result)
-            is_frozen = isinstance(self.estimator, FrozenEstimator)
-            self._is_unseen = validation is not None or not is_frozen
-            judge = Judge(base, task, *(validation or (X[held], y[held])))
-            rows = train if validation is None else np.arange(len(X))
-            if validation is None and not is_frozen:
-                X, y, rows = X[train], y[train], np.arange(len(train))
-            self._train(judge, X, y, rows, seed)
-        reporter.finish()
-        return self
+        return Examples(X, y, validation)
+
+    def _prepare(self, data: Examples, session: Session) -> Work:
+        """The trained net, as a problem of which genomes are scored."""
+        X, y, validation = data
+        rng = np.random.default_rng(session.seed)
+        train, held = hold_out(y, self.n_fitness_samples, session.seed)
+        base = self._prototype
+        is_frozen = isinstance(self.estimator, FrozenEstimator)
+        if not is_frozen:
+            base = self._trained_base(X[train], y[train], session)
+        check_finite(base.module_, "net")
+        self._check_n_outputs(base.module_, X, y, "net")
+        rebuild_net(base, base.module_)  # may say what cannot be copied
+        examples, is_classes = torch.from_numpy(X[train]), hasattr(self, "classes_")
+        task = Task.of_module(base.module_, examples, is_classes)
+        problem = self._problem_of(
+            base.module_, examples, rng, importance=self._setting("importance"),
+            compensate=self._setting("compensate"),
+        )  # fmt: skip
+        trade_off = self.trade_off if self.preset == "paper" else 0.0
+        score = Fitness(
+            problem, task, X[held], y[held], self._setting("fitness"), trade_off
+        )
+        self.base_estimator_, self._problem = base, problem
+        self._is_unseen = validation is not None or not is_frozen
+        judge = Judge(base, task, *(validation or (X[held], y[held])))
+        rows = train if validation is None else np.arange(len(X))
+        tuning = X, y, rows
+        if validation is None and not is_frozen:
+            tuning = X[train], y[train], np.arange(len(train))
+        return Work(problem, score, judge, rng, (X, y), tuning)
+
+    def _run(self, work: Work, session: Session) -> tuple[Work, Any, Outcome]:
+        """Search, then tune the winner."""
+        result = self._search(work, session)
+        cut = work.problem.finish(result.best)
+        return work, result, self._tune(cut, work, session)
 
     def _check_settings(self) -> None:
         """Raise for what cannot be met, before anything is trained."""
-        if self.max_params is None and self.max_macs is None and self.preset != "paper":
-            msg = (
-                "max_params=None and max_macs=None: give a budget, such as "
-                'max_params=0.3, or take preset="paper", which needs none.'
-            )
-            raise ValueError(msg)
-        for limit in (self.max_params, self.max_macs):
-            absolute_budget(limit, 1)
-        settings = self._evolution_settings()
-        check_rates(
-            settings["population_size"], settings["elitism"],
-            settings["crossover_rate"], settings["mutation_rate"],
-        )  # fmt: skip
-        effective_n_jobs(self.n_jobs)  # 0 is an error
+        self._check_search()
         if getattr(self._prototype, "compile", False):
             msg = "compile=True: a compiled module cannot be cut; take compile=False."
             raise ValueError(msg)
-        if self.checkpoint is not None:
-            check_folder(self.checkpoint)
 
-    def _trained_base(self, X: np.ndarray, y: np.ndarray, seed: int) -> Any:
+    def _trained_base(self, X: np.ndarray, y: np.ndarray, session: Session) -> Any:
         """The user's net, trained, or as the checkpoint has it."""
         net = self._untrained("estimator", y)
-        key = ""
+        record: Any = None
+
+        def describe_start() -> list:
+            # The weights that the net starts from say what its module is.
+            return [X, y, session.seed, weights_of(net.module_), settings_of(net)]
 
         def check_and_go_on() -> None:
-            nonlocal key
+            nonlocal record
             self._check_n_outputs(net.module_, X, y, "net")
             # What cannot be reached is said before the training.
             self._problem_of(
                 net.module_, torch.from_numpy(X[:2]), np.random.default_rng(0),
                 importance="random", compensate=False,
             )  # fmt: skip
-            if self.checkpoint is None:
-                return
-            # The weights that the net starts from say what its module is.
-            key = joblib.hash([X, y, seed, weights_of(net.module_), settings_of(net)])
-            state = load_training(self.checkpoint, key) if self.warm_start else None
-            if state is not None:
+            record = session.checkpoint.record("training", describe_start)
+            if (state := record.load()) is not None:
                 restore_training(net, state)
 
         train_net(net, X, y, check_and_go_on)
-        if self.checkpoint is not None:
-            save_training(self.checkpoint, training_state(net), key)
+        record.save(lambda: training_state(net))
         return net
 
     def _problem_of(
@@ -473,43 +479,23 @@ class EvolutionaryPruner(Compressor):
             min_channels=self.min_channels, rng=rng, **settings,
         )  # fmt: skip
 
-    def _form(self, name: str) -> Any:
-        """A setting, or what the paper's form has in its place."""
-        return PAPER[name] if self.preset == "paper" else getattr(self, name)
-
-    def _search(
-        self, problem: PruningProblem, score: Fitness, rng: np.random.Generator,
-        reporter: IterationReporter, data: tuple,
-    ) -> EvolutionResult:  # fmt: skip
+    def _search(self, work: Work, session: Session) -> EvolutionResult:
         """Evolve, and keep the state of every generation where that is wanted."""
-        is_nested = self._form("genes") == "nested"
-        settings = self._evolution_settings()
-        n = settings.pop("population_size")
-        start = problem.start(n, rng, self.preset, is_nested)
-        key, state = "", None
-        if self.checkpoint is not None:
+        problem, score = work.problem, work.score
+
+        def describe_start() -> list:
             weights = weights_of(self.base_estimator_.module_)
-            key = joblib.hash([*data, weights, settings_of(self, but=FREE)])
-            state = load_state(self.checkpoint, key) if self.warm_start else None
+            return [*work.data, session.seed, weights, settings_of(self, but=FREE)]
 
-        def after_generation(state: dict[str, np.ndarray]) -> bool:
-            if self.checkpoint is not None:
-                save_state(self.checkpoint, state, key)
-            self._say(state["history_best"])
-            return reporter(int(state["generation"]))
-
+        starts, operators, values = self._start_of([problem], work.rng)
+        record = session.checkpoint.record("search", describe_start)
         result = evolve(
-            score, start, rng=rng, n_jobs=self.n_jobs, state=state,
-            child_mutation_rate=0.0 if self.preset == "paper" else 0.5,
-            callback=after_generation,
-            **problem.operators(self.preset, is_nested), **settings,
+            score, starts[0], rng=work.rng, n_jobs=self.n_jobs, state=record.load(),
+            callback=self._after_generation(record, session), **values,
+            **{name: own for name, (own,) in operators.items()},
         )  # fmt: skip
-        self._say(result.history["best"])
-        if not problem.has_budget:
-            return result
-        met = {genome.tobytes() for genome in result.genomes}
-        front = {genome.tobytes(): genome for genome in problem.uniform_front()}
-        uniform = [genome for key, genome in front.items() if key not in met]
+        self._tell_best({"best": result.history["best"]})
+        uniform = problem.has_budget and unseen_uniform(problem, result.genomes)
         if not uniform:
             return result
         found = np.array([score(genome) for genome in uniform])
@@ -519,56 +505,41 @@ class EvolutionaryPruner(Compressor):
             fitness=np.concatenate([result.fitness, found]),
         )
 
-    def _evolution_settings(self) -> dict[str, Any]:
-        """What the preset says, unless a parameter says something else."""
-        settings = dict(SEARCH[self.preset, self._form("genes")])
-        own = {name: getattr(self, name) for name in settings}
-        return settings | {k: v for k, v in own.items() if v is not None}
-
-    def _say(self, best: np.ndarray) -> None:
-        if self.verbose:
-            print(f"generation {len(best) - 1}: best fitness {best[-1]:.5g}")  # noqa: T201
-
-    def _name_results(self, result: EvolutionResult) -> None:
-        problem = self._problem
-        self.graph_ = problem.graph
-        self.best_individual_ = result.best
-        self.best_fitness_ = result.best_fitness
-        self.history_ = result.history
-        self.n_evaluations_ = len(result.genomes)
-        self.pareto_front_ = front_of(problem, result.genomes, result.fitness)
-        self.kept_channels_ = kept_channels(problem.graph, result.best)
-
-    def _train(
-        self, judge: Judge, X: np.ndarray, y: np.ndarray, rows: np.ndarray, seed: int
-    ) -> None:
-        """Fine-tune the winner, if that is wanted, and report.
-
-        ``rows`` are those that the teacher's weight is found with.
-        """
-        base, is_unseen = self.base_estimator_, self._is_unseen
-        cut = self._problem.finish(self.best_individual_)
+    def _tune(self, cut: nn.Module, work: Work, session: Session) -> Outcome:
+        """Fine-tune the winner, if that is wanted."""
+        base = self.base_estimator_
         n_epochs = self.finetune_epochs
         n_epochs = base.max_epochs if n_epochs is None else n_epochs
-        outcome = Outcome(cut, None, None, "")
-        if self.finetune and n_epochs:
-            weight = self._form("distill_weight")
-            weights = WEIGHTS if isinstance(weight, str) else (weight,)
-            is_falling = self._form("finetune_schedule") == "cosine"
-            tuner = Tuner(
-                base, judge.task.is_classes, X, y, rows, self.temperature, n_epochs,
-                is_falling, seed, self.n_threads,
-            )  # fmt: skip
-            outcome = finetune(tuner, cut, weights, judge, is_unseen)
+        if not (self.finetune and n_epochs):
+            return Outcome(cut, None, None, "")
+        weight = self._setting("distill_weight")
+        is_falling = self._setting("finetune_schedule") == "cosine"
+        tuner = Tuner(
+            base, work.judge.task.is_classes, *work.tuning, self.temperature, n_epochs,
+            is_falling, session.seed, self.n_threads,
+        )  # fmt: skip
+        weights = WEIGHTS if isinstance(weight, str) else (weight,)
+        return finetune(tuner, cut, weights, work.judge, self._is_unseen)
+
+    def _name_results(self, result: tuple[Work, Any, Outcome]) -> None:
+        work, found, outcome = result
+        problem = work.problem
+        self.graph_ = problem.graph
+        self.best_individual_ = found.best
+        self.best_fitness_ = found.best_fitness
+        self.history_ = found.history
+        self.n_evaluations_ = len(found.genomes)
+        self.pareto_front_ = front_of(problem, found.genomes, found.fitness)
+        self.kept_channels_ = kept_channels(problem.graph, found.best)
         self.distill_weight_ = outcome.weight
-        self.estimator_ = self._plain_net(outcome.module, X, y)
+        self.estimator_ = self._plain_net(outcome.module, *work.tuning[:2])
         if outcome.history is not None:
             self.estimator_.history_ = outcome.history
         self.module_ = self.estimator_.module_
-        score = "score" if is_unseen else "training score"
+        score = "score" if self._is_unseen else "training score"
         before, after = (
-            describe(net, judge.X[:1]) | {score: judge.score(net)}
-            for net in (base.module_, self.module_)
+            describe(net, work.judge.X[:1]) | {score: work.judge.score(net)}
+            for net in (self.base_estimator_.module_, self.module_)
         )
         self.report_ = CompressionReport(before, after, outcome.note)
 

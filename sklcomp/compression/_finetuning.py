@@ -16,10 +16,10 @@ from sklearn.exceptions import ConvergenceWarning
 from skorch.callbacks import Callback, LRScheduler
 from torch import Tensor, nn
 
-from sklcomp.compression._distillation import train_with_teacher
-from sklcomp.compression._training import Task, is_finite, rebuild_net
-from sklcomp.nn._running import device_of, evaluating
-from sklcomp.nn._training import torch_session, train_net
+from sklcomp.nn._running import device_of, evaluating, torch_session
+from sklcomp.training._lesson import train_with_teacher
+from sklcomp.training._loop import train_net
+from sklcomp.training._nets import Task, is_finite, rebuild_net
 from sklcomp.utils._messages import warn_user
 
 # Weights of the teacher that "auto" tries, and the share of the epochs for each.

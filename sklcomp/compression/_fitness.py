@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from sklcomp.compression._pruning import PruningProblem
-from sklcomp.compression._training import Task
 from sklcomp.nn._running import (
     evaluating,
     reestimate_batch_norms,
     takes_channels_last,
     use_batch_statistics,
 )
+from sklcomp.training._nets import Task
 
 # Examples in a forward: few enough for the caches of a processor, and enough for the
 # statistics of a batch norm.

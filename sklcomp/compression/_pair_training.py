@@ -1,16 +1,18 @@
 """Small generators trained on, with the full ones' images in view."""
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import joblib
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
-from sklcomp.compression._training import FILES, without_callbacks
-from sklcomp.nn._checkpoint import check_folder
+from sklcomp.training._checkpoint import NOWHERE, Checkpoint
+from sklcomp.training._fit import Session
+from sklcomp.training._loop import acting_as
+from sklcomp.training._nets import FILES, without_callbacks
 from sklcomp.translation import CycleGANTranslator
+from sklcomp.translation._cyclegan import fit_networks, make_net
 from sklcomp.translation._net import (
     MODULES,
     CycleGANNet,
@@ -21,13 +23,12 @@ from sklcomp.translation._net import (
 from sklcomp.utils._messages import warn_user
 
 # What is known of the data when a translator is fitted.
-KNOWN = ("_layout", "image_shape_", "classes_", "n_features_in_", "feature_names_in_")
+KNOWN = ("layout_", "image_shape_", "classes_", "n_features_in_", "feature_names_in_")
 
 
 def train_pair(
     base: CycleGANTranslator, pair: Any, train: Any, n_epochs: int, seed: int, *,
-    weight: float = 0.0, n_threads: int = 1, checkpoint: Path | None = None,
-    warm_start: bool = False,
+    weight: float = 0.0, n_threads: int = 1, checkpoint: Checkpoint = NOWHERE,
 ) -> CycleGANTranslator:  # fmt: skip
     """A fitted translator of two small generators.
 
@@ -47,35 +48,33 @@ def train_pair(
         Of the difference to what the full generators make.
     n_threads : int
         Threads of torch, later on.
-    checkpoint : Path, default=None
-        Folder for the state of the training.
-    warm_start : bool, default=False
-        Whether to go on from there.
+    checkpoint : Checkpoint
+        Where the state of the training is kept.
     """
     tuned = start_from(base, pair, n_epochs, seed, n_threads)
-    if checkpoint is not None and n_epochs:
-        check_folder(checkpoint)
-        tuned.set_params(checkpoint=checkpoint, warm_start=warm_start)
     net, key = trainable_net(tuned), seed
+    net_class: type = CycleGANNet
     if weight and n_epochs:
         generators = base.generator_ab_, base.generator_ba_
         made = [run(g, images) for g, images in zip(generators, train, strict=True)]
-        net.__class__ = distilling(made[0], made[1], weight)
+        net_class = distilling(made[0], made[1], weight)
         # The translator's own key knows nothing of what is distilled.
         key = int(joblib.hash([seed, float(weight), *map(Tensor.numpy, made)]), 16)
-    if not is_trained(tuned, net, train, key):
+    with acting_as(net, net_class):
+        place = checkpoint if n_epochs else NOWHERE
+        has_worked = is_trained(tuned, net, train, key, place)
+    if not has_worked:
         warn_user(
             f"{net.fault_} in the training of the small generators, which are left "
             "as they were cut; choose a smaller lr of the translator.",
             ConvergenceWarning,
         )
         return train_pair(base, pair, train, 0, seed, n_threads=n_threads)
-    net.__class__ = CycleGANNet
     # A fit goes on from here.
     return tuned.set_params(
         generator=_copied(tuned.generator_ab_, tuned.generator_ba_),
         discriminator=_copied(tuned.discriminator_a_, tuned.discriminator_b_),
-        max_epochs=max_epochs(base), checkpoint=None, warm_start=False,
+        max_epochs=max_epochs(base),
     )  # fmt: skip
 
 
@@ -113,7 +112,7 @@ def max_epochs(translator: CycleGANTranslator) -> int:
 
 def trainable_net(translator: CycleGANTranslator) -> CycleGANNet:
     """Its net, in which generators learn even if all weights of the full are frozen."""
-    net = translator._make_net()
+    net = make_net(translator)
     for module in (net.module, net.generator_ba):
         if not any(parameter.requires_grad for parameter in module.parameters()):
             module.requires_grad_()
@@ -121,11 +120,13 @@ def trainable_net(translator: CycleGANTranslator) -> CycleGANNet:
 
 
 def is_trained(
-    translator: CycleGANTranslator, net: CycleGANNet, train: Any, key: int
-) -> bool:
+    translator: CycleGANTranslator, net: CycleGANNet, train: Any, key: int,
+    checkpoint: Checkpoint = NOWHERE,
+) -> bool:  # fmt: skip
     """Train; False if that failed before a first epoch with finite losses."""
+    session = Session(key, lambda n_iter: False, checkpoint)
     try:
-        translator._train(net, UnpairedImages(*train), None, key)
+        fit_networks(translator, net, UnpairedImages(*train), session)
     except ValueError:
         if not getattr(net, "fault_", ""):
             raise

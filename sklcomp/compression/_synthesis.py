@@ -11,9 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sklcomp.compression._distillation import Teacher
 from sklcomp.compression._presets import SYNTHESIS
-from sklcomp.compression._training import Task
 from sklcomp.nn import (
     BatchNormStatistics,
     DAFLGenerator,
@@ -25,6 +23,8 @@ from sklcomp.nn import (
     structured_noise,
 )
 from sklcomp.nn._generators import moment_penalty
+from sklcomp.training._lesson import Teacher
+from sklcomp.training._nets import Task
 
 Values = Any  # a number, or one for each channel
 # Shapes that are kept where no number of examples is given.

@@ -6,26 +6,26 @@ from typing import Any
 
 import numpy as np
 
-from sklcomp.evolution._engine import (
-    State,
-    _Breeder,
-    _Evaluator,
-    _keep,
-    _key,
-    _mean,
-    _restore_known,
-    _restore_rng,
-    _save_known,
-    _save_rng,
-    _score,
-    check_start,
-    find_operator,
-)
 from sklcomp.evolution._operators import (
     MUTATIONS,
     SELECTIONS,
     nan_is_worst,
     swap_segment,
+)
+from sklcomp.evolution._population import (
+    Breeder,
+    Evaluator,
+    State,
+    check_start,
+    find_operator,
+    finite_mean,
+    keep_all,
+    key_of,
+    restore_known,
+    restore_rng,
+    save_known,
+    save_rng,
+    score_generation,
 )
 from sklcomp.utils._validation import refuse_masked
 
@@ -161,9 +161,10 @@ def coevolve(
         check_start(start, elitism, crossover_rate, mutation_rate)
     select = find_operator(selection, SELECTIONS, "selection")
     breeders = [
-        _Breeder(
-            select, cross, find_operator(mutate, MUTATIONS, "mutation"), mend or _keep,
-            crossover_rate, mutation_rate, child_mutation_rate, elitism,
+        Breeder(
+            select, cross, find_operator(mutate, MUTATIONS, "mutation"),
+            mend or keep_all, crossover_rate, mutation_rate, child_mutation_rate,
+            elitism,
         )
         for cross, mutate, mend in zip(
             _pair(crossover, "crossover"), _pair(mutation, "mutation"),
@@ -171,7 +172,7 @@ def coevolve(
         )
     ]  # fmt: skip
     game = _Game(_pair(fitness, "fitness"), starts[0].shape[1])
-    evaluate = _Evaluator(game, 2 + sum(start.shape[1] for start in starts), n_jobs)
+    evaluate = Evaluator(game, 2 + sum(start.shape[1] for start in starts), n_jobs)
     history: dict[str, list[float]] = {name: [] for name in HISTORY}
     stopped = False
     if state is None:
@@ -239,7 +240,7 @@ class _Game:
 
 
 def _begin(
-    starts: list[np.ndarray], breeders: list[_Breeder], rng: np.random.Generator
+    starts: list[np.ndarray], breeders: list[Breeder], rng: np.random.Generator
 ) -> _Generation:
     # Seeds are drawn, as a generator with a restored state spawns others every time.
     rngs = [np.random.default_rng(seed) for seed in rng.integers(2**32, size=(2, 4))]
@@ -252,18 +253,18 @@ def _begin(
 
 
 def _judge(
-    now: _Generation, evaluate: _Evaluator, history: dict[str, list[Any]]
+    now: _Generation, evaluate: Evaluator, history: dict[str, list[Any]]
 ) -> list[np.ndarray]:
     """Fitness of both populations, entered into the history."""
     meetings = now.meetings()
-    values = _score(meetings, evaluate, now.number)
-    for key in map(_key, meetings):
+    values = score_generation(meetings, evaluate, now.number)
+    for key in map(key_of, meetings):
         # What met last goes last, where the latest fitness is looked for.
         evaluate.known[key] = evaluate.known.pop(key)
     worths = np.split(nan_is_worst(values), [len(now.populations[0])])
     for name, worth in zip("ab", worths, strict=True):
         history[f"best_{name}"].append(float(worth.max()))
-        history[f"mean_{name}"].append(_mean(worth))
+        history[f"mean_{name}"].append(finite_mean(worth))
     history["n_evaluations"].append(len(evaluate.known))
     return worths
 
@@ -274,7 +275,7 @@ def _bests(now: _Generation, worths: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def _breed(
-    now: _Generation, worths: list[np.ndarray], breeders: list[_Breeder]
+    now: _Generation, worths: list[np.ndarray], breeders: list[Breeder]
 ) -> _Generation:
     populations = [
         breeder(population, worth, rng)
@@ -286,32 +287,32 @@ def _breed(
 
 
 def _snapshot(
-    now: _Generation, evaluate: _Evaluator, history: dict[str, list[Any]]
+    now: _Generation, evaluate: Evaluator, history: dict[str, list[Any]]
 ) -> State:
     """All that is needed to go on, as plain arrays."""
-    state = {"generation": np.array(now.number), **_save_known(evaluate, history)}
+    state = {"generation": np.array(now.number), **save_known(evaluate, history)}
     for k, name in enumerate("ab"):
         state[f"population_{name}"] = now.populations[k].copy()
         state[f"best_{name}"] = now.bests[k].copy()
-        state[f"rng_{name}"] = _save_rng(now.rngs[k])
+        state[f"rng_{name}"] = save_rng(now.rngs[k])
     return state
 
 
 def _restore(
-    state: State, evaluate: _Evaluator, history: dict[str, list[Any]]
+    state: State, evaluate: Evaluator, history: dict[str, list[Any]]
 ) -> _Generation:
     """Fill the evaluator and the history of a run that goes on."""
-    _restore_known(state, evaluate, history)
+    restore_known(state, evaluate, history)
     return _Generation(
         int(state["generation"]),
         [state[f"population_{name}"].astype(bool) for name in "ab"],
         [state[f"best_{name}"].astype(bool) for name in "ab"],
-        [_restore_rng(state[f"rng_{name}"]) for name in "ab"],
+        [restore_rng(state[f"rng_{name}"]) for name in "ab"],
     )
 
 
 def _collect(
-    bests: list[np.ndarray], game: _Game, evaluate: _Evaluator,
+    bests: list[np.ndarray], game: _Game, evaluate: Evaluator,
     history: dict[str, list[float]],
 ) -> CoevolutionResult:  # fmt: skip
     meetings, values = evaluate.genomes(), np.array(list(evaluate.known.values()))

@@ -1,12 +1,10 @@
 """Evolution of a population of bit strings."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
 
 from sklcomp.evolution._operators import (
     MUTATIONS,
@@ -14,10 +12,21 @@ from sklcomp.evolution._operators import (
     nan_is_worst,
     swap_segment,
 )
-from sklcomp.utils._messages import show
+from sklcomp.evolution._population import (
+    Breeder,
+    Evaluator,
+    State,
+    check_start,
+    find_operator,
+    finite_mean,
+    keep_all,
+    restore_known,
+    restore_rng,
+    save_known,
+    save_rng,
+    score_generation,
+)
 from sklcomp.utils._validation import refuse_masked
-
-State = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -44,39 +53,6 @@ class EvolutionResult:
     history: dict[str, np.ndarray]
     genomes: np.ndarray
     fitness: np.ndarray
-
-
-def _key(genome: np.ndarray) -> bytes:
-    return np.packbits(genome).tobytes()
-
-
-class _Evaluator:
-    """Fitness of genomes, each computed once."""
-
-    def __init__(self, fitness: Callable, n_genes: int, n_jobs: int | None):
-        self.fitness, self.n_genes, self.n_jobs = fitness, n_genes, n_jobs
-        self.known: dict[bytes, float] = {}
-
-    def __call__(self, population: np.ndarray) -> np.ndarray:
-        keys = [_key(genome) for genome in population]
-        new = {
-            key: genome
-            for key, genome in zip(keys, population, strict=True)
-            if key not in self.known
-        }
-        # Threads: torch and numpy release the lock, and processes would ship the data.
-        values = Parallel(n_jobs=self.n_jobs, prefer="threads")(
-            delayed(self.fitness)(genome.copy()) for genome in new.values()
-        )
-        for key, value in zip(new, values, strict=True):
-            self.known[key] = float(value)
-        return np.array([self.known[key] for key in keys])
-
-    def genomes(self) -> np.ndarray:
-        """All genomes with known fitness, in the order in which they were met."""
-        packed = np.frombuffer(b"".join(self.known), np.uint8)
-        packed = packed.reshape(len(self.known), -1)
-        return np.unpackbits(packed, axis=1, count=self.n_genes).astype(bool)
 
 
 @refuse_masked
@@ -168,12 +144,12 @@ def evolve(
     """
     population = np.array(population, dtype=bool)
     check_start(population, elitism, crossover_rate, mutation_rate)
-    breeder = _Breeder(
+    breeder = Breeder(
         find_operator(selection, SELECTIONS, "selection"), crossover,
-        find_operator(mutation, MUTATIONS, "mutation"), repair or _keep,
+        find_operator(mutation, MUTATIONS, "mutation"), repair or keep_all,
         crossover_rate, mutation_rate, child_mutation_rate, elitism,
     )  # fmt: skip
-    evaluate = _Evaluator(fitness, population.shape[1], n_jobs)
+    evaluate = Evaluator(fitness, population.shape[1], n_jobs)
     history: dict[str, list[float]] = {"best": [], "mean": [], "n_evaluations": []}
     generation, stopped = 0, False
     if state is None:
@@ -193,7 +169,7 @@ def evolve(
     return _collect(evaluate, history)
 
 
-def _collect(evaluate: _Evaluator, history: dict[str, list[float]]) -> EvolutionResult:
+def _collect(evaluate: Evaluator, history: dict[str, list[float]]) -> EvolutionResult:
     genomes, values = evaluate.genomes(), np.array(list(evaluate.known.values()))
     at = int(nan_is_worst(values).argmax())
     return EvolutionResult(
@@ -205,114 +181,20 @@ def _collect(evaluate: _Evaluator, history: dict[str, list[float]]) -> Evolution
     )
 
 
-def _keep(population: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return population
-
-
-def find_operator(
-    operator: str | Callable, named: dict[str, Callable], parameter: str
-) -> Callable:
-    """The function of a name; a function is its own."""
-    if not isinstance(operator, str):
-        return operator
-    if operator not in named:
-        msg = f"{parameter}={show(operator)}; choose one of {', '.join(named)}."
-        raise ValueError(msg)
-    return named[operator]
-
-
-def check_start(
-    population: np.ndarray, elitism: int, crossover_rate: float, mutation_rate: float
-) -> None:
-    """Raise if a population cannot be evolved at these rates."""
-    if population.ndim != 2 or len(population) < 2:
-        msg = (
-            f"population of shape {population.shape}; expected (n_individuals, "
-            "n_genes) with at least 2 individuals."
-        )
-        raise ValueError(msg)
-    check_rates(len(population), elitism, crossover_rate, mutation_rate)
-
-
-def check_rates(
-    n: int, elitism: int, crossover_rate: float, mutation_rate: float
-) -> None:
-    """Raise if n individuals cannot be evolved at these rates."""
-    if not 0 <= elitism < n:
-        msg = (
-            f"elitism={elitism} of {n} individuals leaves no room for new ones; choose "
-            f"at most {n - 1}."
-        )
-        raise ValueError(msg)
-    if crossover_rate + mutation_rate > 1 + 1e-12:
-        msg = (
-            f"crossover_rate={crossover_rate} and mutation_rate={mutation_rate} sum "
-            "to more than 1; lower one of them."
-        )
-        raise ValueError(msg)
-
-
-@dataclass(frozen=True)
-class _Breeder:
-    """Makes the next generation."""
-
-    select: Callable
-    crossover: Callable
-    mutation: Callable
-    repair: Callable
-    crossover_rate: float
-    mutation_rate: float
-    child_mutation_rate: float
-    elitism: int
-
-    def __call__(
-        self, population: np.ndarray, worth: np.ndarray, rng: np.random.Generator
-    ) -> np.ndarray:
-        new = list(population[np.argsort(-worth, kind="stable")[: self.elitism]])
-        while len(new) < len(population):
-            draw = rng.random()
-            if draw < self.crossover_rate:
-                children = self.crossover(population[self.select(worth, 2, rng)], rng)
-                mutated = rng.random(2) < self.child_mutation_rate
-                if mutated.any():
-                    children[mutated] = self.mutation(children[mutated], rng)
-            else:
-                children = population[self.select(worth, 1, rng)]
-                if draw < self.crossover_rate + self.mutation_rate:
-                    children = self.mutation(children, rng)
-            new.extend(self.repair(children, rng))
-        return np.array(new[: len(population)])
-
-
 def _judge(
-    population: np.ndarray, evaluate: _Evaluator, generation: int,
+    population: np.ndarray, evaluate: Evaluator, generation: int,
     history: dict[str, list[float]],
 ) -> np.ndarray:  # fmt: skip
     """Fitness of a generation, entered into the history."""
-    worth = nan_is_worst(_score(population, evaluate, generation))
+    worth = nan_is_worst(score_generation(population, evaluate, generation))
     history["best"].append(float(worth.max()))
-    history["mean"].append(_mean(worth))
+    history["mean"].append(finite_mean(worth))
     history["n_evaluations"].append(len(evaluate.known))
     return worth
 
 
-def _score(population: np.ndarray, evaluate: _Evaluator, generation: int) -> np.ndarray:
-    """Fitness of a generation; an error tells which."""
-    try:
-        return evaluate(population)
-    except BaseException as error:
-        error.add_note(f"while generation {generation} was evaluated")
-        raise
-
-
-def _mean(worth: np.ndarray) -> float:
-    """Mean of what is finite."""
-    finite = worth[np.isfinite(worth)]
-    return float(finite.mean()) if len(finite) else -np.inf
-
-
 def _polish(
-    evaluate: _Evaluator, breeder: _Breeder, n_steps: int, rng: np.random.Generator
+    evaluate: Evaluator, breeder: Breeder, n_steps: int, rng: np.random.Generator
 ) -> None:
     """Accept mutations of the best genome as long as they are better."""
     values = nan_is_worst(list(evaluate.known.values()))
@@ -326,52 +208,24 @@ def _polish(
 
 def _snapshot(
     rng: np.random.Generator, population: np.ndarray, generation: int,
-    evaluate: _Evaluator, history: dict[str, list[Any]],
+    evaluate: Evaluator, history: dict[str, list[Any]],
 ) -> State:  # fmt: skip
     """All that is needed to go on, as plain arrays."""
     return {
         "population": population.copy(),
         "generation": np.array(generation),
-        "rng": _save_rng(rng),
-        **_save_known(evaluate, history),
-    }
-
-
-def _save_rng(rng: np.random.Generator) -> np.ndarray:
-    return np.array(json.dumps(rng.bit_generator.state))
-
-
-def _save_known(evaluate: _Evaluator, history: dict[str, list[Any]]) -> State:
-    return {
-        "genomes": evaluate.genomes(),
-        "fitness": np.array(list(evaluate.known.values())),
-        **{f"history_{name}": np.array(values) for name, values in history.items()},
+        "rng": save_rng(rng),
+        **save_known(evaluate, history),
     }
 
 
 def _restore(
-    state: State, evaluate: _Evaluator, history: dict[str, list[Any]]
+    state: State, evaluate: Evaluator, history: dict[str, list[Any]]
 ) -> tuple[np.random.Generator, np.ndarray, int]:
     """Fill the evaluator and the history of a run that goes on."""
-    _restore_known(state, evaluate, history)
+    restore_known(state, evaluate, history)
     return (
-        _restore_rng(state["rng"]),
+        restore_rng(state["rng"]),
         np.asarray(state["population"], dtype=bool),
         int(state["generation"]),
     )
-
-
-def _restore_rng(text: np.ndarray) -> np.random.Generator:
-    saved = json.loads(str(text))
-    bits = getattr(np.random, saved["bit_generator"])()
-    bits.state = saved
-    return np.random.Generator(bits)
-
-
-def _restore_known(
-    state: State, evaluate: _Evaluator, history: dict[str, list[Any]]
-) -> None:
-    for genome, value in zip(state["genomes"], state["fitness"], strict=True):
-        evaluate.known[_key(genome)] = float(value)
-    for name, values in history.items():
-        values.extend(state[f"history_{name}"].tolist())

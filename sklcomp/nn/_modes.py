@@ -12,8 +12,12 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sklcomp.nn._running import NormWithStatistics, evaluating, tensors_in
-from sklcomp.nn._training import torch_session
+from sklcomp.nn._running import (
+    NormWithStatistics,
+    evaluating,
+    tensors_in,
+    torch_session,
+)
 
 # What stands for numbers that are drawn.
 _MEANS = {

@@ -3,13 +3,10 @@
 import copy
 import inspect
 import math
-from collections.abc import Callable
 from functools import partial
 from numbers import Integral, Real
-from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
@@ -18,15 +15,15 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from torch import nn
 
-from sklcomp.nn._checkpoint import check_folder, load_training, save_training
-from sklcomp.nn._resuming import (
-    draw_seed,
+from sklcomp.nn._running import torch_session
+from sklcomp.training._fit import TORCH_CONSTRAINTS, Session, TorchFitMixin
+from sklcomp.training._loop import StopTraining, train_net
+from sklcomp.training._state import (
     restore_training,
     settings_of,
     training_state,
     weights_of,
 )
-from sklcomp.nn._training import StopTraining, check_device, torch_session, train_net
 from sklcomp.translation._images import ImageLayout
 from sklcomp.translation._net import (
     MODULES,
@@ -43,14 +40,7 @@ from sklcomp.translation._networks import (
     make_pair,
 )
 from sklcomp.utils._messages import show, warn_user
-from sklcomp.utils._sklearn import (
-    CallbackSupportMixin,
-    Interval,
-    IterationReporter,
-    StrOptions,
-    fit_context,
-    with_callbacks,
-)
+from sklcomp.utils._sklearn import Interval, StrOptions, fit_context, with_callbacks
 from sklcomp.utils._validation import refuse_masked
 
 CRITERIA = {"lsgan": nn.MSELoss, "vanilla": nn.BCEWithLogitsLoss}
@@ -61,7 +51,7 @@ FREE = ("verbose", "checkpoint", "warm_start", "device", "n_threads", "net_param
 
 
 class CycleGANTranslator(
-    CallbackSupportMixin, OneToOneFeatureMixin, TransformerMixin, BaseEstimator
+    TorchFitMixin, OneToOneFeatureMixin, TransformerMixin, BaseEstimator
 ):
     r"""Translate examples of one domain to another, learned without pairs.
 
@@ -155,6 +145,8 @@ class CycleGANTranslator(
         Labels of the domains; the first is A. 0 and 1 if y held images.
     image_shape_ : tuple of int
         Shape of one example.
+    layout_ : object
+        How rows become tensors of networks and back.
     n_features_in_ : int
         Numbers that make an example.
     feature_names_in_ : ndarray of str
@@ -213,12 +205,10 @@ class CycleGANTranslator(
         "decay_start": [Interval(Real, 0, 1, closed="both")],
         "device": [str, torch.device],
         "net_params": [dict, None],
-        "checkpoint": [str, Path, None],
-        "warm_start": ["boolean"],
-        "n_threads": [Interval(Integral, 1, None, closed="left")],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
+        **TORCH_CONSTRAINTS,
     }
+
+    _fitted_names = ("net_",)
 
     def __init__(
         self,
@@ -329,19 +319,38 @@ class CycleGANTranslator(
         self : CycleGANTranslator
             Fitted.
         """
-        self.__dict__.pop("net_", None)
-        a, b = self._check_domains(X, y, reset=True)
-        if self.checkpoint is not None:
-            check_folder(self.checkpoint)
-        reporter = IterationReporter(self, X=X, y=y)
-        seed = draw_seed(self)
-        with torch_session(seed, self.n_threads):
-            data = UnpairedImages(self._layout.to_tensor(a), self._layout.to_tensor(b))
-            self._train(self._make_net(), data, reporter, seed)
-        reporter.finish()
-        return self
+        return self._fit(X, y)
 
-    def _check_domains(
+    def _check(self, X: Any, y: Any) -> tuple[Any, Any, tuple]:
+        return X, y, self._split_domains(X, y, reset=True)
+
+    def _prepare(self, data: tuple, session: Session) -> tuple:
+        a, b = map(self.layout_.to_tensor, data[2])
+        return make_net(self), UnpairedImages(a, b)
+
+    def _run(self, work: tuple, session: Session) -> CycleGANNet:
+        net, images = work
+        return train(self, net, images, session)
+
+    def split_domains(self, X, y):
+        """Examples of either domain, as this translator knows them.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, ...)
+            Examples.
+        y : array-like of shape (n_samples,), or images
+            As in ``fit``; a domain may be missing.
+
+        Returns
+        -------
+        a, b : ndarray of shape (n, n_features)
+            Rows of the first domain, and of the second.
+        """
+        check_is_fitted(self)
+        return self._split_domains(X, y)
+
+    def _split_domains(
         self, X: Any, y: Any, reset: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """Rows of A and of B."""
@@ -362,7 +371,7 @@ class CycleGANTranslator(
                 f"{b.shape[1]}; both must have as many."
             )
             raise ValueError(msg)
-        self._layout.check(b, shape[1:], "y")
+        self.layout_.check(b, shape[1:], "y")
         if reset:
             self.classes_ = np.arange(2)
         return a, b
@@ -391,117 +400,14 @@ class CycleGANTranslator(
                 self, _flat(X), *y, dtype=DTYPES, ensure_min_samples=2 if y else 1
             )
             given = None if self.image_shape is None else tuple(self.image_shape)
-            self._layout = ImageLayout(_image_shape(given, shape))
-            self.image_shape_ = self._layout.shape
+            self.layout_ = ImageLayout(_image_shape(given, shape))
+            self.image_shape_ = self.layout_.shape
         else:
             rows = validate_data(self, _flat(X), *y, dtype=DTYPES, reset=False)
         if y:
             rows, _ = rows
-        self._layout.check(rows, shape)
+        self.layout_.check(rows, shape)
         return rows
-
-    def _make_net(self) -> CycleGANNet:
-        """The skorch net with all that is asked for, not initialised."""
-        check_device(self)
-        layout, more = self._layout, self.net_params or {}
-        betas = tuple(map(float, self.betas))
-        if len(betas) != 2:
-            msg = f"betas={show(self.betas)} are {len(betas)} numbers; Adam takes 2."
-            raise ValueError(msg)
-        settings: dict[str, Any] = {"criterion": CRITERIA[self.adversarial]}
-        for name in ("optimizer", "discriminator_optimizer"):
-            takes = inspect.signature(more.get(name, torch.optim.Adam)).parameters
-            for key, value in (("betas", betas), ("fused", True)):
-                if key in takes:
-                    settings[f"{name}__{key}"] = value
-        for name in (
-            "lr", "batch_size", "max_epochs", "device", "cycle_weight",
-            "identity_weight", "pool_size", "decay_start", "verbose",
-        ):  # fmt: skip
-            settings[name] = getattr(self, name)
-        default = partial(make_generator, layout, self.n_filters, self.n_blocks)
-        modules = make_pair("generator", self.generator, default, layout.n_channels)
-        default = partial(make_discriminator, layout, self.n_filters)
-        modules += make_pair(
-            "discriminator", self.discriminator, default, layout.n_channels
-        )
-        return CycleGANNet(**settings | dict(zip(MODULES, modules, strict=True)) | more)
-
-    def _train(
-        self, net: CycleGANNet, data: UnpairedImages, reporter: Callable | None,
-        seed: int,
-    ) -> None:  # fmt: skip
-        """Train a net and name what became of it."""
-        key, best = "", None
-
-        def prepare() -> None:
-            nonlocal key, best
-            check_networks(net, data.a[:2])
-            use_channels_last(net, data)
-            net.after_epoch_ = after_epoch
-            if self.checkpoint is None:
-                return
-            key = self._key(net, data, seed)
-            if self.warm_start and (state := load_training(self.checkpoint, key)):
-                restore_training(net, state)
-                for pool, images in zip(net.pools_, state["pools"], strict=True):
-                    pool.images = [image.to(net.device) for image in images]
-                best = _copied_weights(net)
-                if state["is_stopped"]:
-                    raise StopTraining
-
-        def after_epoch(net: CycleGANNet) -> None:
-            nonlocal best
-            best = _copied_weights(net)
-            keep(net)
-            if reporter is not None and reporter(len(net.history)):
-                keep(net, is_stopped=True)
-                raise StopTraining
-
-        def keep(net: CycleGANNet, is_stopped: bool = False) -> None:
-            if self.checkpoint is None:
-                return
-            state = training_state(net) | {
-                "pools": [pool.images for pool in net.pools_], "is_stopped": is_stopped,
-            }  # fmt: skip
-            save_training(self.checkpoint, state, key)
-
-        train_net(net, data, None, prepare)
-        net.after_epoch_ = None
-        if net.fault_:
-            self._recover(net, best)
-        use_default_layout(net)
-        self._name_results(net)
-
-    def _key(self, net: CycleGANNet, data: UnpairedImages, seed: int) -> str:
-        """What a training is a function of."""
-        weights = [weights_of(getattr(net, f"{name}_")) for name in MODULES]
-        examples = data.a.numpy(force=True), data.b.numpy(force=True)
-        groups = [
-            {name: value for name, value in group.items() if name != "params"}
-            | {"kind": type(optimizer).__name__}
-            for optimizer in (net.optimizer_, net.discriminator_optimizer_)
-            for group in optimizer.param_groups
-        ]
-        settings = settings_of(self, net, but=FREE)
-        return joblib.hash([examples, seed, weights, groups, settings])
-
-    def _recover(self, net: CycleGANNet, best: dict[str, dict] | None) -> None:
-        """Give a net whose losses became infinite the weights of its last epoch."""
-        what = f"{net.fault_} in epoch {len(net.history)}"
-        cure = "choose a smaller lr."
-        if not self._layout.is_image:
-            cure = "scale X, or choose a smaller lr."
-        if best is None:
-            msg = f"{what}; {cure}"
-            raise ValueError(msg)
-        warn_user(
-            f"{what}; the weights of epoch {len(net.history) - 1} are kept: {cure}",
-            ConvergenceWarning,
-        )
-        del net.history[-1:]
-        for name, weights in best.items():
-            getattr(net, f"{name}_").load_state_dict(weights)
 
     def _name_results(self, net: CycleGANNet) -> None:
         for name in MODULES:
@@ -537,19 +443,19 @@ class CycleGANTranslator(
 
     def _made(self, rows: np.ndarray, *generators: nn.Module) -> torch.Tensor:
         """What generators make of rows, one after the other."""
-        images = self._layout.to_tensor(rows)
+        images = self.layout_.to_tensor(rows)
         with torch_session(0, self.n_threads):
             for generator in generators:
-                images = run(generator, self._layout.pad(images))
+                images = run(generator, self.layout_.pad(images))
         return images
 
     def _translate(self, X: Any, *generators: nn.Module) -> np.ndarray:
         """What generators make of X, in the form of X."""
         rows = self._check_rows(X, reset=False)
         dtype = rows.dtype
-        if dtype == np.uint8 and not self._layout.is_image:
+        if dtype == np.uint8 and not self.layout_.is_image:
             dtype = np.dtype(np.float64)
-        made = self._layout.to_rows(self._made(rows, *generators), dtype)
+        made = self.layout_.to_rows(self._made(rows, *generators), dtype)
         return made.reshape(len(made), *_shape(X)[1:])
 
     @refuse_masked
@@ -626,13 +532,13 @@ class CycleGANTranslator(
             a = self._check_rows(X, reset=False)
             domains = a, a[:0]
         else:
-            domains = self._check_domains(X, y)
+            domains = self._split_domains(X, y)
         pair = self.generator_ab_, self.generator_ba_
         errors = []
         for rows, generators in zip(domains, (pair, pair[::-1]), strict=True):
             if len(rows):
                 images, again = (
-                    self._layout.to_rows(self._made(rows, *path), np.float64)
+                    self.layout_.to_rows(self._made(rows, *path), np.float64)
                     for path in ((), generators)
                 )
                 errors.append(np.abs(again - images).mean())
@@ -647,6 +553,114 @@ class CycleGANTranslator(
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.non_deterministic = False
         return tags
+
+
+def make_net(translator: CycleGANTranslator) -> CycleGANNet:
+    """The skorch net with all that is asked for, not initialised."""
+    layout, more = translator.layout_, translator.net_params or {}
+    betas = tuple(map(float, translator.betas))
+    if len(betas) != 2:
+        msg = f"betas={show(translator.betas)} are {len(betas)} numbers; Adam takes 2."
+        raise ValueError(msg)
+    settings: dict[str, Any] = {"criterion": CRITERIA[translator.adversarial]}
+    for name in ("optimizer", "discriminator_optimizer"):
+        takes = inspect.signature(more.get(name, torch.optim.Adam)).parameters
+        for key, value in (("betas", betas), ("fused", True)):
+            if key in takes:
+                settings[f"{name}__{key}"] = value
+    for name in (
+        "lr", "batch_size", "max_epochs", "device", "cycle_weight",
+        "identity_weight", "pool_size", "decay_start", "verbose",
+    ):  # fmt: skip
+        settings[name] = getattr(translator, name)
+    default = partial(make_generator, layout, translator.n_filters, translator.n_blocks)
+    modules = make_pair("generator", translator.generator, default, layout.n_channels)
+    default = partial(make_discriminator, layout, translator.n_filters)
+    modules += make_pair(
+        "discriminator", translator.discriminator, default, layout.n_channels
+    )
+    return CycleGANNet(**settings | dict(zip(MODULES, modules, strict=True)) | more)
+
+
+def train(
+    translator: CycleGANTranslator, net: CycleGANNet, data: UnpairedImages,
+    session: Session,
+) -> CycleGANNet:  # fmt: skip
+    """Train a net that ``make_net`` has made, as the translator's settings say."""
+    best: dict[str, dict] | None = None
+    record: Any = None
+
+    def describe_start() -> list:
+        weights = [weights_of(getattr(net, f"{name}_")) for name in MODULES]
+        examples = data.a.numpy(force=True), data.b.numpy(force=True)
+        groups = [
+            {name: value for name, value in group.items() if name != "params"}
+            | {"kind": type(optimizer).__name__}
+            for optimizer in (net.optimizer_, net.discriminator_optimizer_)
+            for group in optimizer.param_groups
+        ]
+        settings = settings_of(translator, net, but=FREE)
+        return [examples, session.seed, weights, groups, settings]
+
+    def begin() -> None:
+        nonlocal best, record
+        check_networks(net, data.a[:2])
+        use_channels_last(net, data)
+        net.after_epoch_ = after_epoch
+        record = session.checkpoint.record("training", describe_start)
+        if (state := record.load()) is not None:
+            restore_training(net, state)
+            for pool, images in zip(net.pools_, state["pools"], strict=True):
+                pool.images = [image.to(net.device) for image in images]
+            best = _copied_weights(net)
+            if state["is_stopped"]:
+                raise StopTraining
+
+    def after_epoch(net: CycleGANNet) -> None:
+        nonlocal best
+        best = _copied_weights(net)
+        record.save(lambda: _state_of(net, is_stopped=False))
+        if session.reporter(len(net.history)):
+            record.save(lambda: _state_of(net, is_stopped=True))
+            raise StopTraining
+
+    train_net(net, data, None, begin)
+    net.after_epoch_ = None
+    if net.fault_:
+        _recover(net, best, translator.layout_.is_image)
+    use_default_layout(net)
+    return net
+
+
+def fit_networks(
+    translator: CycleGANTranslator, net: CycleGANNet, data: UnpairedImages,
+    session: Session,
+) -> None:  # fmt: skip
+    """Fit a translator, whose data are known, by training a net of its own making."""
+    translator._name_results(train(translator, net, data, session))
+
+
+def _state_of(net: CycleGANNet, is_stopped: bool) -> dict[str, Any]:
+    pools = [pool.images for pool in net.pools_]
+    return training_state(net) | {"pools": pools, "is_stopped": is_stopped}
+
+
+def _recover(net: CycleGANNet, best: dict[str, dict] | None, is_image: bool) -> None:
+    """Give a net whose losses became infinite the weights of its last epoch."""
+    what = f"{net.fault_} in epoch {len(net.history)}"
+    cure = "choose a smaller lr."
+    if not is_image:
+        cure = "scale X, or choose a smaller lr."
+    if best is None:
+        msg = f"{what}; {cure}"
+        raise ValueError(msg)
+    warn_user(
+        f"{what}; the weights of epoch {len(net.history) - 1} are kept: {cure}",
+        ConvergenceWarning,
+    )
+    del net.history[-1:]
+    for name, weights in best.items():
+        getattr(net, f"{name}_").load_state_dict(weights)
 
 
 def _copied_weights(net: CycleGANNet) -> dict[str, dict]:

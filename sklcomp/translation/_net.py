@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from sklcomp.nn._running import device_of, evaluating, takes_channels_last
-from sklcomp.nn._training import StopTraining
+from sklcomp.training._loop import StopTraining
 
 # Numbers, of all pixels and channels, that a network is given at once.
 BATCH_NUMBERS = 2**18

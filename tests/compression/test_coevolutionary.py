@@ -157,8 +157,8 @@ def test_published_objective(rng, has_partner):
 
 
 def test_repair_is_better_than_plain_cutting(trained, digits):
-    a = trained._layout.to_tensor(digits.data_a)
-    b = trained._layout.to_tensor(digits.data_b)
+    a = trained.layout_.to_tensor(digits.data_a)
+    b = trained.layout_.to_tensor(digits.data_b)
     found = []
     for compensate in (False, True):
         problems = [
@@ -336,7 +336,7 @@ def test_worse_by_tuning_is_not_kept(digits, trained, monkeypatch):
     plain.fit(digits.data, digits.target)
     wild = clone(trained).set_params(lr=1.0)
     wild.__dict__.update(
-        {k: v for k, v in vars(trained).items() if k.endswith("_") or k == "_layout"}
+        {k: v for k, v in vars(trained).items() if k.endswith("_") or k == "layout_"}
     )
     pruner = CoEvolutionaryPruner(FrozenEstimator(wild), max_params=0.4, **QUICK)
     with pytest.warns(ConvergenceWarning, match=r"made them worse: error of .* -> "):

@@ -17,10 +17,10 @@ from torch import nn
 
 from sklcomp.compression import DataFreeDistiller
 from sklcomp.compression._data_free_training import SCHEDULES
-from sklcomp.compression._distillation import Teacher
 from sklcomp.compression._presets import SYNTHESIS
 from sklcomp.compression._synthesis import Inputs, NoiseSource, ReplayBank
 from sklcomp.nn import count_parameters
+from sklcomp.training._lesson import Teacher
 from tests.helpers.nets import (
     Dense,
     Probabilities,

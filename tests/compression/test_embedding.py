@@ -22,10 +22,10 @@ from torch.utils.data import default_collate
 from sklcomp.compression import (
     EvolutionaryPruner,
     FeatureEmbeddingDistiller,
-    _distillation,
 )
-from sklcomp.compression._distillation import may_augment
 from sklcomp.nn import LocalityPreservingLoss, count_parameters, kd_loss
+from sklcomp.training import _lesson
+from sklcomp.training._lesson import may_augment
 from tests.helpers.nets import (
     DenseRegression,
     Probabilities,
@@ -294,7 +294,7 @@ def test_answers_that_take_too_much_room_are_asked_in_every_step(
     # 32 features and 10 scores of 4 bytes.
     n = len(digits[0])
     for limit, is_kept in ((4 * 42 * n, True), (4 * 42 * n - 1, False)):
-        monkeypatch.setattr(_distillation, "CACHE_LIMIT", limit)
+        monkeypatch.setattr(_lesson, "CACHE_LIMIT", limit)
         assert (count_asked(student()) < 3 * n) == is_kept
 
 

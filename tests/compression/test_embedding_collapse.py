@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from sklcomp.compression import FeatureEmbeddingDistiller
-from sklcomp.compression._collapse import Spreads
 from sklcomp.nn import LocalityPreservingLoss
+from sklcomp.training._collapse import Spreads
 from tests.helpers.nets import (
     Dense,
     DenseRegression,

@@ -27,7 +27,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from sklcomp.compression import FeatureEmbeddingDistiller
 from sklcomp.inspection import DistillationDisplay
-from sklcomp.nn._resuming import settings_of
+from sklcomp.training._state import settings_of
 from tests.helpers.nets import Stop, classifier, regressor
 
 X, y = load_iris(return_X_y=True)

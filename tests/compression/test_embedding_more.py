@@ -25,8 +25,8 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import Subset, default_collate
 
 from sklcomp.compression import FeatureEmbeddingDistiller, _embedding
-from sklcomp.nn._resuming import settings_of, weights_of
-from sklcomp.nn._training import train_net
+from sklcomp.training._loop import train_net
+from sklcomp.training._state import settings_of, weights_of
 from tests.helpers.nets import Stop, classifier
 
 X, y = load_iris(return_X_y=True)
@@ -197,8 +197,8 @@ def test_another_function_is_another_fit(distil, tmp_path, first, second):
 KEY = """
 import joblib
 from torch import nn
-from sklcomp.nn._resuming import settings_of, weights_of
-from sklcomp.nn._training import train_net
+from sklcomp.training._state import settings_of, weights_of
+from sklcomp.training._loop import train_net
 
 class Shown(nn.ReLU):
     def extra_repr(self):

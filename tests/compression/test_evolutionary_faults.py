@@ -17,11 +17,11 @@ from skorch.dataset import ValidSplit
 from torch import nn
 
 from sklcomp.compression import EvolutionaryPruner, _evolutionary
-from sklcomp.compression._training import hold_out
 from sklcomp.evolution import evolve
 from sklcomp.evolution._operators import flip_segment, swap_segment
 from sklcomp.inspection import CompressionDisplay
 from sklcomp.nn import count_parameters, kd_loss
+from sklcomp.training._nets import hold_out
 from tests.helpers.nets import Dense, classifier, regressor
 
 X, y = load_iris(return_X_y=True)

@@ -14,10 +14,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from sklcomp.compression import EvolutionaryPruner
-from sklcomp.compression._distillation import Lesson, Teacher
-from sklcomp.compression._training import Task, check_finite, hold_out
 from sklcomp.inspection import EvolutionDisplay
 from sklcomp.nn import count_macs, count_parameters
+from sklcomp.training._lesson import Lesson, Teacher
+from sklcomp.training._nets import Task, check_finite, hold_out
 from tests.helpers.nets import Dense, classifier, regressor
 
 X, y = load_iris(return_X_y=True)

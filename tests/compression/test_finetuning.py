@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader
 
 from sklcomp.compression import EvolutionaryPruner, _evolutionary, _finetuning
 from sklcomp.compression._finetuning import Figures, Judge, finetune
-from sklcomp.compression._training import Task, hold_out
+from sklcomp.training._checkpoint import Record
+from sklcomp.training._nets import Task, hold_out
 from tests.helpers.nets import Residual, classifier, regressor
 
 X, y = load_iris(return_X_y=True)
@@ -190,14 +191,12 @@ def test_interrupted_while_tuning_and_resumed(tmp_path, monkeypatch, at):
 def test_another_fine_tuning_takes_up_the_search(tmp_path, monkeypatch):
     settings = {"checkpoint": tmp_path, "warm_start": True}
     first = prune(**settings)
-    found, load = [], _evolutionary.load_state
+    found, load = [], Record.load
     monkeypatch.setattr(
-        _evolutionary,
-        "load_state",
-        lambda *args: found.append(load(*args)) or found[-1],
+        Record, "load", lambda self: found.append(load(self)) or found[-1]
     )
     second = prune(distill_weight=0.3, finetune_schedule=None, **settings)
-    assert found[0]["generation"] == QUICK["n_generations"]
+    assert found[-1]["generation"] == QUICK["n_generations"]
     np.testing.assert_array_equal(first.best_individual_, second.best_individual_)
 
 

@@ -14,8 +14,8 @@ from sklcomp.compression import (
     EvolutionaryPruner,
     FeatureEmbeddingDistiller,
 )
-from sklcomp.compression._distillation import Teacher
 from sklcomp.nn import count_parameters
+from sklcomp.training._lesson import Teacher
 from sklcomp.translation import CycleGANTranslator
 
 rng = np.random.default_rng(0)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from sklcomp.nn import kd_loss
 from sklcomp.nn._running import NormWithStatistics, device_of, evaluating
+from sklcomp.utils._messages import show
 
 # Callbacks that write or read files of parameters.
 FILES = (Checkpoint, LoadInitState, TrainEndCheckpoint)
@@ -100,6 +101,14 @@ def check_finite(module: nn.Module, what: str) -> None:
             "Train it with a smaller lr."
         )
         raise ValueError(msg)
+
+
+def check_device(net: Any) -> None:
+    """Raise if a net asks for a GPU that is not there."""
+    device = getattr(net, "device", "cpu")
+    if str(device).startswith("cuda") and not torch.cuda.is_available():
+        msg = f"device={show(device)} of {type(net).__name__} is not there: no CUDA."
+        raise RuntimeError(msg + ' Choose device="cpu".')
 
 
 class Task:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sklcomp.compression._training import first_output
+from sklcomp.training._nets import first_output
 
 # Share of its first spread below which something has fallen into a point.
 COLLAPSED = 0.1

@@ -1,39 +1,13 @@
 """Train nets so that runs repeat and interrupts are heard."""
 
-import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from skorch.callbacks import EarlyStopping
 
 from sklcomp.nn._running import has_batch_norm
-from sklcomp.utils._messages import show
-
-
-@contextmanager
-def torch_session(seed: int, n_threads: int) -> Iterator[None]:
-    """Seeded generators and a fixed number of threads; all are restored.
-
-    Sums of one and of two threads differ in the last bits. Splits of skorch draw from
-    the generator of numpy, augmentations of users from that of Python too.
-    """
-    threads = torch.get_num_threads()
-    python_state = random.getstate()
-    numpy_state = np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
-        torch.set_num_threads(n_threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 @contextmanager
@@ -72,6 +46,20 @@ def train_net(
             _run_epochs(net, X, y, datasets, before)
             net.notify("on_train_end", X=X, y=y)
     return net
+
+
+@contextmanager
+def acting_as(net: Any, net_class: type) -> Iterator[None]:
+    """Let a net be of another class for a while.
+
+    What a training needs beside the user's own net stands in a subclass of its class,
+    of which no callback, pickle or later fit may see anything.
+    """
+    own_class, net.__class__ = type(net), net_class
+    try:
+        yield
+    finally:
+        net.__class__ = own_class
 
 
 @contextmanager
@@ -153,11 +141,3 @@ def is_stopped_early(net: Any) -> bool:
         isinstance(callback, EarlyStopping) and callback.misses_ == callback.patience
         for _, callback in net.callbacks_
     )
-
-
-def check_device(net: Any) -> None:
-    """Raise if a net asks for a GPU that is not there."""
-    device = getattr(net, "device", "cpu")
-    if str(device).startswith("cuda") and not torch.cuda.is_available():
-        msg = f"device={show(device)} of {type(net).__name__} is not there: no CUDA."
-        raise RuntimeError(msg + ' Choose device="cpu".')

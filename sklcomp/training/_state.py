@@ -14,7 +14,6 @@ import joblib
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
 from skorch import NeuralNet
 from skorch.history import History
 from torch import Tensor, nn
@@ -25,18 +24,6 @@ from sklcomp.utils._messages import show
 ARRAY = "array of numpy"
 # Of objects within objects that are described; they may contain each other.
 MAX_DEPTH = 8
-
-
-def draw_seed(estimator: Any) -> int:
-    """The seed of a fit, from ``random_state``, to be found again by a later one."""
-    state = estimator.random_state
-    if estimator.warm_start and estimator.checkpoint is not None and state is None:
-        msg = (
-            "random_state=None is another seed in every fit, and warm_start=True goes "
-            "on with a fit of the same seed: give a number as random_state."
-        )
-        raise ValueError(msg)
-    return int(check_random_state(state).randint(2**31 - 1))
 
 
 def training_state(net: Any) -> dict[str, Any]:

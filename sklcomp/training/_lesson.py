@@ -14,12 +14,18 @@ from skorch.dataset import Dataset as SkorchDataset
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from sklcomp.compression._collapse import STUCK, Spreads
-from sklcomp.compression._training import Task, is_finite
 from sklcomp.nn._features import capturing
 from sklcomp.nn._forms import plain_copy
-from sklcomp.nn._resuming import weights_of
-from sklcomp.nn._training import StopTraining, is_stopped_early, train_net
+from sklcomp.training._checkpoint import NOWHERE
+from sklcomp.training._collapse import STUCK, Spreads
+from sklcomp.training._loop import (
+    StopTraining,
+    acting_as,
+    is_stopped_early,
+    train_net,
+)
+from sklcomp.training._nets import Task, is_finite
+from sklcomp.training._state import weights_of
 from sklcomp.utils._messages import warn_user
 
 # Examples that a teacher answers at once, and bytes that its kept answers may take.
@@ -173,7 +179,8 @@ class Lesson:
         self.task_weight, self.X, self.after_epoch = task_weight, X, after_epoch
         # What the student's outputs mean in training is read off the first of them.
         self.task: Task | None = None
-        self.key = ""  # of the fit, once the student is known
+        # Of the fit, once the student is known.
+        self.record = NOWHERE.record("training", list)
         self.answers: tuple[Tensor, Tensor] | None = None
         self.rows: Any = None
         self.features: list[Tensor] = []
@@ -206,6 +213,20 @@ class Lesson:
                 )
                 raise ValueError(msg)
             self.answers = self.teacher.answer_all(X)
+
+    def state(self) -> dict[str, Any]:
+        """What of it a training that goes on needs."""
+        return {
+            "losses": self.history,
+            "best": self.best,
+            "spreads": vars(self.spreads),
+        }
+
+    def restore(self, net: Any, state: dict[str, Any]) -> None:
+        """Take up an earlier state, as the net already has."""
+        self.history, self.best = state["losses"], state["best"]
+        vars(self.spreads).update(state["spreads"])
+        self.n_epochs = len(net.history)
 
     def keep_rows(self, rows: Tensor) -> None:
         """Remember which examples the next batch has."""
@@ -389,12 +410,8 @@ def train_with_teacher(
         kd_weight=weight, task_weight=1 - weight, temperature=temperature, X=X,
     )  # fmt: skip
     lesson.ask_once(net, examples)
-    net_class = type(net)
-    net.__class__ = listening(net_class, lesson)
-    try:
+    with acting_as(net, listening(type(net), lesson)):
         train_net(net, X, y, before)
-    finally:
-        net.__class__ = net_class
     if lesson.fault and lesson.best[1]:
         lesson.recover(net)
     elif lesson.fault:

@@ -1,0 +1,172 @@
+"""What evolves: bit strings, their fitness, and how the next generation is made."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from joblib import Parallel, delayed
+
+from sklcomp.utils._messages import show
+
+State = dict[str, np.ndarray]
+
+
+def key_of(genome: np.ndarray) -> bytes:
+    """What tells genomes apart, eight bits in a byte."""
+    return np.packbits(genome).tobytes()
+
+
+class Evaluator:
+    """Fitness of genomes, each computed once."""
+
+    def __init__(self, fitness: Callable, n_genes: int, n_jobs: int | None):
+        self.fitness, self.n_genes, self.n_jobs = fitness, n_genes, n_jobs
+        self.known: dict[bytes, float] = {}
+
+    def __call__(self, population: np.ndarray) -> np.ndarray:
+        keys = [key_of(genome) for genome in population]
+        new = {
+            key: genome
+            for key, genome in zip(keys, population, strict=True)
+            if key not in self.known
+        }
+        # Threads: torch and numpy release the lock, and processes would ship the data.
+        values = Parallel(n_jobs=self.n_jobs, prefer="threads")(
+            delayed(self.fitness)(genome.copy()) for genome in new.values()
+        )
+        for key, value in zip(new, values, strict=True):
+            self.known[key] = float(value)
+        return np.array([self.known[key] for key in keys])
+
+    def genomes(self) -> np.ndarray:
+        """All genomes with known fitness, in the order in which they were met."""
+        packed = np.frombuffer(b"".join(self.known), np.uint8)
+        packed = packed.reshape(len(self.known), -1)
+        return np.unpackbits(packed, axis=1, count=self.n_genes).astype(bool)
+
+
+def keep_all(population: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The repair of those who need none."""
+    return population
+
+
+def find_operator(
+    operator: str | Callable, named: dict[str, Callable], parameter: str
+) -> Callable:
+    """The function of a name; a function is its own."""
+    if not isinstance(operator, str):
+        return operator
+    if operator not in named:
+        msg = f"{parameter}={show(operator)}; choose one of {', '.join(named)}."
+        raise ValueError(msg)
+    return named[operator]
+
+
+def check_start(
+    population: np.ndarray, elitism: int, crossover_rate: float, mutation_rate: float
+) -> None:
+    """Raise if a population cannot be evolved at these rates."""
+    if population.ndim != 2 or len(population) < 2:
+        msg = (
+            f"population of shape {population.shape}; expected (n_individuals, "
+            "n_genes) with at least 2 individuals."
+        )
+        raise ValueError(msg)
+    check_rates(len(population), elitism, crossover_rate, mutation_rate)
+
+
+def check_rates(
+    n: int, elitism: int, crossover_rate: float, mutation_rate: float
+) -> None:
+    """Raise if n individuals cannot be evolved at these rates."""
+    if not 0 <= elitism < n:
+        msg = (
+            f"elitism={elitism} of {n} individuals leaves no room for new ones; choose "
+            f"at most {n - 1}."
+        )
+        raise ValueError(msg)
+    if crossover_rate + mutation_rate > 1 + 1e-12:
+        msg = (
+            f"crossover_rate={crossover_rate} and mutation_rate={mutation_rate} sum "
+            "to more than 1; lower one of them."
+        )
+        raise ValueError(msg)
+
+
+@dataclass(frozen=True)
+class Breeder:
+    """Makes the next generation."""
+
+    select: Callable
+    crossover: Callable
+    mutation: Callable
+    repair: Callable
+    crossover_rate: float
+    mutation_rate: float
+    child_mutation_rate: float
+    elitism: int
+
+    def __call__(
+        self, population: np.ndarray, worth: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
+        new = list(population[np.argsort(-worth, kind="stable")[: self.elitism]])
+        while len(new) < len(population):
+            draw = rng.random()
+            if draw < self.crossover_rate:
+                children = self.crossover(population[self.select(worth, 2, rng)], rng)
+                mutated = rng.random(2) < self.child_mutation_rate
+                if mutated.any():
+                    children[mutated] = self.mutation(children[mutated], rng)
+            else:
+                children = population[self.select(worth, 1, rng)]
+                if draw < self.crossover_rate + self.mutation_rate:
+                    children = self.mutation(children, rng)
+            new.extend(self.repair(children, rng))
+        return np.array(new[: len(population)])
+
+
+def score_generation(
+    population: np.ndarray, evaluate: Evaluator, generation: int
+) -> np.ndarray:
+    """Fitness of a generation; an error tells which."""
+    try:
+        return evaluate(population)
+    except BaseException as error:
+        error.add_note(f"while generation {generation} was evaluated")
+        raise
+
+
+def finite_mean(worth: np.ndarray) -> float:
+    """Mean of what is finite."""
+    finite = worth[np.isfinite(worth)]
+    return float(finite.mean()) if len(finite) else -np.inf
+
+
+def save_rng(rng: np.random.Generator) -> np.ndarray:
+    return np.array(json.dumps(rng.bit_generator.state))
+
+
+def save_known(evaluate: Evaluator, history: dict[str, list[Any]]) -> State:
+    return {
+        "genomes": evaluate.genomes(),
+        "fitness": np.array(list(evaluate.known.values())),
+        **{f"history_{name}": np.array(values) for name, values in history.items()},
+    }
+
+
+def restore_rng(text: np.ndarray) -> np.random.Generator:
+    saved = json.loads(str(text))
+    bits = getattr(np.random, saved["bit_generator"])()
+    bits.state = saved
+    return np.random.Generator(bits)
+
+
+def restore_known(
+    state: State, evaluate: Evaluator, history: dict[str, list[Any]]
+) -> None:
+    for genome, value in zip(state["genomes"], state["fitness"], strict=True):
+        evaluate.known[key_of(genome)] = float(value)
+    for name, values in history.items():
+        values.extend(state[f"history_{name}"].tolist())

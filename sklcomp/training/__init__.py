@@ -1,0 +1,1 @@
+"""What the fit of every torch estimator is made of: skeleton, state, loop, nets."""
