@@ -160,10 +160,10 @@ def candidates(base, X, budget, seed):
     return found
 
 
-def search(base, X, y, budget, seed, preset, **settings):
+def search(base, X, y, budget, seed, recipe="default", **settings):
     pruner = EvolutionaryPruner(
         FrozenEstimator(base),
-        preset=preset,
+        recipe=recipe,
         finetune=False,
         random_state=seed,
         **budget,
@@ -218,11 +218,11 @@ def race(report, folder, quick, name, part):
     for seed in range(first, first + (1 if quick else 2)):
         rivals = candidates(base, X, budget, seed) if seed == first else {}
         # The published search takes ten times as long, and only one is made.
-        for preset in ("paper", "default") if seed == first else ("default",):
-            pruner, seconds = search(base, X, y, budget, seed, preset)
-            shown = {"paper": "preset paper", "default": "EvolutionaryPruner"}
-            key = f"{shown[preset]}, search {seed}"
-            rivals[key] = pruner.module_, preset == "default"
+        for recipe in ("paper", "default") if seed == first else ("default",):
+            pruner, seconds = search(base, X, y, budget, seed, recipe)
+            shown = {"paper": "recipe paper", "default": "EvolutionaryPruner"}
+            key = f"{shown[recipe]}, search {seed}"
+            rivals[key] = pruner.module_, recipe == "default"
             print(f"{key}: {pruner.n_evaluations_} evaluations, {seconds:.1f} s of "
                   f"CPU", flush=True)  # fmt: skip
         for rival, (module, is_distilled) in rivals.items():

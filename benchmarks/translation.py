@@ -290,13 +290,13 @@ def photographs(report, folder, quick, part):
     train = [X[16:] for X in tensors]
     rivals = uniform_pairs(base, train, budget, 0)
     for seed in range(1 if quick else 2):
-        for preset in ("paper", "default") if not seed else ("default",):
+        for recipe in ("paper", "default") if not seed else ("default",):
             start = time.process_time()
             pruner = CoEvolutionaryPruner(
-                FrozenEstimator(base), preset=preset, finetune_epochs=0,
+                FrozenEstimator(base), recipe=recipe, finetune_epochs=0,
                 random_state=seed, **budget,
             ).fit(world.a, world.b)  # fmt: skip
-            name = "preset paper" if preset == "paper" else f"ours, search {seed}"
+            name = "recipe paper" if recipe == "paper" else f"ours, search {seed}"
             seconds = time.process_time() - start
             print(f"{name}: {pruner.n_evaluations_} evaluations, {seconds:.1f} s of "
                   "CPU", flush=True)  # fmt: skip

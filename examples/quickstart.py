@@ -235,44 +235,47 @@ def translate_digits():
         yield title, size, np.abs(there).mean(), np.abs(back).mean()
 
 
-def main():
-    """Hide, recover, compare, draw; then learn labels, and make networks small."""
-    print("Compiling the kernels (seconds, the first time only) ...")
-    sklcomp.warmup()
+def show_recovery():
+    """Hide pixels of a photograph, recover them by two methods, and draw."""
     photograph = img_as_float(data.camera())
     masked, _ = make_masked_images(
         photograph[np.newaxis], missing=MISSING, random_state=0
     )
-    observed = masked[0]
-    rows, pictures = compare(photograph, observed)
-
+    rows, pictures = compare(photograph, masked[0])
     height, width = photograph.shape
     print(f"\nPhotograph of {height} x {width} pixels, {MISSING:.0%} of them missing\n")
     print(f"{'method':32}{'PSNR/dB':>8}{'SSIM':>8}{'seconds':>9}")
     for name, decibel, ssim, seconds in rows:
         print(f"{name:32}{decibel:8.2f}{ssim:8.3f}{seconds:9.2f}")
-
     draw(
         {
             "original": photograph,
-            f"observed: {1 - MISSING:.0%} of the pixels": observed,
+            f"observed: {1 - MISSING:.0%} of the pixels": masked[0],
             f"recovered: {rows[-1][1]:.1f} dB": pictures[-1],
         },
         OUTPUT,
     )
     print(f"\nPicture: {OUTPUT}")
 
+
+def show_attributes():
+    """Learn labels that teach each other."""
     print("\nEight attributes of handwritten digits (even, prime, closed loop, ...)\n")
     print(f"{'method':32}{'one-error':>10}{'precision@3':>13}{'AUC':>8}")
     for name, error, precision, auc in learn_attributes():
         print(f"{name:32}{error:10.3f}{precision:13.3f}{auc:8.3f}")
 
+
+def show_late_label():
+    """Add a label to a model that knows ten."""
     alone, added = add_label()
     print("\nOne more label, annotated on 40 examples, beside ten known ones\n")
     print(f"{'LinearSVC from scratch':48}AUC {alone:.3f}")
     print(f"{'StreamingLabelClassifier.add_labels':48}AUC {added:.3f}")
 
-    net, X, y = train_on_digits()
+
+def show_pruning(net, X, y):
+    """Cut nine tenths out of a network."""
     report, before, after = prune_network(net, X, y)
     print("\nA network for digits, pruned to a tenth of its parameters\n")
     print(f"{'':32}{'before':>10}{'after':>10}")
@@ -280,16 +283,35 @@ def main():
         print(f"{row:32}{report.before[row]:10,}{report.after[row]:10,}")
     print(f"{'accuracy on other digits':32}{before:10.3f}{after:10.3f}")
 
+
+def show_students(net, X, y):
+    """Let the network teach small ones, with few labels and with no data."""
     print("\nA network of a sixteenth of its parameters, taught with 130 labels\n")
     for method, accuracy in teach_network(net, X, y):
         print(f"{method:46}{accuracy:6.3f}")
     accuracy = teach_without_data(net, X, y)
     print(f"{'DataFreeDistiller, with no data at all':46}{accuracy:6.3f}")
 
+
+def show_translation():
+    """Translate between two kinds of pictures that come in no pairs."""
     print("\nGrey digits to blue ones and back, learned without pairs: mean error\n")
     print(f"{'':32}{'parameters':>11}{'there':>8}{'back':>8}")
     for title, size, there, back in translate_digits():
         print(f"{title:32}{size:11,}{there:8.3f}{back:8.3f}")
+
+
+def main():
+    """One after the other."""
+    print("Compiling the kernels (seconds, the first time only) ...")
+    sklcomp.warmup()
+    show_recovery()
+    show_attributes()
+    show_late_label()
+    net, X, y = train_on_digits()
+    show_pruning(net, X, y)
+    show_students(net, X, y)
+    show_translation()
 
 
 if __name__ == "__main__":

@@ -80,7 +80,10 @@ def warmup(dtype: "DTypeLike | None" = None) -> None:
     import numpy as np
     from scipy import sparse
 
-    from sklcomp.multilabel import PrivilegedMultiLabelClassifier
+    from sklcomp.multilabel import (
+        PrivilegedMultiLabelClassifier,
+        StreamingLabelClassifier,
+    )
     from sklcomp.recovery import recover_image
 
     X, y = np.eye(6), np.tile(np.eye(3, dtype=int), (2, 1))
@@ -97,6 +100,8 @@ def warmup(dtype: "DTypeLike | None" = None) -> None:
         for features in (X.astype(kind), sparse.csr_array(X, dtype=kind)):
             for parameters in ({}, {"slack_cap": 1}, {"rank": 2}):
                 PrivilegedMultiLabelClassifier(**parameters).fit(features, y)
+            streaming = StreamingLabelClassifier().fit(features, y[:, :2])
+            streaming.add_labels(features, y[:, 2])
 
 
 def _installed(name: str) -> str | None:

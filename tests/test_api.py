@@ -38,6 +38,8 @@ PUBLIC_NAMES = {
         "DataFreeDistiller",
         "EvolutionaryPruner",
         "FeatureEmbeddingDistiller",
+        "PairRecipe",
+        "SearchRecipe",
     },
     "sklcomp.datasets": {
         "fetch_multilabel",
@@ -275,14 +277,15 @@ import importlib, pkgutil
 import numba, numpy as np
 from scipy import sparse
 import sklcomp, sklcomp.solvers
-from sklcomp.multilabel import PrivilegedMultiLabelClassifier
+from sklcomp.multilabel import PrivilegedMultiLabelClassifier, StreamingLabelClassifier
 from sklcomp.recovery import recover_image
 
-names = [module.name for module in pkgutil.iter_modules(sklcomp.solvers.__path__)]
+path = sklcomp.solvers.__path__
+names = [module.name for module in pkgutil.walk_packages(path, "sklcomp.solvers.")]
 kernels = {
     value
     for name in names
-    for value in vars(importlib.import_module(f"sklcomp.solvers.{name}")).values()
+    for value in vars(importlib.import_module(name)).values()
     if isinstance(value, numba.core.dispatcher.Dispatcher)
     and not value.targetoptions.get("forceinline")
 }
@@ -305,6 +308,9 @@ for dtype in (np.float32, np.float64):
     for rank in (None, 2):
         for features in (X, sparse.csr_array(X)):
             PrivilegedMultiLabelClassifier(rank=rank, max_iter=99).fit(features, y)
+    for features in (X, sparse.csr_array(X)):
+        model = StreamingLabelClassifier().fit(features, y[:, :2])
+        model.add_labels(features, y[:, 2])
 assert compiled() == before
 """
     )

@@ -140,10 +140,6 @@ def weighted(class_weight):
             r"\(2, 3\)",
         ),
         (lambda: CycleGANTranslator().fit(X, np.full(12, two)), "1 class: 2"),
-        (
-            lambda: CycleGANTranslator(betas=(half,)).fit(X, Y[:, 0]),
-            r"betas=\(0\.5,\)",
-        ),
         (lambda: check_inputs({"input_shape": (two, two)}, None), r"=\(2, 2\)"),
     ],
 )

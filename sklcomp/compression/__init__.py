@@ -14,6 +14,7 @@ from sklcomp.compression._data_free import DataFreeDistiller
 from sklcomp.compression._embedding import FeatureEmbeddingDistiller
 from sklcomp.compression._evolutionary import EvolutionaryPruner
 from sklcomp.compression._report import CompressionReport
+from sklcomp.compression._search_recipe import PairRecipe, SearchRecipe
 
 __all__ = [
     "CoEvolutionaryPruner",
@@ -21,4 +22,6 @@ __all__ = [
     "DataFreeDistiller",
     "EvolutionaryPruner",
     "FeatureEmbeddingDistiller",
+    "PairRecipe",
+    "SearchRecipe",
 ]

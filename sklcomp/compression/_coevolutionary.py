@@ -25,10 +25,11 @@ from sklcomp.compression._pair_training import (
     train_pair,
     trainable_net,
 )
-from sklcomp.compression._presets import COEVOLUTION, FRONT_SHARES, PAPER_PAIR
+from sklcomp.compression._presets import FRONT_SHARES
 from sklcomp.compression._pruning import PruningProblem, front_of, kept_channels
 from sklcomp.compression._report import CompressionReport, describe
 from sklcomp.compression._search import SearchMixin
+from sklcomp.compression._search_recipe import PairRecipe
 from sklcomp.compression._translation_fitness import Direction, closeness
 from sklcomp.evolution import CoevolutionResult, coevolve
 from sklcomp.nn._running import torch_session
@@ -45,7 +46,7 @@ from sklcomp.utils._validation import refuse_masked
 # Pixels of the wanted number of patches, at a quarter of the width and height.
 MIN_EXAMPLES, N_PIXELS = 16, 16 * 20_000
 # What a checkpoint of the search need not agree in.
-FREE = ("checkpoint", "warm_start", "n_jobs", "verbose", "finetune_epochs",
+FREE = ("recipe", "checkpoint", "warm_start", "n_jobs", "verbose", "finetune_epochs",
         "distill_weight")  # fmt: skip
 # What of the translator the trainings of individuals do not depend on.
 TRANSLATOR_FREE = (*FREE, "device", "max_epochs", "random_state")
@@ -99,7 +100,7 @@ class CoEvolutionaryPruner(
     with the discriminator's mean answer D to an image, the full generator G, the cut
     one :math:`G_p`, the other population's best :math:`F_q` and mean squares over
     pixels. The last term is ours: without it, a generator that does less is rewarded,
-    as its cycles are shorter. ``preset="paper"`` is the published form,
+    as its cycles are shorter. ``recipe="paper"`` is the published form,
     :math:`1 / (N(p) + \gamma(D + \lambda C))` with the first two terms D and C and the
     share N of parameters that is left. The best pair is built with truly smaller
     tensors and trained on, listening to the full generators.
@@ -115,34 +116,14 @@ class CoEvolutionaryPruner(
         Budget of parameters of each generator: a share, or a number.
     max_macs : float in (0, 1] or int, default=None
         Budget of multiply-accumulate operations of each, likewise. At least one budget
-        is needed, except with ``preset="paper"``.
-    preset : {"default", "paper"}, default="default"
-        "paper" has free bits, one width for the trunk and its branches, a fair-coin
-        start, roulette, exchange and flip of segments, plain cutting and plain
-        training; means instead of sums in its objective. It sets genes, importance,
-        compensate, inner_width and distill_weight itself.
-    genes : {"nested", "free"}, default="nested"
-        "nested": the search finds how many channels each layer keeps, the importance
-        says which. "free": every bit on its own.
-    importance : {"obs", "l1", "group", "random"}, default="obs"
-        Order of the channels of a layer, as in :class:`EvolutionaryPruner`.
-    compensate : bool, default=True
-        Repair cut networks in closed form, also within the search.
-    gamma : float, default=10.0
-        Weight of all but the size, in ``preset="paper"``.
-    cycle_weight : float, default=1.0
-        Weight of the cycle within that, in ``preset="paper"``.
+        is needed, except with ``recipe="paper"``.
+    recipe : {"default", "paper"} or PairRecipe, default="default"
+        How the search is done and the best pair is trained; see :class:`PairRecipe`.
+        "paper" is the published form.
     population_size : int, default=None
-        Individuals of each population. None here and below is what the preset says:
-        14, the paper 32.
+        Individuals of each population; None is what the recipe says.
     n_generations : int, default=None
-        Generations after the start: 12, the paper 50.
-    selection : {"roulette", "rank", "tournament"} or callable, default=None
-        As in :func:`sklcomp.evolution.coevolve`.
-    crossover_rate : float in [0, 1], default=None
-        Share of a new generation that has two parents.
-    mutation_rate : float in [0, 1], default=None
-        Share that is mutated; the rest are copies.
+        Generations after the start, likewise.
     n_fitness_samples : int, default=16
         Images of each domain that are held out for the fitness, at most a quarter; of
         fewer than four, none is, and all serve for both. An unfitted translator is
@@ -150,18 +131,12 @@ class CoEvolutionaryPruner(
     fitness_epochs : int, default=0
         Epochs for which a pair is trained before it is scored; the published search
         has 10, which takes thousands of times as long.
-    inner_width : bool, default=True
-        Whether residual branches have widths of their own. False ties them to the
-        trunk, as published.
     finetune_epochs : int, default=None
         Epochs of the training of the best pair; None is the translator's own
         ``max_epochs``, 0 leaves it as it was cut. It is also left so, with a warning,
         if the training made it worse on the images that were held out: farther from
         what the full generators make, and with worse cycles. The rates fall to zero
         as the translator's ``decay_start`` says.
-    distill_weight : float, default=10.0
-        Weight of the mean absolute difference to what the full generators make, in that
-        training.
     n_jobs : int, default=None
         Evaluations at a time; the result does not depend on it.
     checkpoint : str or path, default=None
@@ -192,6 +167,8 @@ class CoEvolutionaryPruner(
         Which channels of the generator from A to B belong together.
     graph_ba_ : sklcomp.nn.ChannelGraph
         The same of the generator from B to A.
+    recipe_ : PairRecipe
+        The values that were used.
     winners_ : dict of str to tuple of (int, float)
         For "ab" and "ba": parameters and fitness of the best.
     history_ : dict of str to ndarray
@@ -216,6 +193,7 @@ class CoEvolutionaryPruner(
     See Also
     --------
     sklcomp.translation.CycleGANTranslator : What is compressed.
+    PairRecipe : All settings of the search and of the training behind it.
     EvolutionaryPruner : The same for one network with labels.
 
     Notes
@@ -253,28 +231,17 @@ class CoEvolutionaryPruner(
         "translator": [CycleGANTranslator, FrozenEstimator],
         "max_params": [Interval(Real, 0, None, closed="neither"), None],
         "max_macs": [Interval(Real, 0, None, closed="neither"), None],
-        "preset": [StrOptions({"default", "paper"})],
-        "genes": [StrOptions({"nested", "free"})],
-        "importance": [StrOptions({"obs", "l1", "group", "random"})],
-        "compensate": ["boolean"],
-        "gamma": [Interval(Real, 0, None, closed="left")],
-        "cycle_weight": [Interval(Real, 0, None, closed="left")],
+        "recipe": [StrOptions({"default", "paper"}), PairRecipe],
         "population_size": [Interval(Integral, 2, None, closed="left"), None],
         "n_generations": [Interval(Integral, 0, None, closed="left"), None],
-        "selection": [StrOptions({"roulette", "rank", "tournament"}), callable, None],
-        "crossover_rate": [Interval(Real, 0, 1, closed="both"), None],
-        "mutation_rate": [Interval(Real, 0, 1, closed="both"), None],
         "n_fitness_samples": [Interval(Integral, 1, None, closed="left")],
         "fitness_epochs": [Interval(Integral, 0, None, closed="left")],
-        "inner_width": ["boolean"],
         "finetune_epochs": [Interval(Integral, 0, None, closed="left"), None],
-        "distill_weight": [Interval(Real, 0, None, closed="left")],
         "n_jobs": [Integral, None],
         **TORCH_CONSTRAINTS,
     }
 
-    _presets = COEVOLUTION
-    _published = PAPER_PAIR
+    _recipe_class = PairRecipe
 
     _fitted_names = ("estimator_", "translator_")
 
@@ -284,22 +251,12 @@ class CoEvolutionaryPruner(
         *,
         max_params=None,
         max_macs=None,
-        preset="default",
-        genes="nested",
-        importance="obs",
-        compensate=True,
-        gamma=10.0,
-        cycle_weight=1.0,
+        recipe="default",
         population_size=None,
         n_generations=None,
-        selection=None,
-        crossover_rate=None,
-        mutation_rate=None,
         n_fitness_samples=16,
         fitness_epochs=0,
-        inner_width=True,
         finetune_epochs=None,
-        distill_weight=10.0,
         n_jobs=None,
         checkpoint=None,
         warm_start=False,
@@ -310,22 +267,12 @@ class CoEvolutionaryPruner(
         self.translator = translator
         self.max_params = max_params
         self.max_macs = max_macs
-        self.preset = preset
-        self.genes = genes
-        self.importance = importance
-        self.compensate = compensate
-        self.gamma = gamma
-        self.cycle_weight = cycle_weight
+        self.recipe = recipe
         self.population_size = population_size
         self.n_generations = n_generations
-        self.selection = selection
-        self.crossover_rate = crossover_rate
-        self.mutation_rate = mutation_rate
         self.n_fitness_samples = n_fitness_samples
         self.fitness_epochs = fitness_epochs
-        self.inner_width = inner_width
         self.finetune_epochs = finetune_epochs
-        self.distill_weight = distill_weight
         self.n_jobs = n_jobs
         self.checkpoint = checkpoint
         self.warm_start = warm_start
@@ -439,10 +386,10 @@ class CoEvolutionaryPruner(
         first, second = (
             PruningProblem(
                 module, images, max_params=self.max_params, max_macs=self.max_macs,
-                importance=self._setting("importance"),
-                compensate=self._setting("compensate"),
+                importance=self.recipe_.importance,
+                compensate=self.recipe_.compensate,
                 ignored_layers=(), min_channels=1, rng=rng,
-                inner_width=self._setting("inner_width"),
+                inner_width=self.recipe_.inner_width,
                 n_examples=max(MIN_EXAMPLES, N_PIXELS // images[0, 0].numel()),
             )
             for module, images in zip(generators, train, strict=True)
@@ -467,8 +414,7 @@ class CoEvolutionaryPruner(
         first, second = (
             Direction(
                 problems[k], problems[1 - k], judges[k], held[k],
-                gamma=self.gamma if self.preset == "paper" else None,
-                cycle_weight=self.cycle_weight,
+                gamma=self.recipe_.gamma, cycle_weight=self.recipe_.cycle_weight,
                 train=(learn, learn_back)[k] if self.fitness_epochs else None,
             )
             for k in range(2)
@@ -486,7 +432,7 @@ class CoEvolutionaryPruner(
                 base.discriminator_a_, base.discriminator_b_,
             )
         ]  # fmt: skip
-        settings = [settings_of(self, but=FREE)]
+        settings = [settings_of(self, self.recipe_, but=FREE)]
         if self.fitness_epochs:
             settings.append(settings_of(base, but=TRANSLATOR_FREE))
         return [images, session.seed, weights, settings]
@@ -521,7 +467,7 @@ class CoEvolutionaryPruner(
         n_epochs = max_epochs(base) if n_epochs is None else n_epochs
         tuned = train_pair(
             base, pair, work.train, n_epochs, seed,
-            weight=self._setting("distill_weight"), n_threads=self.n_threads,
+            weight=self.recipe_.distill_weight, n_threads=self.n_threads,
             checkpoint=session.checkpoint.inside("tuning"),
         )  # fmt: skip
         after, note = (tuned.generator_ab_, tuned.generator_ba_), ""

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from sklcomp.compression._base import Compressor
 from sklcomp.compression._finetuning import WEIGHTS, Judge, Outcome, Tuner, finetune
 from sklcomp.compression._fitness import Fitness
-from sklcomp.compression._presets import PAPER, SEARCH
 from sklcomp.compression._pruning import (
     PruningProblem,
     fittest_within,
@@ -23,6 +22,7 @@ from sklcomp.compression._pruning import (
 )
 from sklcomp.compression._report import CompressionReport, describe
 from sklcomp.compression._search import SearchMixin, unseen_uniform
+from sklcomp.compression._search_recipe import SearchRecipe
 from sklcomp.evolution import EvolutionResult, evolve
 from sklcomp.nn._forms import plain_copy
 from sklcomp.nn._running import torch_session
@@ -39,9 +39,10 @@ from sklcomp.utils._sklearn import Interval, StrOptions, fit_context, with_callb
 from sklcomp.utils._validation import refuse_masked
 
 # What a checkpoint of the search need not agree in.
-FREE = ("estimator", "checkpoint", "warm_start", "n_jobs", "verbose", "finetune",
-        "finetune_epochs", "finetune_schedule", "distill_weight",
-        "temperature")  # fmt: skip
+FREE = (
+    "estimator", "recipe", "checkpoint", "warm_start", "n_jobs", "verbose", "finetune",
+    "finetune_epochs", "finetune_schedule", "distill_weight", "temperature",
+)  # fmt: skip
 
 
 class Examples(NamedTuple):
@@ -92,7 +93,7 @@ class EvolutionaryPruner(SearchMixin, Compressor):
         N(x_i) \,\|\, N_p(x_i) \right)
 
     with the outputs of the full network N and the cut one :math:`N_p` on examples held
-    out for it; ``preset="paper"`` takes accuracy and a reward for smallness. The winner
+    out for it; ``recipe="paper"`` takes accuracy and a reward for smallness. The winner
     is built with truly smaller tensors and fine-tuned.
 
     Parameters
@@ -107,49 +108,20 @@ class EvolutionaryPruner(SearchMixin, Compressor):
         Budget of parameters: a share of the net's, or a number.
     max_macs : float in (0, 1] or int, default=None
         Budget of multiply-accumulate operations, likewise. At least one budget is
-        needed, except with ``preset="paper"``.
-    preset : {"default", "paper"}, default="default"
-        "paper" is the published form: free bits, a fair-coin start, accuracy plus
-        ``trade_off``, roulette, exchange and flip of segments, plain cutting, plain
-        fine-tuning by your own settings. It sets genes, importance, fitness,
-        compensate, distill_weight and finetune_schedule itself.
-    genes : {"nested", "free"}, default="nested"
-        "nested": the search finds how many channels each layer keeps, the importance
-        says which. "free": every bit on its own.
-    importance : {"obs", "l1", "group", "random"}, default="obs"
-        Order of the channels of a layer: structured optimal brain surgeon, mean
-        absolute weight of the filter, norm of all weights that go with it, or none.
+        needed, unless the recipe rewards smallness.
+    recipe : {"default", "free", "paper"} or SearchRecipe, default="default"
+        How the search is done and what it found is trained; see :class:`SearchRecipe`.
+        "paper" is the published form.
     population_size : int, default=None
-        Individuals. None here and below is what the preset says: 16, free genes 32.
+        Individuals; None is what the recipe says.
     n_generations : int, default=None
-        Generations after the start: 12, free genes 30, the paper 50.
-    selection : {"roulette", "rank", "tournament"} or callable, default=None
-        As in :func:`sklcomp.evolution.evolve`.
-    crossover_rate : float in [0, 1], default=None
-        Share of a new generation that has two parents: .5, the paper .7.
-    mutation_rate : float in [0, 1], default=None
-        Share that is mutated: .5, the paper .1. Both are at most 1 together; the rest
-        are copies.
-    elitism : int, default=None
-        Individuals that go on unchanged, fewer than all: 2, the paper 1.
-    n_polish_steps : int, default=None
-        Changes of the winner that are tried one by one at the end.
-    fitness : {"kl", "accuracy"} or callable, default="kl"
-        "kl" needs no labels; for regression it is the mean squared difference of the
-        outputs, and "accuracy" the coefficient of determination. A callable takes
-        ``(module, X, y)``, tensors, and returns a number, higher is better. With
-        ``compensate`` the module's batch norms know the statistics of X.
-    trade_off : float, default=1.0
-        Weight of the reward ``1 - size / full size`` in ``preset="paper"``.
+        Generations after the start, likewise.
     n_fitness_samples : int, default=1000
         Examples that are held out for the fitness, at most a quarter of all. Without
-        ``X_val`` they also choose ``distill_weight`` and give the report's score. No
+        ``X_val`` they also choose the teacher's weight and give the report's score. No
         training here sees them if the net is trained here. A frozen one may have seen
         them: then the fine-tuning has all examples, and the score is called "training
         score".
-    compensate : bool, default=True
-        Repair cut networks in closed form, also within the search; see
-        :func:`sklcomp.nn.prune_channels`.
     finetune : bool, default=True
         Train the winner. It is kept as it was cut, with a warning, if that made it
         worse, by the net's own loss and by the score. This is judged on examples that
@@ -159,16 +131,6 @@ class EvolutionaryPruner(SearchMixin, Compressor):
         that it was tuned on.
     finetune_epochs : int, default=None
         Epochs; None is the net's own ``max_epochs``, 0 trains nothing.
-    finetune_schedule : {"cosine"} or None, default="cosine"
-        "cosine": rates of learning fall to zero, from batch to batch, if the net has
-        no ``skorch.callbacks.LRScheduler`` of its own. None leaves them to the net.
-    distill_weight : "auto" or float in [0, 1], default="auto"
-        Weight of the full network's answers in the loss of the fine-tuning. "auto"
-        tries 0, 0.3 and 0.7, each in a training of a quarter of the epochs, takes the
-        one with the least loss on examples that were not trained on, and gives it all
-        epochs.
-    temperature : float, default=4.0
-        Temperature of those.
     ignored_layers : sequence of str, default=()
         Names of layers that keep all channels.
     min_channels : int, default=1
@@ -211,6 +173,8 @@ class EvolutionaryPruner(SearchMixin, Compressor):
         "genomes", "fitness", "n_parameters", "n_macs" of all that were evaluated and
         that nothing smaller beats. With a budget some uniform networks from 10 to
         100 % are among them, which did not take part in the search.
+    recipe_ : SearchRecipe
+        The values that were used.
     distill_weight_ : float or None
         Weight that the fine-tuning had; None if the net was kept as it was cut.
     report_ : CompressionReport
@@ -227,15 +191,14 @@ class EvolutionaryPruner(SearchMixin, Compressor):
 
     See Also
     --------
+    SearchRecipe : All settings of the search and of the training behind it.
     sklcomp.nn.prune_channels : The cut alone, without a search.
 
     Notes
     -----
-    The paper's tables could not be had; operators and rates of ``preset="paper"`` are
-    those of the same group's later code, with its last-gene slip mended. "Nested" genes
-    are the same algorithm in a sub-space. On the nets that we measured, free bits
-    chosen on a thousand examples were not better than the closed-form order at the
-    same widths; what the search finds is how many channels each layer needs.
+    "Nested" genes are the same algorithm in a sub-space. On the nets that we measured,
+    free bits chosen on a thousand examples were not better than the closed-form order
+    at the same widths; what the search finds is how many channels each layer needs.
 
     A fitted pruner, and so its pickle, keeps what :meth:`at` needs: up to 2,000
     training examples, the full net and the covariances of its layers' inputs.
@@ -274,33 +237,19 @@ class EvolutionaryPruner(SearchMixin, Compressor):
         "estimator": [NeuralNet, FrozenEstimator],
         "max_params": [Interval(Real, 0, None, closed="neither"), None],
         "max_macs": [Interval(Real, 0, None, closed="neither"), None],
-        "preset": [StrOptions({"default", "paper"})],
-        "genes": [StrOptions({"nested", "free"})],
-        "importance": [StrOptions({"obs", "l1", "group", "random"})],
+        "recipe": [StrOptions({"default", "free", "paper"}), SearchRecipe],
         "population_size": [Interval(Integral, 2, None, closed="left"), None],
         "n_generations": [Interval(Integral, 0, None, closed="left"), None],
-        "selection": [StrOptions({"roulette", "rank", "tournament"}), callable, None],
-        "crossover_rate": [Interval(Real, 0, 1, closed="both"), None],
-        "mutation_rate": [Interval(Real, 0, 1, closed="both"), None],
-        "elitism": [Interval(Integral, 0, None, closed="left"), None],
-        "n_polish_steps": [Interval(Integral, 0, None, closed="left"), None],
-        "fitness": [StrOptions({"kl", "accuracy"}), callable],
-        "trade_off": [Interval(Real, 0, None, closed="left")],
         "n_fitness_samples": [Interval(Integral, 1, None, closed="left")],
-        "compensate": ["boolean"],
         "finetune": ["boolean"],
         "finetune_epochs": [Interval(Integral, 0, None, closed="left"), None],
-        "finetune_schedule": [StrOptions({"cosine"}), None],
-        "distill_weight": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="both")],
-        "temperature": [Interval(Real, 0, None, closed="neither")],
         "ignored_layers": ["array-like"],
         "min_channels": [Interval(Integral, 1, None, closed="left")],
         "n_jobs": [Integral, None],
         **TORCH_CONSTRAINTS,
     }
 
-    _presets = SEARCH
-    _published = PAPER
+    _recipe_class = SearchRecipe
 
     def __init__(
         self,
@@ -308,25 +257,12 @@ class EvolutionaryPruner(SearchMixin, Compressor):
         *,
         max_params=None,
         max_macs=None,
-        preset="default",
-        genes="nested",
-        importance="obs",
+        recipe="default",
         population_size=None,
         n_generations=None,
-        selection=None,
-        crossover_rate=None,
-        mutation_rate=None,
-        elitism=None,
-        n_polish_steps=None,
-        fitness="kl",
-        trade_off=1.0,
         n_fitness_samples=1000,
-        compensate=True,
         finetune=True,
         finetune_epochs=None,
-        finetune_schedule="cosine",
-        distill_weight="auto",
-        temperature=4.0,
         ignored_layers=(),
         min_channels=1,
         checkpoint=None,
@@ -339,25 +275,12 @@ class EvolutionaryPruner(SearchMixin, Compressor):
         self.estimator = estimator
         self.max_params = max_params
         self.max_macs = max_macs
-        self.preset = preset
-        self.genes = genes
-        self.importance = importance
+        self.recipe = recipe
         self.population_size = population_size
         self.n_generations = n_generations
-        self.selection = selection
-        self.crossover_rate = crossover_rate
-        self.mutation_rate = mutation_rate
-        self.elitism = elitism
-        self.n_polish_steps = n_polish_steps
-        self.fitness = fitness
-        self.trade_off = trade_off
         self.n_fitness_samples = n_fitness_samples
-        self.compensate = compensate
         self.finetune = finetune
         self.finetune_epochs = finetune_epochs
-        self.finetune_schedule = finetune_schedule
-        self.distill_weight = distill_weight
-        self.temperature = temperature
         self.ignored_layers = ignored_layers
         self.min_channels = min_channels
         self.checkpoint = checkpoint
@@ -382,7 +305,7 @@ class EvolutionaryPruner(SearchMixin, Compressor):
             Classes of any kind, or numbers.
         X_val : array-like of shape (n_val, ...), default=None
             Examples that no training has seen, not that of a frozen net either. They
-            choose ``distill_weight``, decide whether the tuned net or the cut one
+            choose the teacher's weight, decide whether the tuned net or the cut one
             stays, and give the report's score.
         y_val : array-like of shape (n_val,) or (n_val, n_outputs), default=None
             Their targets.
@@ -403,6 +326,7 @@ class EvolutionaryPruner(SearchMixin, Compressor):
     def _prepare(self, data: Examples, session: Session) -> Work:
         """The trained net, as a problem of which genomes are scored."""
         X, y, validation = data
+        recipe = self.recipe_
         rng = np.random.default_rng(session.seed)
         train, held = hold_out(y, self.n_fitness_samples, session.seed)
         base = self._prototype
@@ -415,12 +339,11 @@ class EvolutionaryPruner(SearchMixin, Compressor):
         examples, is_classes = torch.from_numpy(X[train]), hasattr(self, "classes_")
         task = Task.of_module(base.module_, examples, is_classes)
         problem = self._problem_of(
-            base.module_, examples, rng, importance=self._setting("importance"),
-            compensate=self._setting("compensate"),
+            base.module_, examples, rng, importance=recipe.importance,
+            compensate=recipe.compensate,
         )  # fmt: skip
-        trade_off = self.trade_off if self.preset == "paper" else 0.0
         score = Fitness(
-            problem, task, X[held], y[held], self._setting("fitness"), trade_off
+            problem, task, X[held], y[held], recipe.fitness, recipe.trade_off
         )
         self.base_estimator_, self._problem = base, problem
         self._is_unseen = validation is not None or not is_frozen
@@ -485,12 +408,14 @@ class EvolutionaryPruner(SearchMixin, Compressor):
 
         def describe_start() -> list:
             weights = weights_of(self.base_estimator_.module_)
-            return [*work.data, session.seed, weights, settings_of(self, but=FREE)]
+            settings = settings_of(self, self.recipe_, but=FREE)
+            return [*work.data, session.seed, weights, settings]
 
         starts, operators, values = self._start_of([problem], work.rng)
         record = session.checkpoint.record("search", describe_start)
         result = evolve(
             score, starts[0], rng=work.rng, n_jobs=self.n_jobs, state=record.load(),
+            n_polish_steps=self.recipe_.n_polish_steps,
             callback=self._after_generation(record, session), **values,
             **{name: own for name, (own,) in operators.items()},
         )  # fmt: skip
@@ -512,11 +437,11 @@ class EvolutionaryPruner(SearchMixin, Compressor):
         n_epochs = base.max_epochs if n_epochs is None else n_epochs
         if not (self.finetune and n_epochs):
             return Outcome(cut, None, None, "")
-        weight = self._setting("distill_weight")
-        is_falling = self._setting("finetune_schedule") == "cosine"
+        recipe = self.recipe_
+        weight, is_falling = recipe.distill_weight, recipe.finetune_schedule == "cosine"
         tuner = Tuner(
-            base, work.judge.task.is_classes, *work.tuning, self.temperature, n_epochs,
-            is_falling, session.seed, self.n_threads,
+            base, work.judge.task.is_classes, *work.tuning, recipe.temperature,
+            n_epochs, is_falling, session.seed, self.n_threads,
         )  # fmt: skip
         weights = WEIGHTS if isinstance(weight, str) else (weight,)
         return finetune(tuner, cut, weights, work.judge, self._is_unseen)

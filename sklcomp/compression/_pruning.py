@@ -157,11 +157,10 @@ class PruningProblem:
             return fit_budget(population, rng, self.order, self.fits, self.min_channels)
         return revive(population, self.order, self.min_channels)
 
-    def start(
-        self, n: int, rng: np.random.Generator, preset: str, is_nested: bool
-    ) -> np.ndarray:
+    def start(self, recipe: Any, rng: np.random.Generator) -> np.ndarray:
         """The first population."""
-        if preset == "paper":
+        n, is_nested = recipe.population_size, recipe.genes == "nested"
+        if recipe.operators == "segments":
             return rng.random((n, self.graph.n_genes)) < 0.5
         population = [self.widest_uniform()]
         for k in range(1, n):
@@ -185,9 +184,10 @@ class PruningProblem:
             )
         return self.uniform(max(low, 1e-6))
 
-    def operators(self, preset: str, is_nested: bool) -> dict[str, Any]:
+    def operators(self, recipe: Any) -> dict[str, Any]:
         """Crossover, mutation and repair for ``evolve``."""
-        if preset == "paper":
+        is_nested = recipe.genes == "nested"
+        if recipe.operators == "segments":
             return {
                 "crossover": swap_segment,
                 "mutation": flip_segment,

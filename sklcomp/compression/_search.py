@@ -10,47 +10,40 @@ from sklcomp.compression._pruning import PruningProblem, absolute_budget
 from sklcomp.evolution._population import check_rates
 from sklcomp.training._checkpoint import Record
 from sklcomp.training._fit import Session
+from sklcomp.utils._recipe import Recipe, recipe_of
+
+# Settings of a recipe that are arguments of ``evolve`` and ``coevolve``.
+EVOLVING = (
+    "n_generations", "selection", "crossover_rate", "mutation_rate",
+    "child_mutation_rate", "elitism",
+)  # fmt: skip
 
 
 class SearchMixin:
-    """Settings of an estimator that searches for the channels to keep.
+    """Of an estimator that searches for the channels to keep; by its recipe."""
 
-    A subclass names the table of its presets, by preset and kind of genes, and what the
-    published form has in place of parameters.
-    """
-
-    _presets: dict[tuple[str, str], dict[str, Any]]
-    _published: dict[str, Any]
-
-    def _setting(self: Any, name: str) -> Any:
-        """A parameter, or what the published form has in its place."""
-        is_published = self.preset == "paper" and name in self._published
-        return self._published[name] if is_published else getattr(self, name)
-
-    @property
-    def _is_nested(self) -> bool:
-        return self._setting("genes") == "nested"
-
-    def _search_values(self: Any) -> dict[str, Any]:
-        """What the preset says, unless a parameter says something else."""
-        values = dict(self._presets[self.preset, self._setting("genes")])
-        own = {name: getattr(self, name, None) for name in values}
-        return values | {k: v for k, v in own.items() if v is not None}
+    _recipe_class: type[Recipe]
 
     def _check_search(self: Any) -> None:
-        """Raise for what cannot be met, before anything is trained."""
-        if self.max_params is None and self.max_macs is None and self.preset != "paper":
+        """Find the recipe; raise for what cannot be met, before anything is trained."""
+        recipe = recipe_of(self, self._recipe_class)
+        own = {
+            name: getattr(self, name)
+            for name in ("population_size", "n_generations")
+            if getattr(self, name) is not None
+        }
+        self.recipe_ = recipe = recipe.replace(**own) if own else recipe
+        if self.max_params is None and self.max_macs is None and recipe.needs_budget:
             msg = (
                 "max_params=None and max_macs=None: give a budget, such as "
-                'max_params=0.3, or take preset="paper", which needs none.'
+                'max_params=0.3, or take recipe="paper", which needs none.'
             )
             raise ValueError(msg)
         for limit in (self.max_params, self.max_macs):
             absolute_budget(limit, 1)
-        values = self._search_values()
         check_rates(
-            values["population_size"], values["elitism"], values["crossover_rate"],
-            values["mutation_rate"],
+            recipe.population_size, recipe.elitism, recipe.crossover_rate,
+            recipe.mutation_rate,
         )  # fmt: skip
         effective_n_jobs(self.n_jobs)  # 0 is an error
 
@@ -58,13 +51,14 @@ class SearchMixin:
         self: Any, problems: Any, rng: np.random.Generator
     ) -> tuple[list[np.ndarray], dict[str, Any], dict[str, Any]]:
         """First populations, operators of each, and all other settings of a search."""
-        values = self._search_values()
-        n = values.pop("population_size")
-        shape = self.preset, self._is_nested
-        starts = [problem.start(n, rng, *shape) for problem in problems]
-        each = [problem.operators(*shape) for problem in problems]
+        starts = [problem.start(self.recipe_, rng) for problem in problems]
+        each = [problem.operators(self.recipe_) for problem in problems]
         operators = {name: tuple(own[name] for own in each) for name in each[0]}
-        return starts, operators, values
+        return (
+            starts,
+            operators,
+            {name: getattr(self.recipe_, name) for name in EVOLVING},
+        )
 
     def _after_generation(
         self: Any, record: Record, session: Session

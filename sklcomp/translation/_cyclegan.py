@@ -43,6 +43,8 @@ from sklcomp.utils._messages import show, warn_user
 from sklcomp.utils._sklearn import Interval, StrOptions, fit_context, with_callbacks
 from sklcomp.utils._validation import refuse_masked
 
+# Of the moments of Adam, as published.
+BETAS = (0.5, 0.999)
 CRITERIA = {"lsgan": nn.MSELoss, "vanilla": nn.BCEWithLogitsLoss}
 DTYPES = (np.float64, np.float32, np.uint8)
 LOSSES = ("cycle", "identity", "generator", "discriminator", "distill")
@@ -97,8 +99,6 @@ class CycleGANTranslator(
         Images made earlier, of which the discriminators are shown some.
     lr : float, default=2e-4
         Rate of learning of all networks.
-    betas : pair of float, default=(0.5, 0.999)
-        Decay of the moments of Adam.
     batch_size : int, default=1
         Images of each domain in a step.
     max_epochs : int, default=200
@@ -109,8 +109,9 @@ class CycleGANTranslator(
     device : str, default="cpu"
         Where the training runs, such as "cuda".
     net_params : dict, default=None
-        More settings of the skorch net, such as ``{"callbacks": [...]}``; ``set_params
-        (net__callbacks=...)`` reaches it too.
+        More settings of the skorch net, such as ``{"callbacks": [...]}`` or
+        ``{"optimizer__betas": (0.9, 0.999)}``, where Adam has (0.5, 0.999) here;
+        ``set_params(net__callbacks=...)`` reaches it too.
     checkpoint : str or path, default=None
         Folder in which the state of the training is kept after every epoch.
     warm_start : bool, default=False
@@ -199,7 +200,6 @@ class CycleGANTranslator(
         "adversarial": [StrOptions({"lsgan", "vanilla"})],
         "pool_size": [Interval(Integral, 0, None, closed="left")],
         "lr": [Interval(Real, 0, None, closed="neither")],
-        "betas": ["array-like"],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "decay_start": [Interval(Real, 0, 1, closed="both")],
@@ -223,7 +223,6 @@ class CycleGANTranslator(
         adversarial="lsgan",
         pool_size=50,
         lr=2e-4,
-        betas=(0.5, 0.999),
         batch_size=1,
         max_epochs=200,
         decay_start=0.5,
@@ -245,7 +244,6 @@ class CycleGANTranslator(
         self.adversarial = adversarial
         self.pool_size = pool_size
         self.lr = lr
-        self.betas = betas
         self.batch_size = batch_size
         self.max_epochs = max_epochs
         self.decay_start = decay_start
@@ -558,14 +556,10 @@ class CycleGANTranslator(
 def make_net(translator: CycleGANTranslator) -> CycleGANNet:
     """The skorch net with all that is asked for, not initialised."""
     layout, more = translator.layout_, translator.net_params or {}
-    betas = tuple(map(float, translator.betas))
-    if len(betas) != 2:
-        msg = f"betas={show(translator.betas)} are {len(betas)} numbers; Adam takes 2."
-        raise ValueError(msg)
     settings: dict[str, Any] = {"criterion": CRITERIA[translator.adversarial]}
     for name in ("optimizer", "discriminator_optimizer"):
         takes = inspect.signature(more.get(name, torch.optim.Adam)).parameters
-        for key, value in (("betas", betas), ("fused", True)):
+        for key, value in (("betas", BETAS), ("fused", True)):
             if key in takes:
                 settings[f"{name}__{key}"] = value
     for name in (

@@ -22,7 +22,7 @@ from skorch.callbacks import (
 )
 from torch import nn
 
-from sklcomp.compression import CoEvolutionaryPruner, _coevolutionary
+from sklcomp.compression import _coevolutionary
 from sklcomp.compression._finetuning import Figures
 from sklcomp.compression._pruning import PruningProblem
 from sklcomp.compression._translation_fitness import Direction
@@ -39,6 +39,7 @@ from sklcomp.nn import (
 )
 from sklcomp.nn._graph import tie_inner_widths
 from sklcomp.translation import CycleGANTranslator
+from tests.helpers.pruners import coevolutionary_pruner
 
 QUICK = {"population_size": 4, "n_generations": 2, "finetune_epochs": 1,
          "random_state": 0}  # fmt: skip
@@ -58,7 +59,7 @@ def trained(digits):
 
 @pytest.fixture(scope="module")
 def pruned(digits, trained):
-    pruner = CoEvolutionaryPruner(FrozenEstimator(trained), max_params=0.4, **QUICK)
+    pruner = coevolutionary_pruner(FrozenEstimator(trained), max_params=0.4, **QUICK)
     return pruner.fit(digits.data, digits.target)
 
 
@@ -182,7 +183,7 @@ def test_budgets_are_kept_by_each_generator(digits, trained, pruned):
     ):
         assert count_parameters(small) <= 0.4 * count_parameters(full)
     settings = {"max_macs": 0.5, **QUICK}
-    other = CoEvolutionaryPruner(FrozenEstimator(trained), **settings)
+    other = coevolutionary_pruner(FrozenEstimator(trained), **settings)
     other.fit(digits.data, digits.target)
     macs = [
         count_macs(translator.generator_ab_, (3, 8, 8))
@@ -272,7 +273,7 @@ def test_teacher_stays_as_it_is(digits, trained):
     X = digits.data.copy()
     X.setflags(write=False)
     state = torch.get_rng_state()
-    CoEvolutionaryPruner(FrozenEstimator(trained), max_params=0.5, **QUICK).fit(
+    coevolutionary_pruner(FrozenEstimator(trained), max_params=0.5, **QUICK).fit(
         X, digits.target
     )
     assert [fingerprint(getattr(trained, name)) for name in names] == before
@@ -288,9 +289,9 @@ def test_same_seed_same_result(digits, trained, pruned, n_jobs):
     )
 
 
-def test_paper_preset_sets_its_form(digits, trained):
-    settings = {"preset": "paper", "gamma": 5.0, **QUICK}
-    pruner = CoEvolutionaryPruner(FrozenEstimator(trained), **settings)
+def test_the_published_recipe_has_its_form(digits, trained):
+    settings = {"recipe": "paper", "gamma": 5.0, **QUICK}
+    pruner = coevolutionary_pruner(FrozenEstimator(trained), **settings)
     pruner.fit(digits.data, digits.target)
     # One width for the trunk and its branches, and no distillation.
     widths = {
@@ -305,7 +306,7 @@ def test_paper_preset_sets_its_form(digits, trained):
 def test_unfitted_translator_is_trained_first(digits):
     X, y = digits.data, digits.target
     translator = CycleGANTranslator(digits.image_shape, random_state=3, **SMALL)
-    pruner = CoEvolutionaryPruner(translator, max_params=0.5, **QUICK).fit(X, y)
+    pruner = coevolutionary_pruner(translator, max_params=0.5, **QUICK).fit(X, y)
     assert not hasattr(translator, "net_")
     expected = clone(translator).fit(X, y).transform(digits.data_a)
     np.testing.assert_array_equal(
@@ -323,7 +324,7 @@ def test_images_of_both_domains(digits, trained, pruned):
 @pytest.mark.parametrize("weight", [0.0, 10.0])
 def test_tuning_listens_to_the_full_generators(digits, trained, weight):
     settings = QUICK | {"distill_weight": weight, "finetune_epochs": 3}
-    pruner = CoEvolutionaryPruner(FrozenEstimator(trained), max_params=0.4, **settings)
+    pruner = coevolutionary_pruner(FrozenEstimator(trained), max_params=0.4, **settings)
     pruner.fit(digits.data, digits.target)
     history = pruner.estimator_.history_
     assert len(history["cycle_a"]) == 3
@@ -332,13 +333,13 @@ def test_tuning_listens_to_the_full_generators(digits, trained, weight):
 
 def test_worse_by_tuning_is_not_kept(digits, trained, monkeypatch):
     settings = QUICK | {"finetune_epochs": 0}
-    plain = CoEvolutionaryPruner(FrozenEstimator(trained), max_params=0.4, **settings)
+    plain = coevolutionary_pruner(FrozenEstimator(trained), max_params=0.4, **settings)
     plain.fit(digits.data, digits.target)
     wild = clone(trained).set_params(lr=1.0)
     wild.__dict__.update(
         {k: v for k, v in vars(trained).items() if k.endswith("_") or k == "layout_"}
     )
-    pruner = CoEvolutionaryPruner(FrozenEstimator(wild), max_params=0.4, **QUICK)
+    pruner = coevolutionary_pruner(FrozenEstimator(wild), max_params=0.4, **QUICK)
     with pytest.warns(ConvergenceWarning, match=r"made them worse: error of .* -> "):
         pruner.fit(digits.data, digits.target)
     assert pruner.report_.note.startswith("kept as they were cut: error of cycles")
@@ -353,7 +354,7 @@ def test_trained_candidates(digits, trained):
 
     def best(lr=trained.lr, n_jobs=1, **more):
         base = copy.deepcopy(trained).set_params(lr=lr)
-        pruner = CoEvolutionaryPruner(
+        pruner = coevolutionary_pruner(
             FrozenEstimator(base), max_params=0.4, n_jobs=n_jobs, **settings, **more
         ).fit(digits.data, digits.target)
         return np.stack([pruner.history_[f"best_{side}"] for side in "ab"], axis=1)
@@ -368,7 +369,7 @@ def test_trained_candidates(digits, trained):
 
 
 def test_pipeline_grid_search_and_pickle(digits, trained):
-    pruner = CoEvolutionaryPruner(FrozenEstimator(trained), **QUICK)
+    pruner = coevolutionary_pruner(FrozenEstimator(trained), **QUICK)
     pipeline = make_pipeline(FunctionTransformer(), pruner)
     grid = {"coevolutionarypruner__max_params": [0.3, 0.6]}
     search = GridSearchCV(pipeline, grid, cv=StratifiedKFold(2), error_score="raise")
@@ -384,7 +385,7 @@ def test_pipeline_grid_search_and_pickle(digits, trained):
 
 def test_nested_parameters_reach_the_translator(digits):
     translator = CycleGANTranslator(digits.image_shape, **SMALL)
-    pruner = CoEvolutionaryPruner(translator, max_params=0.5, **QUICK)
+    pruner = coevolutionary_pruner(translator, max_params=0.5, **QUICK)
     pruner.set_params(translator__n_filters=6).fit(digits.data, digits.target)
     first = pruner.base_translator_.generator_ab_.layers[0]
     assert first.out_channels == 6
@@ -395,8 +396,8 @@ def test_interrupted_and_resumed_is_uninterrupted(digits, tmp_path, phase, monke
     X, y = digits.data, digits.target
     translator = CycleGANTranslator(digits.image_shape, random_state=1, **SMALL)
     settings = {"max_params": 0.5, **QUICK, "finetune_epochs": 2}
-    whole = CoEvolutionaryPruner(translator, **settings).fit(X, y)
-    saved = CoEvolutionaryPruner(
+    whole = coevolutionary_pruner(translator, **settings).fit(X, y)
+    saved = coevolutionary_pruner(
         translator, checkpoint=tmp_path, warm_start=True, **settings
     )
     with monkeypatch.context() as patch:
@@ -430,7 +431,7 @@ def test_interrupted_and_resumed_is_uninterrupted(digits, tmp_path, phase, monke
 @pytest.mark.parametrize("content", [b"", b"no archive"])
 def test_broken_checkpoint_is_named(digits, trained, tmp_path, content):
     (tmp_path / "search.npz").write_bytes(content)
-    pruner = CoEvolutionaryPruner(
+    pruner = coevolutionary_pruner(
         FrozenEstimator(trained), max_params=0.5, checkpoint=tmp_path, warm_start=True,
         **QUICK,
     )  # fmt: skip
@@ -440,7 +441,7 @@ def test_broken_checkpoint_is_named(digits, trained, tmp_path, content):
 
 def test_unwritable_checkpoint_is_found_before_the_training(digits, trained, tmp_path):
     (tmp_path / "file").write_text("")
-    pruner = CoEvolutionaryPruner(
+    pruner = coevolutionary_pruner(
         FrozenEstimator(trained), max_params=0.5, checkpoint=tmp_path / "file", **QUICK
     )
     with pytest.raises(OSError, match="file"):
@@ -457,7 +458,7 @@ def test_errors_in_the_fitness_name_the_generation(digits, trained, monkeypatch)
             original(self, *args, **kwargs)
 
     monkeypatch.setattr(Direction, "__init__", without_judging)
-    pruner = CoEvolutionaryPruner(FrozenEstimator(trained), max_params=0.5, **QUICK)
+    pruner = coevolutionary_pruner(FrozenEstimator(trained), max_params=0.5, **QUICK)
     with pytest.raises(ZeroDivisionError) as caught:
         pruner.fit(digits.data, digits.target)
     assert caught.value.__notes__ == ["while generation 0 was evaluated"]
@@ -466,7 +467,7 @@ def test_errors_in_the_fitness_name_the_generation(digits, trained, monkeypatch)
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, 'give a budget, such as max_params=0.3, or take preset="paper"'),
+        ({}, 'give a budget, such as max_params=0.3, or take recipe="paper"'),
         ({"max_params": 0.0001}, r"max_params=.* cannot be reached.*are left"),
         ({"max_macs": 3}, "max_macs=3 cannot be reached"),
         ({"max_params": 0.5, "population_size": 1}, "population_size"),
@@ -474,7 +475,7 @@ def test_errors_in_the_fitness_name_the_generation(digits, trained, monkeypatch)
     ],
 )
 def test_bad_settings(digits, trained, settings, message):
-    pruner = CoEvolutionaryPruner(FrozenEstimator(trained), **QUICK | settings)
+    pruner = coevolutionary_pruner(FrozenEstimator(trained), **QUICK | settings)
     with pytest.raises(ValueError, match=message):
         pruner.fit(digits.data, digits.target)
     assert not hasattr(pruner, "estimator_")
@@ -482,13 +483,13 @@ def test_bad_settings(digits, trained, settings, message):
 
 def test_unfitted_frozen_translator_is_named(digits):
     frozen = FrozenEstimator(CycleGANTranslator(digits.image_shape))
-    pruner = CoEvolutionaryPruner(frozen, max_params=0.5)
+    pruner = coevolutionary_pruner(frozen, max_params=0.5)
     with pytest.raises(ValueError, match="is no fitted CycleGANTranslator"):
         pruner.fit(digits.data, digits.target)
 
 
 def test_other_images_than_the_translator_knows(digits, trained):
-    pruner = CoEvolutionaryPruner(FrozenEstimator(trained), max_params=0.5, **QUICK)
+    pruner = coevolutionary_pruner(FrozenEstimator(trained), max_params=0.5, **QUICK)
     with pytest.raises(ValueError, match="expecting 192 features"):
         pruner.fit(digits.data[:, :100], digits.target)
     with pytest.raises(ValueError, match="NaN"):
@@ -496,7 +497,7 @@ def test_other_images_than_the_translator_knows(digits, trained):
 
 
 def test_one_domain_is_not_enough(digits, trained):
-    pruner = CoEvolutionaryPruner(FrozenEstimator(trained), max_params=0.5, **QUICK)
+    pruner = coevolutionary_pruner(FrozenEstimator(trained), max_params=0.5, **QUICK)
     with pytest.raises(ValueError, match="1 class"):
         pruner.fit(digits.data_a, np.zeros(len(digits.data_a)))
 
@@ -505,7 +506,7 @@ def test_vectors(rng):
     X = np.r_[rng.normal(0, 1, (60, 5)), rng.normal(3, 1, (60, 5))]
     y = np.repeat(["there", "here"], 60)
     translator = CycleGANTranslator(n_filters=16, batch_size=16, max_epochs=3)
-    pruner = CoEvolutionaryPruner(translator, max_params=0.5, **QUICK).fit(X, y)
+    pruner = coevolutionary_pruner(translator, max_params=0.5, **QUICK).fit(X, y)
     assert pruner.report_.ratio("parameters") <= 0.5
     assert pruner.transform(X).shape == X.shape
 
@@ -564,7 +565,7 @@ def fit_translator(digits, **settings):
 def prune(digits, translator, **settings):
     """A pruner that is fitted to a frozen translator."""
     settings = {"max_params": 0.4, **QUICK} | settings
-    pruner = CoEvolutionaryPruner(FrozenEstimator(translator), **settings)
+    pruner = coevolutionary_pruner(FrozenEstimator(translator), **settings)
     return pruner.fit(digits.data, digits.target)
 
 
@@ -756,7 +757,7 @@ def test_report_has_the_score_of_images_without_padding():
 def test_names_of_features_are_those_of_the_last_fit(digits):
     pd = pytest.importorskip("pandas")
     translator = CycleGANTranslator(digits.image_shape, random_state=0, **SMALL)
-    pruner = CoEvolutionaryPruner(translator, max_params=0.5, **QUICK)
+    pruner = coevolutionary_pruner(translator, max_params=0.5, **QUICK)
     names = [f"pixel{k}" for k in range(digits.data.shape[1])]
     pruner.fit(pd.DataFrame(digits.data, columns=names), digits.target)
     assert list(pruner.feature_names_in_) == names
@@ -775,11 +776,11 @@ def test_failed_fit_leaves_nothing_to_use(digits, trained):
 def test_translators_that_cannot_be_used(digits, trained):
     X, y = digits.data, digits.target
     with pytest.raises(ValueError, match=r"is a fitted .*FrozenEstimator\(translator"):
-        CoEvolutionaryPruner(trained, max_params=0.5).fit(X, y)
+        coevolutionary_pruner(trained, max_params=0.5).fit(X, y)
     if not torch.cuda.is_available():
         moved = copy.deepcopy(trained).set_params(device="cuda")
         with pytest.raises(RuntimeError, match="device='cuda'.*Choose device=\"cpu\""):
-            CoEvolutionaryPruner(FrozenEstimator(moved), max_params=0.5).fit(X, y)
+            coevolutionary_pruner(FrozenEstimator(moved), max_params=0.5).fit(X, y)
     with pytest.raises(ValueError, match=r"2 classes: .*Domain A is "):
         prune(digits, trained, max_params=0.5).fit(X, np.where(y == y[0], "p", "q"))
 
@@ -827,7 +828,7 @@ def test_checkpoint_of_other_trainings_of_individuals(digits, trained, tmp_path)
 
 def test_checkpoint_of_the_pruner_is_no_setting_of_its_translators(digits, tmp_path):
     translator = CycleGANTranslator(digits.image_shape, **SMALL)
-    pruner = CoEvolutionaryPruner(
+    pruner = coevolutionary_pruner(
         translator, max_params=0.5, checkpoint=tmp_path, warm_start=True, **QUICK
     ).fit(digits.data, digits.target)
     for one in (pruner.base_translator_, pruner.estimator_):

@@ -20,7 +20,6 @@ from skorch.dataset import ValidSplit
 from torch.utils.data import default_collate
 
 from sklcomp.compression import (
-    EvolutionaryPruner,
     FeatureEmbeddingDistiller,
 )
 from sklcomp.nn import LocalityPreservingLoss, count_parameters, kd_loss
@@ -36,6 +35,7 @@ from tests.helpers.nets import (
     classifier,
     regressor,
 )
+from tests.helpers.pruners import evolutionary_pruner
 
 
 @pytest.fixture(scope="module")
@@ -341,7 +341,7 @@ def test_networks_of_other_kinds(digits, trained):
         probable, FrozenEstimator(trained), kd_weight=0.5, random_state=0
     ).fit(X, y)
     assert fitted.score(X, y) > 0.9
-    pruner = EvolutionaryPruner(
+    pruner = evolutionary_pruner(
         FrozenEstimator(trained), max_params=0.9, finetune=False, population_size=2,
         n_generations=0, n_polish_steps=0, elitism=1, random_state=0,
     ).fit(X, y)  # fmt: skip

@@ -17,7 +17,7 @@ from skorch import NeuralNetClassifier
 from skorch.callbacks import EarlyStopping
 from skorch.dataset import ValidSplit
 
-from sklcomp.compression import EvolutionaryPruner
+from sklcomp.compression import EvolutionaryPruner, SearchRecipe
 from sklcomp.compression._fitness import Fitness
 from sklcomp.compression._pruning import absolute_budget
 from sklcomp.nn import (
@@ -35,6 +35,7 @@ from tests.helpers.nets import (
     classifier,
     regressor,
 )
+from tests.helpers.pruners import evolutionary_pruner, with_recipe
 
 QUICK = {"population_size": 6, "n_generations": 3, "n_polish_steps": 3,
          "finetune_epochs": 2, "random_state": 0}  # fmt: skip
@@ -55,7 +56,7 @@ def trained(digits):
 
 @pytest.fixture(scope="module")
 def pruned(digits, trained):
-    return EvolutionaryPruner(FrozenEstimator(trained), max_params=0.4, **QUICK).fit(
+    return evolutionary_pruner(FrozenEstimator(trained), max_params=0.4, **QUICK).fit(
         *digits
     )
 
@@ -79,7 +80,7 @@ def split(y):
 
 
 @parametrize_with_checks(
-    [EvolutionaryPruner(regressor(module__dtype=torch.float64, max_epochs=30),
+    [evolutionary_pruner(regressor(module__dtype=torch.float64, max_epochs=30),
                         max_params=0.5, population_size=4, n_generations=2,
                         n_polish_steps=2, finetune_epochs=8)],
     xfail_strict=True,
@@ -141,7 +142,7 @@ def test_teacher_data_and_generators_stay_untouched(digits):
     net.module_.train()
     before = copy.deepcopy(net.module_.state_dict())
     state, threads = torch.get_rng_state(), torch.get_num_threads()
-    EvolutionaryPruner(FrozenEstimator(net), max_macs=0.5, n_threads=2, **QUICK).fit(
+    evolutionary_pruner(FrozenEstimator(net), max_macs=0.5, n_threads=2, **QUICK).fit(
         X, y
     )
     assert torch.equal(state, torch.get_rng_state())
@@ -153,14 +154,14 @@ def test_teacher_data_and_generators_stay_untouched(digits):
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
-@pytest.mark.parametrize("preset", ["default", "paper"])
-def test_same_seed_same_net(digits, trained, n_jobs, preset):
+@pytest.mark.parametrize("recipe", ["default", "paper"])
+def test_same_seed_same_net(digits, trained, n_jobs, recipe):
     X, y = digits
     nets = [
-        EvolutionaryPruner(
+        evolutionary_pruner(
             FrozenEstimator(trained),
             max_params=0.5,
-            preset=preset,
+            recipe=recipe,
             n_jobs=jobs,
             **QUICK,
         ).fit(X, y)
@@ -174,7 +175,7 @@ def test_same_seed_same_net(digits, trained, n_jobs, preset):
 
 def test_nothing_removed_is_the_net_itself(digits, trained):
     X, y = digits
-    pruner = EvolutionaryPruner(
+    pruner = evolutionary_pruner(
         FrozenEstimator(trained), max_params=1.0, finetune=False, compensate=False,
         **QUICK,
     ).fit(X, y)  # fmt: skip
@@ -189,7 +190,7 @@ def test_nothing_removed_is_the_net_itself(digits, trained):
 def test_fitness_is_the_divergence_on_rows_held_out(digits, trained):
     # By numpy, from the probabilities of the two plain nets.
     X, y = digits
-    pruner = EvolutionaryPruner(
+    pruner = evolutionary_pruner(
         FrozenEstimator(trained), max_params=0.5, compensate=False, finetune=False,
         **QUICK,
     ).fit(X, y)  # fmt: skip
@@ -229,8 +230,8 @@ def test_fine_tuning_never_makes_it_worse(digits, trained):
     wild.check_data(X, y)
     settings = {"max_params": 0.5, **QUICK}
     with pytest.warns(ConvergenceWarning, match="the fine-tuning made the net worse"):
-        tuned = EvolutionaryPruner(FrozenEstimator(wild), **settings).fit(X, y)
-    plain = EvolutionaryPruner(FrozenEstimator(wild), finetune=False, **settings).fit(
+        tuned = evolutionary_pruner(FrozenEstimator(wild), **settings).fit(X, y)
+    plain = evolutionary_pruner(FrozenEstimator(wild), finetune=False, **settings).fit(
         X, y
     )
     np.testing.assert_array_equal(tuned.predict_proba(X), plain.predict_proba(X))
@@ -239,8 +240,8 @@ def test_fine_tuning_never_makes_it_worse(digits, trained):
 def test_fine_tuning_helps(digits, trained):
     X, y = digits
     settings = QUICK | {"max_params": 0.15, "finetune_epochs": 10}
-    tuned = EvolutionaryPruner(FrozenEstimator(trained), **settings).fit(X, y)
-    plain = EvolutionaryPruner(
+    tuned = evolutionary_pruner(FrozenEstimator(trained), **settings).fit(X, y)
+    plain = evolutionary_pruner(
         FrozenEstimator(trained), finetune=False, **settings
     ).fit(X, y)
     assert tuned.report_.after["training score"] > plain.report_.after["training score"]
@@ -248,7 +249,7 @@ def test_fine_tuning_helps(digits, trained):
 
 
 def test_both_budgets_and_layers_that_stay(digits, trained):
-    pruner = EvolutionaryPruner(
+    pruner = evolutionary_pruner(
         FrozenEstimator(trained), max_params=900, max_macs=0.5, min_channels=2,
         ignored_layers=["inner"], **QUICK,
     ).fit(*digits)  # fmt: skip
@@ -262,7 +263,7 @@ def test_both_budgets_and_layers_that_stay(digits, trained):
 @pytest.mark.parametrize("genes", ["nested", "free"])
 @pytest.mark.parametrize("importance", ["obs", "l1", "group", "random"])
 def test_every_importance_keeps_the_budget(digits, trained, genes, importance):
-    pruner = EvolutionaryPruner(
+    pruner = evolutionary_pruner(
         FrozenEstimator(trained), max_params=0.5, genes=genes, importance=importance,
         finetune=False, **QUICK,
     ).fit(*digits)  # fmt: skip
@@ -273,7 +274,7 @@ def test_every_importance_keeps_the_budget(digits, trained, genes, importance):
 def test_importance_says_which_channels_go_first(digits, trained):
     X, y = digits
     found = {
-        importance: EvolutionaryPruner(
+        importance: evolutionary_pruner(
             FrozenEstimator(trained), max_params=0.5, importance=importance,
             finetune=False, **QUICK,
         ).fit(X, y)
@@ -301,8 +302,8 @@ def test_importance_says_which_channels_go_first(digits, trained):
 
 def test_the_papers_form_needs_no_budget(digits, trained):
     X, y = digits
-    pruner = EvolutionaryPruner(
-        FrozenEstimator(trained), preset="paper", trade_off=0.5, finetune=False, **QUICK
+    pruner = evolutionary_pruner(
+        FrozenEstimator(trained), recipe="paper", trade_off=0.5, finetune=False, **QUICK
     ).fit(X, y)
     size = pruner.report_.ratio("parameters")
     assert 0 < size < 1
@@ -325,10 +326,11 @@ def test_own_fitness(digits, trained):
         seen.append((type(module), X.shape, y.shape))
         return -count_parameters(module)
 
-    pruner = EvolutionaryPruner(
-        FrozenEstimator(trained), preset="paper", fitness="kl", trade_off=0, **QUICK
+    pruner = evolutionary_pruner(
+        FrozenEstimator(trained), recipe="paper", fitness="kl", trade_off=0, **QUICK
     )
-    pruner.set_params(preset="default", max_params=0.5, fitness=fitness).fit(*digits)
+    own = SearchRecipe(fitness=fitness, n_polish_steps=3)
+    pruner.set_params(recipe=own, max_params=0.5).fit(*digits)
     assert set(seen) == {(Residual, (225, 64), (225,))}
     assert pruner.best_fitness_ == -count_parameters(pruner.module_)
 
@@ -350,7 +352,7 @@ def test_classifier_of_probabilities_and_strings(digits):
     names = np.array(["zero", "one", "two"])
     rows = y < 3
     net = classifier(Probabilities, criterion=torch.nn.NLLLoss, lr=0.01)
-    pruner = EvolutionaryPruner(net, max_params=0.4, **QUICK).fit(
+    pruner = evolutionary_pruner(net, max_params=0.4, **QUICK).fit(
         X[rows], names[y[rows]]
     )
     assert pruner.classes_.tolist() == ["one", "two", "zero"]
@@ -364,7 +366,7 @@ def test_regression(n_outputs):
     X, y = load_diabetes(return_X_y=True)
     X, y = scale(X), scale(y)
     Y = y if n_outputs == 1 else np.column_stack([y, -2 * y])
-    pruner = EvolutionaryPruner(regressor(), max_params=0.3, **QUICK).fit(X, Y)
+    pruner = evolutionary_pruner(regressor(), max_params=0.3, **QUICK).fit(X, Y)
     assert pruner.predict(X).shape == Y.shape
     assert pruner.score(X, Y) > 0.4
     assert not hasattr(pruner, "predict_proba")
@@ -374,10 +376,10 @@ def test_regression(n_outputs):
 def test_images_as_arrays(digits):
     X, y = digits
     images = X.reshape(-1, 1, 8, 8)
-    pruner = EvolutionaryPruner(
+    pruner = evolutionary_pruner(
         classifier(Residual, max_epochs=4), max_params=0.5, **QUICK
     ).fit(images, y)
-    flat = EvolutionaryPruner(
+    flat = evolutionary_pruner(
         classifier(Residual, max_epochs=4), max_params=0.5, **QUICK
     ).fit(X, y)
     np.testing.assert_array_equal(pruner.predict(images), flat.predict(X))
@@ -387,7 +389,7 @@ def test_forward_with_a_view(digits):
     X, y = digits
     images = X.reshape(-1, 1, 8, 8)
     net = classifier(Viewing, max_epochs=4)
-    pruner = EvolutionaryPruner(net, max_params=0.5, **QUICK).fit(images, y)
+    pruner = evolutionary_pruner(net, max_params=0.5, **QUICK).fit(images, y)
     assert pruner.score(images, y) > 0.9
     for parameter in pruner.module_.parameters():
         assert parameter.is_contiguous()
@@ -396,7 +398,7 @@ def test_forward_with_a_view(digits):
 def test_pipeline_grid_search_and_pickle(digits):
     X, y = digits
     model = make_pipeline(
-        MinMaxScaler(), EvolutionaryPruner(classifier(max_epochs=3), **QUICK)
+        MinMaxScaler(), evolutionary_pruner(classifier(max_epochs=3), **QUICK)
     )
     grid = {"evolutionarypruner__max_params": [0.3, 0.6],
             "evolutionarypruner__estimator__lr": [0.01, 0.03]}  # fmt: skip
@@ -419,10 +421,10 @@ def test_pipeline_grid_search_and_pickle(digits):
 def test_stopped_and_resumed_is_uninterrupted(digits, trained, tmp_path, scored):
     X, y = digits
     settings = {"max_params": 0.5, **QUICK}
-    whole = EvolutionaryPruner(FrozenEstimator(trained), **settings).fit(X, y)
+    whole = evolutionary_pruner(FrozenEstimator(trained), **settings).fit(X, y)
     expected = scored.copy()
     scored.clear()
-    saved = EvolutionaryPruner(
+    saved = evolutionary_pruner(
         FrozenEstimator(trained), checkpoint=tmp_path, warm_start=True, **settings
     )
     interrupted = clone(saved).set_callbacks(Stop(after=2))
@@ -440,14 +442,15 @@ def test_stopped_and_resumed_is_uninterrupted(digits, trained, tmp_path, scored)
         np.testing.assert_array_equal(rest.history_[name], values)
     # A state of another fitness is not taken up.
     other, fresh = (
-        clone(each).set_params(fitness="accuracy").fit(X, y) for each in (rest, whole)
+        clone(each).set_params(recipe__fitness="accuracy").fit(X, y)
+        for each in (rest, whole)
     )
     np.testing.assert_array_equal(other.history_["mean"], fresh.history_["mean"])
 
 
 def test_resume_goes_on_from_the_state(digits, trained, tmp_path, scored):
     X, y = digits
-    pruner = EvolutionaryPruner(
+    pruner = evolutionary_pruner(
         FrozenEstimator(trained), max_params=0.5, checkpoint=tmp_path, warm_start=True,
         finetune=False, **QUICK,
     )  # fmt: skip
@@ -464,8 +467,8 @@ def test_resume_goes_on_from_the_state(digits, trained, tmp_path, scored):
 def test_frozen_weights_can_be_tuned(digits, trained):
     net = copy.deepcopy(trained)
     net.module_.requires_grad_(False)
-    pruner = EvolutionaryPruner(FrozenEstimator(net), max_params=0.5, **QUICK)
-    expected = EvolutionaryPruner(FrozenEstimator(trained), max_params=0.5, **QUICK)
+    pruner = evolutionary_pruner(FrozenEstimator(net), max_params=0.5, **QUICK)
+    expected = evolutionary_pruner(FrozenEstimator(trained), max_params=0.5, **QUICK)
     X, y = digits
     np.testing.assert_array_equal(
         pruner.fit(X, y).predict_proba(X), expected.fit(X, y).predict_proba(X)
@@ -493,10 +496,11 @@ def test_the_trained_net_is_in_the_checkpoint(digits, tmp_path):
         Residual, criterion=torch.nn.CrossEntropyLoss, max_epochs=2, verbose=0
     )
     settings = {"max_params": 0.5, **QUICK}
-    whole = EvolutionaryPruner(net, **settings).fit(X, y)
+    whole = evolutionary_pruner(net, **settings).fit(X, y)
+    own = with_recipe(SearchRecipe, settings)
     with pytest.raises(KeyboardInterrupt):
-        Interrupting(net, checkpoint=tmp_path, **settings).fit(X, y)
-    rest = EvolutionaryPruner(net, checkpoint=tmp_path, warm_start=True, **settings)
+        Interrupting(net, checkpoint=tmp_path, **own).fit(X, y)
+    rest = evolutionary_pruner(net, checkpoint=tmp_path, warm_start=True, **settings)
     rest.fit(X, y)
     np.testing.assert_array_equal(rest.predict_proba(X), whole.predict_proba(X))
     # Epochs of the checkpoint are not done again: their times are those of then.
@@ -511,7 +515,7 @@ def test_the_trained_net_is_in_the_checkpoint(digits, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut"])
 def test_broken_checkpoint_is_named(digits, trained, tmp_path, content):
     (tmp_path / "search.npz").write_bytes(content)
-    pruner = EvolutionaryPruner(
+    pruner = evolutionary_pruner(
         FrozenEstimator(trained), max_params=0.5, checkpoint=tmp_path, warm_start=True,
         **QUICK,
     )  # fmt: skip
@@ -527,13 +531,13 @@ def test_interrupt_in_fine_tuning_is_not_swallowed(digits, trained):
     net = Interrupting(Residual, criterion=torch.nn.CrossEntropyLoss, verbose=0)
     net.initialize().module_.load_state_dict(trained.module_.state_dict())
     with pytest.raises(KeyboardInterrupt):
-        EvolutionaryPruner(FrozenEstimator(net), max_params=0.5, **QUICK).fit(*digits)
+        evolutionary_pruner(FrozenEstimator(net), max_params=0.5, **QUICK).fit(*digits)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, 'give a budget, such as max_params=0.3, or take preset="paper"'),
+        ({}, 'give a budget, such as max_params=0.3, or take recipe="paper"'),
         ({"max_params": 0.001}, r"max_params=.* cannot be reached.*are left"),
         ({"max_macs": 3}, "max_macs=3 cannot be reached"),
         (
@@ -545,28 +549,28 @@ def test_interrupt_in_fine_tuning_is_not_swallowed(digits, trained):
 )
 def test_bad_settings(digits, trained, settings, message):
     with pytest.raises(ValueError, match=message):
-        EvolutionaryPruner(FrozenEstimator(trained), **(QUICK | settings)).fit(*digits)
+        evolutionary_pruner(FrozenEstimator(trained), **(QUICK | settings)).fit(*digits)
 
 
 def test_nets_that_cannot_be_used(digits, trained):
     X, y = digits
     with pytest.raises(ValueError, match=r"is a fitted .*FrozenEstimator\(net\)"):
-        EvolutionaryPruner(trained, max_params=0.5).fit(X, y)
+        evolutionary_pruner(trained, max_params=0.5).fit(X, y)
     with pytest.raises(ValueError, match="inside FrozenEstimator is not fitted"):
-        EvolutionaryPruner(FrozenEstimator(clone(trained)), max_params=0.5).fit(X, y)
+        evolutionary_pruner(FrozenEstimator(clone(trained)), max_params=0.5).fit(X, y)
     y = np.where(np.arange(len(y)) % 20 == 0, 10, y)
     with pytest.raises(ValueError, match="y has 11 classes, .* has 10 outputs"):
-        EvolutionaryPruner(FrozenEstimator(trained), max_params=0.5).fit(X, y)
+        evolutionary_pruner(FrozenEstimator(trained), max_params=0.5).fit(X, y)
     with pytest.raises(ValueError, match=r"cannot take X of shape \(n, 63\)"):
-        EvolutionaryPruner(FrozenEstimator(trained), max_params=0.5).fit(X[:, 1:], y)
+        evolutionary_pruner(FrozenEstimator(trained), max_params=0.5).fit(X[:, 1:], y)
     with pytest.raises(ValueError, match="NeuralNet.* Got LogisticRegression"):
-        EvolutionaryPruner(LogisticRegression(), max_params=0.5).fit(X, y)
+        evolutionary_pruner(LogisticRegression(), max_params=0.5).fit(X, y)
 
 
 def test_a_fold_without_a_class_keeps_the_classes_of_the_net(digits, trained):
     X, y = digits
     rows = y != 4
-    pruner = EvolutionaryPruner(
+    pruner = evolutionary_pruner(
         FrozenEstimator(trained), max_params=0.8, finetune=False, **QUICK
     ).fit(X[rows], y[rows])
     assert pruner.classes_.tolist() == list(range(10))
@@ -577,13 +581,13 @@ def test_early_stopping_of_the_net_ends_the_training(digits):
     X, y = digits
     stop = EarlyStopping(monitor="train_loss", patience=2, threshold=10.0, sink=repr)
     net = classifier(Residual, max_epochs=9).set_params(callbacks=[stop])
-    pruner = EvolutionaryPruner(net, max_params=0.5, finetune=False, **QUICK)
+    pruner = evolutionary_pruner(net, max_params=0.5, finetune=False, **QUICK)
     assert len(pruner.fit(X, y).base_estimator_.history) == 3
 
 
 def test_fitting_often_leaves_nothing_behind(digits, trained):
     X, y = digits
-    pruner = EvolutionaryPruner(
+    pruner = evolutionary_pruner(
         FrozenEstimator(trained), max_params=0.5, finetune=False, population_size=2,
         n_generations=1, n_polish_steps=0, elitism=1, random_state=0,
     )  # fmt: skip
@@ -603,7 +607,7 @@ def test_unwritable_checkpoint_is_found_before_the_training(digits, tmp_path):
     (tmp_path / "file").write_text("in the way")
     net = Untouchable(Residual, criterion=torch.nn.CrossEntropyLoss)
     with pytest.raises(OSError, match="file"):
-        EvolutionaryPruner(net, max_params=0.5, checkpoint=tmp_path / "file").fit(
+        evolutionary_pruner(net, max_params=0.5, checkpoint=tmp_path / "file").fit(
             *digits
         )
 
@@ -614,7 +618,7 @@ def test_last_batch_of_one_with_batch_norm(digits, train_split):
     X, y = digits
     for n_rows in (133, 129, 162):
         net = classifier(Residual, max_epochs=1, batch_size=32, train_split=train_split)
-        pruner = EvolutionaryPruner(net, max_params=0.6, **QUICK)
+        pruner = evolutionary_pruner(net, max_params=0.6, **QUICK)
         pruner.fit(X[:n_rows], y[:n_rows])
         assert type(pruner.estimator_) is NeuralNetClassifier
 
@@ -623,14 +627,14 @@ def test_missing_gpu_and_full_memory_are_named(digits, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     net = classifier(Residual, device="cuda")
     with pytest.raises(RuntimeError, match="device='cuda'.*Choose device=\"cpu\""):
-        EvolutionaryPruner(net, max_params=0.5).fit(*digits)
+        evolutionary_pruner(net, max_params=0.5).fit(*digits)
 
     class Full(NeuralNetClassifier):
         def get_loss(self, *args, **kwargs):
             raise MemoryError
 
     net = Full(Residual, criterion=torch.nn.CrossEntropyLoss, batch_size=77, verbose=0)
-    pruner = EvolutionaryPruner(net, max_params=0.5)
+    pruner = evolutionary_pruner(net, max_params=0.5)
     with pytest.raises(MemoryError, match="batch_size=77; choose a smaller"):
         pruner.fit(*digits)
     with pytest.raises(NotFittedError):

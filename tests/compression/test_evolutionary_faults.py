@@ -16,13 +16,14 @@ from skorch.callbacks import Callback, Checkpoint, LoadInitState, LRScheduler
 from skorch.dataset import ValidSplit
 from torch import nn
 
-from sklcomp.compression import EvolutionaryPruner, _evolutionary
+from sklcomp.compression import _evolutionary
 from sklcomp.evolution import evolve
 from sklcomp.evolution._operators import flip_segment, swap_segment
 from sklcomp.inspection import CompressionDisplay
 from sklcomp.nn import count_parameters, kd_loss
 from sklcomp.training._nets import hold_out
 from tests.helpers.nets import Dense, classifier, regressor
+from tests.helpers.pruners import evolutionary_pruner
 
 X, y = load_iris(return_X_y=True)
 X = scale(X).astype(np.float32)
@@ -57,7 +58,7 @@ def prune(trained):
     def prune(net=trained, X=X, y=y, **settings):
         settings = QUICK | {"max_params": 0.5} | settings
         net = FrozenEstimator(net) if hasattr(net, "module_") else net
-        return EvolutionaryPruner(net, **settings).fit(X, y)
+        return evolutionary_pruner(net, **settings).fit(X, y)
 
     return prune
 
@@ -168,7 +169,7 @@ def test_fitness_is_of_at_most_a_quarter_that_no_training_sees(prune, n, expecte
     ({"distill_weight": 0.7}, 0.7, 4.0), ({"distill_weight": 0.0}, 0.0, 1.0),
     ({"distill_weight": 0.7, "temperature": 1.0}, 0.7, 1.0),
     ({"distill_weight": 0.3, "finetune_schedule": None}, 0.3, 4.0),
-    ({"preset": "paper"}, 0.0, 1.0),
+    ({"recipe": "paper"}, 0.0, 1.0),
 ])  # fmt: skip
 def test_fine_tuning_is_the_loop_that_the_settings_say(prune, settings, weight, T):
     torch.manual_seed(0)
@@ -218,24 +219,21 @@ FREE, NESTED, PAPER = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize(("preset", "genes", "expected"), [
-    ("default", "nested", NESTED), ("default", "free", FREE),
-    ("paper", "nested", PAPER),
-], ids=["nested", "free", "paper"])  # fmt: skip
-def test_presets_search_with_their_own_settings(
-    trained, evolved, preset, genes, expected
-):
-    settings = {"preset": preset, "genes": genes, "max_params": 0.5, "finetune": False}
+@pytest.mark.parametrize(
+    ("recipe", "expected"), [("default", NESTED), ("free", FREE), ("paper", PAPER)]
+)
+def test_recipes_search_with_their_own_settings(trained, evolved, recipe, expected):
+    settings = {"recipe": recipe, "max_params": 0.5, "finetune": False}
     net = FrozenEstimator(trained)
-    EvolutionaryPruner(net, random_state=0, **settings).fit(X, y)
+    evolutionary_pruner(net, random_state=0, **settings).fit(X, y)
     found = evolved[0] | {"population_size": len(evolved[0]["population"])}
     assert {name: found[name] for name in expected} == expected
-    is_paper = preset == "paper"
+    is_paper = recipe == "paper"
     assert (found["crossover"] is swap_segment) == is_paper
     assert (found["mutation"] is flip_segment) == is_paper
     # What the user says comes first.
     own = {"population_size": 7, "elitism": 3, "mutation_rate": 0.05}
-    EvolutionaryPruner(net, random_state=0, **settings, **own).fit(X, y)
+    evolutionary_pruner(net, random_state=0, **settings, **own).fit(X, y)
     assert len(evolved[1]["population"]) == 7
     assert (evolved[1]["elitism"], evolved[1]["mutation_rate"]) == (3, 0.05)
 
@@ -251,7 +249,7 @@ def test_polish_scores_more_and_finds_nothing_worse(prune):
 def test_batch_norms_of_a_cut_net_know_their_inputs():
     torch.manual_seed(0)
     net = classifier(normed(), max_epochs=10).fit(X, y)
-    pruner = EvolutionaryPruner(
+    pruner = evolutionary_pruner(
         FrozenEstimator(net), max_params=0.3, finetune=False, **QUICK
     ).fit(X, y)
     train, held = (torch.from_numpy(X[rows]) for rows in split())
@@ -360,7 +358,7 @@ def test_files_of_the_user_stay_as_they_are(prune, tmp_path):
 def test_other_kinds_of_nets_are_refused(kind):
     net = kind(nn.Linear(4, 3), criterion=nn.CrossEntropyLoss)
     with pytest.raises(ValueError, match="take a NeuralNetClassifier"):
-        EvolutionaryPruner(net, max_params=0.5).fit(X, y)
+        evolutionary_pruner(net, max_params=0.5).fit(X, y)
 
 
 def test_regressor_that_cannot_take_X(prune):
@@ -371,7 +369,7 @@ def test_regressor_that_cannot_take_X(prune):
 
 
 def test_a_fit_of_the_other_kind_forgets_the_classes(trained):
-    pruner = EvolutionaryPruner(FrozenEstimator(trained), max_params=0.5, **QUICK)
+    pruner = evolutionary_pruner(FrozenEstimator(trained), max_params=0.5, **QUICK)
     pruner.fit(X, y)
     module = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
     pruner.set_params(estimator=regressor(module, max_epochs=2)).fit(X, X[:, 0])

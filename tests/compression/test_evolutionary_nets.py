@@ -13,12 +13,12 @@ from skorch.callbacks import Callback
 from torch import nn
 from torch.nn import functional as F
 
-from sklcomp.compression import EvolutionaryPruner
 from sklcomp.inspection import EvolutionDisplay
 from sklcomp.nn import count_macs, count_parameters
 from sklcomp.training._lesson import Lesson, Teacher
 from sklcomp.training._nets import Task, check_finite, hold_out
 from tests.helpers.nets import Dense, classifier, regressor
+from tests.helpers.pruners import evolutionary_pruner
 
 X, y = load_iris(return_X_y=True)
 X = scale(X).astype(np.float32)
@@ -106,7 +106,7 @@ def prune():
         torch.manual_seed(0)
         net = net or classifier(module or Body()).fit(X.copy(), y)
         settings = {"max_params": 0.5, "finetune": False} | QUICK | settings
-        return EvolutionaryPruner(FrozenEstimator(net), **settings).fit(X, y)
+        return evolutionary_pruner(FrozenEstimator(net), **settings).fit(X, y)
 
     return prune
 
@@ -201,7 +201,7 @@ def test_settings_of_a_module_that_is_an_instance():
         Body(16), module__width=24, criterion=nn.CrossEntropyLoss, max_epochs=1,
         train_split=None, verbose=0,
     )  # fmt: skip
-    pruner = EvolutionaryPruner(net, max_params=0.5, finetune=False, **QUICK).fit(X, y)
+    pruner = evolutionary_pruner(net, max_params=0.5, finetune=False, **QUICK).fit(X, y)
     assert pruner.base_estimator_.module_.hidden.out_features == 24
 
 
@@ -235,7 +235,7 @@ def test_settings_that_cannot_be_met_are_told_before_the_training(settings, mess
     )
     settings = {"max_params": 0.3} | QUICK | settings
     with pytest.raises(ValueError, match=message):
-        EvolutionaryPruner(net, **settings).fit(X, y)
+        evolutionary_pruner(net, **settings).fit(X, y)
 
 
 def test_two_budgets_that_no_network_keeps(prune):
@@ -265,12 +265,12 @@ class Images(Body):
 @pytest.mark.parametrize("make", [Doubles, Images])
 def test_networks_that_cannot_take_X(make):
     with pytest.raises(ValueError, match=r"cannot take X of shape \(n, 4\) and dtype"):
-        EvolutionaryPruner(classifier(make()), max_params=0.5, **QUICK).fit(X, y)
+        evolutionary_pruner(classifier(make()), max_params=0.5, **QUICK).fit(X, y)
 
 
 def test_images_of_another_size():
     images = np.random.default_rng(0).normal(size=(40, 1, 2, 2)).astype(np.float32)
-    pruner = EvolutionaryPruner(
+    pruner = evolutionary_pruner(
         classifier(Images(), max_epochs=1), max_params=0.5, **QUICK
     ).fit(images, np.arange(40) % 3)
     with pytest.raises(ValueError, match=r"\(n, 1, 3, 3\).*fitted on \(n, 1, 2, 2\)"):
@@ -282,7 +282,7 @@ def test_compressors_and_compiled_nets_are_refused(prune):
         prune(net=prune())
     net = classifier(Body(), compile=True)
     with pytest.raises(ValueError, match="compile=True"):
-        EvolutionaryPruner(net, max_params=0.5).fit(X, y)
+        evolutionary_pruner(net, max_params=0.5).fit(X, y)
 
 
 def test_masks_of_infinities_are_no_divergence():
@@ -304,7 +304,7 @@ def test_making_a_module_may_draw_from_numpy():
     np.random.seed(3)  # noqa: NPY002
     before = np.random.get_state()[1]  # noqa: NPY002
     net = classifier(Drawing, module__n_classes=3, max_epochs=1)
-    EvolutionaryPruner(net, max_params=0.5, finetune=False, **QUICK).fit(X, y)
+    evolutionary_pruner(net, max_params=0.5, finetune=False, **QUICK).fit(X, y)
     np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
 
 

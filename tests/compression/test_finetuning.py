@@ -17,11 +17,12 @@ from torch.nn import functional as F
 from torch.optim import SGD
 from torch.utils.data import DataLoader
 
-from sklcomp.compression import EvolutionaryPruner, _evolutionary, _finetuning
+from sklcomp.compression import _evolutionary, _finetuning
 from sklcomp.compression._finetuning import Figures, Judge, finetune
 from sklcomp.training._checkpoint import Record
 from sklcomp.training._nets import Task, hold_out
 from tests.helpers.nets import Residual, classifier, regressor
+from tests.helpers.pruners import evolutionary_pruner
 
 X, y = load_iris(return_X_y=True)
 X = scale(X).astype(np.float32)
@@ -42,7 +43,7 @@ def trained(**settings):
 
 
 def prune(net=None, X=X, y=y, X_val=None, y_val=None, **settings):
-    pruner = EvolutionaryPruner(net or trained(), **(QUICK | settings))
+    pruner = evolutionary_pruner(net or trained(), **(QUICK | settings))
     return pruner.fit(X, y, X_val=X_val, y_val=y_val)
 
 
@@ -84,7 +85,7 @@ def test_rates_are_those_of_the_cosine():
     cosine = 0.1 * (1 + np.cos(np.pi * np.arange(N_STEPS) / N_STEPS)) / 2
     np.testing.assert_allclose(rates_of(), cosine)
     np.testing.assert_allclose(rates_of(finetune_schedule=None), 0.1)
-    np.testing.assert_allclose(rates_of(preset="paper"), 0.1)
+    np.testing.assert_allclose(rates_of(recipe="paper"), 0.1)
 
 
 class NoLength:
@@ -341,7 +342,7 @@ def test_validation_data_of_any_form():
 
 
 def test_validation_data_in_a_pipeline():
-    pipeline = make_pipeline(StandardScaler(), EvolutionaryPruner(trained(), **QUICK))
+    pipeline = make_pipeline(StandardScaler(), evolutionary_pruner(trained(), **QUICK))
     pipeline.fit(X, y, evolutionarypruner__X_val=X_val, evolutionarypruner__y_val=y_val)
     assert "score" in pipeline[-1].report_.after
 

@@ -11,12 +11,12 @@ from torch import nn
 
 from sklcomp.compression import (
     DataFreeDistiller,
-    EvolutionaryPruner,
     FeatureEmbeddingDistiller,
 )
 from sklcomp.nn import count_parameters
 from sklcomp.training._lesson import Teacher
 from sklcomp.translation import CycleGANTranslator
+from tests.helpers.pruners import evolutionary_pruner
 
 rng = np.random.default_rng(0)
 X = rng.uniform(-1, 1, size=(40, 1, 8, 8)).astype(np.float32)
@@ -59,7 +59,7 @@ def lazy():
 
 
 USES = {
-    "pruner": lambda module: EvolutionaryPruner(classifier(module), max_params=0.5),
+    "pruner": lambda module: evolutionary_pruner(classifier(module), max_params=0.5),
     "student of features": lambda module: FeatureEmbeddingDistiller(
         classifier(module), plain()
     ),
@@ -118,7 +118,7 @@ class Lazy(nn.Sequential):
 
 
 def test_class_with_lazy_layers_is_run_before_it_learns():
-    pruner = EvolutionaryPruner(
+    pruner = evolutionary_pruner(
         classifier(Lazy), max_params=0.5, population_size=4, n_generations=1,
         finetune=False,
     ).fit(X, y)  # fmt: skip
@@ -146,7 +146,7 @@ def test_compiled_net_is_pruned_as_what_it_was_made_of(make, is_fitted):
         net = classifier(module)
         if is_fitted:
             net = FrozenEstimator(net.fit(X, y))
-        pruner = EvolutionaryPruner(
+        pruner = evolutionary_pruner(
             net, max_params=0.5, population_size=4, n_generations=1, finetune=False,
             random_state=0,
         ).fit(X, y)  # fmt: skip

@@ -11,8 +11,8 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.preprocessing import scale
 from torch import nn
 
-from sklcomp.compression import EvolutionaryPruner
 from tests.helpers.nets import classifier, regressor
+from tests.helpers.pruners import evolutionary_pruner
 
 X, y = load_iris(return_X_y=True)
 X = scale(X).astype(np.float32)
@@ -79,7 +79,7 @@ def net_of(make):
 @pytest.mark.parametrize("distill_weight", [0.0, 0.7, "auto"])
 def test_nets_with_heads_of_training_are_pruned_and_tuned(make, distill_weight):
     net = net_of(make)
-    pruner = EvolutionaryPruner(net, distill_weight=distill_weight, **QUICK)
+    pruner = evolutionary_pruner(net, distill_weight=distill_weight, **QUICK)
     pruner.fit(X, y)
     assert pruner.report_.ratio("parameters") <= 0.5
     module = pruner.module_
@@ -105,14 +105,14 @@ def test_regression_with_heads_of_training():
         Supervised(1), criterion=EachOutput, criterion__loss=F.mse_loss, callbacks=None
     )
     target = (X @ np.arange(4)).astype(np.float32)
-    pruner = EvolutionaryPruner(net, **QUICK).fit(X, target)
+    pruner = evolutionary_pruner(net, **QUICK).fit(X, target)
     assert pruner.module_.side.in_features == pruner.module_.hidden.out_features < 16
     pruner.estimator_.partial_fit(X, target[:, None])
 
 
 def test_statistics_of_heads_of_training_stay():
     net = net_of(Supervised).fit(X, y)
-    pruner = EvolutionaryPruner(FrozenEstimator(net), **QUICK | {"finetune": False})
+    pruner = evolutionary_pruner(FrozenEstimator(net), **QUICK | {"finetune": False})
     pruner.fit(X, y)
     kept = pruner.kept_channels_["side"]
     mean = pruner.module_.side_norm.running_mean
@@ -149,7 +149,7 @@ def test_counts_stay_as_they_are():
         return -float(F.cross_entropy(module(X), y))
 
     for settings in ({}, {"fitness": fitness}, {"compensate": False}):
-        pruner = EvolutionaryPruner(
+        pruner = evolutionary_pruner(
             FrozenEstimator(net), **QUICK | {"finetune": False} | settings
         ).fit(X, y)
         for ask in (pruner.predict, pruner.predict_proba):

@@ -9,6 +9,7 @@ import torch
 from sklearn.base import BaseEstimator
 
 import sklcomp
+from sklcomp.compression import SearchRecipe
 from sklcomp.translation import CycleGANTranslator
 from tests.helpers.nets import SlimDense, classifier
 
@@ -40,7 +41,7 @@ INIT_PARAMS = {
         "max_params": 0.5,
         "population_size": 4,
         "n_generations": 2,
-        "n_polish_steps": 2,
+        "recipe": SearchRecipe(n_polish_steps=2),
         "finetune_epochs": 4,
         "random_state": 0,
     },

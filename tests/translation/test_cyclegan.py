@@ -260,8 +260,8 @@ def test_other_optimizers_need_not_know_the_parameters_of_adam():
     fitted = translator(net_params=net_params).fit(A, B)
     assert fitted.net_.optimizer_.param_groups[0]["momentum"] == 0.5
     assert isinstance(fitted.net_.discriminator_optimizer_, torch.optim.Adam)
-    net_params = {"optimizer": torch.optim.AdamW}
-    fitted = translator(net_params=net_params, betas=[0.7, 0.8]).fit(A, B)
+    net_params = {"optimizer": torch.optim.AdamW, "optimizer__betas": (0.7, 0.8)}
+    fitted = translator(net_params=net_params).fit(A, B)
     assert fitted.net_.optimizer_.param_groups[0]["betas"] == (0.7, 0.8)
 
 

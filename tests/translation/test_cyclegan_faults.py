@@ -80,7 +80,6 @@ def test_stopped_and_resumed_is_uninterrupted(tmp_path, stop):
     "change",
     [
         {"lr": 1e-2},
-        {"betas": (0.6, 0.999)},
         {"max_epochs": 3},
         {"random_state": 1},
         {"adversarial": "vanilla"},
@@ -108,7 +107,7 @@ def test_checkpoint_is_taken_up_whatever_does_not_matter(tmp_path):
     watch = Watch(after_step=lambda *_: n_steps.append(1))
     # Numbers of numpy are what a grid contains.
     settings = {"lr": np.float64(1e-3), "decay_start": np.float64(0.5)}
-    settings["betas"] = np.array([0.5, 0.9])
+    settings["cycle_weight"] = np.float32(8.0)
     kept = settings | {"checkpoint": str(tmp_path), "warm_start": True}
     weight_decay = {"optimizer__weight_decay": np.float64(0.1)}
     weight_decay["callbacks"] = [watch]
@@ -294,9 +293,3 @@ def test_device_that_is_not_there():
 def test_parameters_are_checked_by_fit(name, value):
     with pytest.raises(ValueError, match=f"'{name}' parameter"):
         translator(**{name: value}).fit(*draw_domains())
-
-
-@pytest.mark.parametrize("betas", [(0.5,), (0.5, 0.9, 0.9), (2, 0.9)])
-def test_betas_are_a_pair_of_rates(betas):
-    with pytest.raises(ValueError, match="betas=.* numbers; Adam takes 2|Invalid beta"):
-        translator(betas=betas).fit(*draw_domains())
