@@ -3,8 +3,8 @@ r"""Conjugate gradients on the free multipliers of privileged labels.
 Coordinate descent soon knows which multipliers lie on a bound, and is slow on the
 others. With those fixed, the dual of :mod:`sklcomp.solvers._correcting` is a quadratic
 of the free ones. For a step d of them, which moves the weights to
-:math:`w + \sum_i d_i y_i x_i` and :math:`\tilde w + \tfrac{1}{\gamma} (\sum_i d_i
-\tilde y_i + \sum_g d_g \tilde y_g)`, its slopes are
+:math:`w' = w + \sum_i d_i y_i x_i` and :math:`\tilde w' = \tilde w + \tfrac{1}{\gamma}
+(\sum_i d_i \tilde y_i + \sum_g d_g \tilde y_g)`, its slopes at the beginning are
 
 .. math:: y_i \langle w, x_i \rangle + s_i - 1 \quad \text{of a row,} \qquad
           s_g \quad \text{of a label set,}                                  \tag{1}

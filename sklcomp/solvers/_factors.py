@@ -19,7 +19,7 @@ def project(values, indices, start, stop, constant, components, out):
     last = components.shape[0] - 1
     for r in range(out.size):
         out[r] = constant * components[last, r]
-    # By features, not by components: a row of D lies in one piece.
+    # By features, not by components: what D has of a feature lies in one piece.
     for k in range(start, stop):
         feature = k - start if indices.size == 0 else np.int64(indices[k])
         value = values[k]

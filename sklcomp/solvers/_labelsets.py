@@ -98,7 +98,7 @@ def as_labelsets(Y: sparse.csr_array, coding: str | None) -> Labelsets:
     return Labelsets(group, np.concatenate(sets), indptr, n_labels, coding == "signed")
 
 
-# Sums over a few labels, which numba's vector gathers would only slow down.
+# Sums over a few labels, which LLVM's vector gathers would only slow down.
 @inlined(reassociate=False)
 def correction_of(members, start, stop, label, n_labels, signed, p, q):
     """The correction (1) of a label set, and the squared norm of its features, (2)."""
