@@ -1,33 +1,68 @@
 r"""The correcting function of privileged labels, and its descent for one label.
 
-For label j with signs y, costs c and the privileged features :math:`\tilde y_i` (the
+For a label with signs y, costs c and the privileged features :math:`\tilde y_i` (the
 other labels of example i and a constant),
 
 .. math:: \min_{w, \tilde w} \; \tfrac12 \|w - w_0\|^2
           + \tfrac{\gamma}{2} \|\tilde w\|^2
           + \sum_i c_i \, (\langle \tilde w, \tilde y_i \rangle + \rho \zeta_i)
+          \tag{1}
 
 subject to :math:`y_i \langle w, x_i \rangle \ge 1 - \langle \tilde w, \tilde y_i
 \rangle - \zeta_i`, :math:`\langle \tilde w, \tilde y_i \rangle \ge 0` and
-:math:`\zeta_i \ge 0`. In the dual, :math:`w = w_0 + \sum_i \alpha_i y_i x_i` with
-:math:`0 \le \alpha_i \le \rho c_i` and :math:`\gamma \tilde w = \sum_i (\alpha_i +
-\beta_i - c_i) \tilde y_i` with :math:`\beta_i \ge 0`. Examples with equal labels share
-their constraint, so they share one :math:`\beta`.
+:math:`\zeta_i \ge 0`. In the dual,
+
+.. math:: \max_{\alpha, \beta} \; \sum_i \alpha_i - \tfrac12 \|w\|^2
+          + \tfrac12 \|w_0\|^2 - \tfrac{\gamma}{2} \|\tilde w\|^2 ,         \tag{2}
+
+w follows from :math:`0 \le \alpha_i \le \rho c_i` by (1) of
+:mod:`sklcomp.solvers._descent` and :math:`\tilde w` from both multipliers by (3) of
+:mod:`sklcomp.solvers._labelsets`. Examples with equal labels share the constraint on
+their correction :math:`s_i`, so they share one :math:`\beta \ge 0`. Slope and curvature
+in one :math:`\alpha_i` are
+
+.. math:: g_i = y_i \langle w, x_i \rangle - 1 + s_i , \qquad
+          h_i = \|x_i\|^2 + \|\tilde y_i\|^2 / \gamma .                     \tag{3}
+
+The least lift of the constant that makes all corrections feasible (without a cap, the
+margins as well) is
+
+.. math:: \lambda = \max(0, -\min_i s_i) \quad \text{or} \quad
+          \max(0, -\min_i s_i, -\min_i g_i) .                               \tag{4}
+
+To the point that it leads to the gap is
+
+.. math:: P - D = \sum_i \alpha_i g_i + \sum_g \beta_g s_g
+          + \sum_i \rho c_i \max(0, -g_i - \lambda)
+          + \lambda \Big(\sum_i c_i
+          + \gamma (\tilde w_0 + \tfrac12 \lambda)\Big)                     \tag{5}
+
+with :math:`\tilde w_0` the weight of the constant, and to the point that corrects
+nothing
+
+.. math:: P - D = \tfrac{\gamma}{2} \|\tilde w\|^2
+          + \sum_i \rho c_i \max(0, s_i - g_i) - \alpha_i (s_i - g_i) .     \tag{6}
 """
 
 import numpy as np
 
-from sklcomp.solvers._hinge import (
-    EPOCHS_BEFORE_ALL,
-    EPOCHS_BEFORE_CG,
-    EPOCHS_BETWEEN_CG,
-    EPOCHS_TO_CHECK,
-    SHRINKAGE,
+from sklcomp.solvers._correcting_face import accelerate
+from sklcomp.solvers._descent import (
+    begin,
+    clip_gradient,
+    count_most_free,
+    go_on,
+    is_due,
+    is_settled,
+    is_small,
+    is_turn_of_gradients,
     minimise_one,
+    put_aside,
+    take_back,
 )
 from sklcomp.solvers._jit import njit
 from sklcomp.solvers._labelsets import (
-    correct,
+    correction_of,
     make_feasible,
     shift,
     squared_norm,
@@ -40,17 +75,16 @@ ROUNDING = 1e-15
 
 
 @njit
-def _sweep(
-    rows, norms, y, cost, cap, gamma, sets, own, alpha, beta, w, p, q, order, n_active,
-    above, below, state,
-):  # fmt: skip
-    """One epoch over the rows order[:n_active] and over all label sets.
+def _sweep(problem, privilege, label, multipliers, weights, progress):
+    """One epoch over the active rows and over all label sets.
 
-    Returned are two estimates of the gap without its other terms: to the corrected
-    primal point, and to that whose correction vanishes.
+    Returned are the terms of the gap that (5) and (6) sum over rows and sets, and the
+    lift (4).
     """
-    values, indices, indptr, constant = rows
-    group, members, bounds, n_labels, signed = sets
+    (values, indices, indptr, constant), norms, y, cost, cap, _ = problem
+    (group, members, bounds, n_labels, signed), gamma = privilege
+    (alpha, beta), (w, p, q) = multipliers, weights
+    order, n_active, above, below, _, state = progress
     upper, lower, estimate, worst, plain = -np.inf, np.inf, 0.0, 0.0, 0.0
     position = 0
     while position < n_active:
@@ -58,217 +92,57 @@ def _sweep(
         i = order[position]
         g = group[i]
         start, stop = bounds[g], bounds[g + 1]
-        slack, size, count = correct(members, start, stop, own, n_labels, signed, p, q)
+        slack, size = correction_of(members, start, stop, label, n_labels, signed, p, q)
         margin = y[i] * dot(values, indices, indptr[i], indptr[i + 1], constant, w)
-        gradient = margin - 1.0 + slack
+        gradient = margin - 1.0 + slack  # (3)
         a, limit = alpha[i], cap * cost[i]
         if gradient < 0.0:
             worst = max(worst, -gradient)
             if limit < np.inf:
                 estimate -= limit * gradient
-        estimate += a * gradient
+        estimate += a * gradient  # (5), before the lift is known
         if limit < np.inf:
-            plain += a * (margin - 1.0) + limit * max(0.0, 1.0 - margin)
-        projected = gradient
-        if a == 0.0:
-            projected = min(gradient, 0.0)
-        elif a == limit:
-            projected = max(gradient, 0.0)
-        step = 0.0
-        if projected == 0.0:
-            if (a == 0.0 and gradient > above) or (a > 0.0 and gradient < below):
-                n_active -= 1
-                order[position], order[n_active] = order[n_active], i
-                continue
-        else:
-            new = minimise_one(a, gradient, norms[i] + size / gamma, limit)
-            alpha[i] = new
-            step = new - a
+            plain += a * (margin - 1.0) + limit * max(0.0, 1.0 - margin)  # (6)
+        projected, step = clip_gradient(gradient, a == 0.0, a == limit), 0.0
+        if projected != 0.0:
+            alpha[i] = minimise_one(a, gradient, norms[i] + size / gamma, limit)
+            step = alpha[i] - a
             add(values, indices, indptr[i], indptr[i + 1], constant, step * y[i], w)
+        elif is_settled(a, gradient, above, below):
+            n_active = put_aside(order, position, n_active)
+            continue
         upper, lower = max(upper, projected), min(lower, projected)
         position += 1
+        # The beta of the set follows at once: both go into one shift of the weights.
         change = max(-beta[g], -gamma * slack / size - step)
         beta[g] += change
         step += change
         if step != 0.0:
-            shift(members, start, stop, own, count, signed, step / gamma, p, q)
-    extra, lift = sweep_sets(gamma, sets, own, beta, p, q)
-    return n_active, upper, lower, estimate + extra, plain, worst, lift, state
+            shift(members, start, stop, label, signed, step / gamma, p, q)
+    extra, lift = sweep_sets(privilege, label, beta, p, q)
+    if cap == np.inf:
+        lift = max(lift, worst)
+    progress = go_on(progress, n_active, upper, lower, state)
+    return progress, estimate + extra, plain, lift
 
 
 @njit
-def _apply(rows, y, gamma, sets, own, free, free_sets, vector, w, p, q):
-    """Add to (w, p, q) what the multipliers of free rows and sets change in them."""
-    values, indices, indptr, constant = rows
-    group, members, bounds, _, signed = sets
-    m = free.size
-    for k in range(m + free_sets.size):
-        step = vector[k]
-        if k < m:
-            i = free[k]
-            g = group[i]
-            start, stop = indptr[i], indptr[i + 1]
-            add(values, indices, start, stop, constant, step * y[i], w)
-        else:
-            g = free_sets[k - m]
-        start, stop = bounds[g], bounds[g + 1]
-        count = 0
-        for k in range(start, stop):
-            count += members[k] != own
-        shift(members, start, stop, own, count, signed, step / gamma, p, q)
-
-
-@njit
-def _slopes(rows, y, sets, own, free, free_sets, w, p, q, out):
-    """Margin plus slack of the free rows, and slack of the free sets."""
-    values, indices, indptr, constant = rows
-    group, members, bounds, n_labels, signed = sets
-    m = free.size
-    for k in range(out.size):
-        i = free[k] if k < m else 0
-        g = group[i] if k < m else free_sets[k - m]
-        slack, _, _ = correct(
-            members, bounds[g], bounds[g + 1], own, n_labels, signed, p, q
-        )
-        out[k] = slack
-        if k < m:
-            start, stop = indptr[i], indptr[i + 1]
-            out[k] += y[i] * dot(values, indices, start, stop, constant, w)
-
-
-@njit
-def _find_face_minimum(
-    rows, y, gamma, sets, own, w, p, q, free, free_sets, diagonal, max_iter
-):
-    """Preconditioned conjugate gradients on the free multipliers, without bounds."""
-    m = free.size
-    size = m + free_sets.size
-    slope = np.empty(size)
-    _slopes(rows, y, sets, own, free, free_sets, w, p, q, slope)
-    residual = -slope
-    for k in range(m):
-        residual[k] += 1.0
-    direction, step = residual / diagonal, np.zeros(size)
-    norm = np.sum(residual * direction)
-    start_norm, n_iter = norm, 0
-    image, image_p, image_q = np.empty(w.size), np.empty(p.size), np.empty(q.size)
-    while n_iter < max_iter and norm > 1e-2 * start_norm:
-        n_iter += 1
-        image[:], image_p[:], image_q[:] = 0.0, 0.0, 0.0
-        _apply(
-            rows, y, gamma, sets, own, free, free_sets, direction, image, image_p,
-            image_q,
-        )  # fmt: skip
-        _slopes(rows, y, sets, own, free, free_sets, image, image_p, image_q, slope)
-        curvature = np.sum(direction * slope)
-        if curvature <= 0.0:
-            break
-        length = norm / curvature
-        old, norm = norm, 0.0
-        for k in range(size):
-            step[k] += length * direction[k]
-            residual[k] -= length * slope[k]
-            norm += residual[k] ** 2 / diagonal[k]
-        for k in range(size):
-            direction[k] = residual[k] / diagonal[k] + norm / old * direction[k]
-    return step, n_iter
-
-
-@njit
-def _search_projected(
-    rows, y, cost, cap, gamma, sets, own, alpha, beta, w, p, q, free, free_sets, step
-):
-    """Go along the step, clipped to the bounds, if the dual objective rises.
-
-    Up to the first bound it does, whatever the step is.
-    """
-    m = free.size
-    change, first = np.empty(step.size), 1.0
-    for k in range(step.size):
-        room = beta[free_sets[k - m]] if k >= m else alpha[free[k]]
-        if k < m and step[k] > 0.0:
-            room = cap * cost[free[k]] - room
-        if step[k] < 0.0 or (k < m and step[k] > 0.0):
-            first = min(first, room / abs(step[k]))
-    before = np.sum(w * w) + gamma * squared_norm(p, q, own)
-    for scale in (1.0, 0.3, 0.09, 0.027, first):
-        gain = 0.0
-        for k in range(m):
-            i = free[k]
-            new = min(max(alpha[i] + scale * step[k], 0.0), cap * cost[i])
-            change[k] = new - alpha[i]
-            gain += change[k]
-        for k in range(m, step.size):
-            change[k] = max(scale * step[k], -beta[free_sets[k - m]])
-        trial, trial_p, trial_q = w.copy(), p.copy(), q.copy()
-        _apply(
-            rows, y, gamma, sets, own, free, free_sets, change, trial, trial_p, trial_q
-        )
-        after = np.sum(trial * trial) + gamma * squared_norm(trial_p, trial_q, own)
-        if gain > 0.5 * (after - before):
-            w[:], p[:], q[:] = trial, trial_p, trial_q
-            for k in range(m):
-                limit = cap * cost[free[k]]
-                alpha[free[k]] = min(max(alpha[free[k]] + change[k], 0.0), limit)
-            for k in range(m, step.size):
-                g = free_sets[k - m]
-                beta[g] = max(beta[g] + change[k], 0.0)
-            return
-
-
-@njit
-def _accelerate(
-    rows, norms, y, cost, cap, gamma, sets, own, alpha, beta, w, p, q, active, budget,
-    most_free,
-):  # fmt: skip
-    """Conjugate gradients on the free multipliers, clipped to the bounds."""
-    group, members, bounds, n_labels, signed = sets
-    is_free = np.zeros(active.size, dtype=np.bool_)
-    while budget > 0:
-        for k in range(active.size):
-            i = active[k]
-            is_free[k] = alpha[i] > 0.0 and alpha[i] < cap * cost[i]
-        free, free_sets = active[is_free], np.flatnonzero(beta > 0.0)
-        m = free.size
-        size = m + free_sets.size
-        if size == 0 or m > most_free:
-            return
-        diagonal = np.empty(size)
-        for k in range(size):
-            g = group[free[k]] if k < m else free_sets[k - m]
-            count = 0
-            for k2 in range(bounds[g], bounds[g + 1]):
-                count += members[k2] != own
-            square = float(n_labels) if signed else 1.0 + count
-            diagonal[k] = square / gamma + (norms[free[k]] if k < m else 0.0)
-        step, n_iter = _find_face_minimum(
-            rows, y, gamma, sets, own, w, p, q, free, free_sets, diagonal,
-            min(size, max(10, budget // size)),
-        )  # fmt: skip
-        _search_projected(
-            rows, y, cost, cap, gamma, sets, own, alpha, beta, w, p, q, free, free_sets,
-            step,
-        )  # fmt: skip
-        budget -= size * max(n_iter, 1)
-
-
-@njit
-def _exact_gap(rows, y, cost, cap, gamma, sets, own, alpha, beta, w, p, q):
+def _exact_gap(problem, privilege, label, multipliers, weights):
     """The gap to a feasible primal point, and by how much to lift the constant for it.
 
     Where no correction at all is nearer to the optimum, the lift is NaN.
     """
-    values, indices, indptr, constant = rows
-    group, members, bounds, n_labels, signed = sets
-    slack = np.empty(beta.size)
-    gap, least, total, plain = 0.0, 0.0, 0.0, np.inf
+    (values, indices, indptr, constant), _, y, cost, cap, _ = problem
+    (group, members, bounds, n_labels, signed), gamma = privilege
+    (alpha, beta), (w, p, q) = multipliers, weights
+    slack, gradient = np.empty(beta.size), np.empty(alpha.size)
+    gap, least, total = 0.0, 0.0, 0.0
     for g in range(beta.size):
-        slack[g], _, _ = correct(
-            members, bounds[g], bounds[g + 1], own, n_labels, signed, p, q
+        slack[g], _ = correction_of(
+            members, bounds[g], bounds[g + 1], label, n_labels, signed, p, q
         )
         gap += beta[g] * slack[g]
         least = min(least, slack[g])
-    gradient = np.empty(alpha.size)
     for i in range(alpha.size):
         margin = y[i] * dot(values, indices, indptr[i], indptr[i + 1], constant, w)
         gradient[i] = margin - 1.0 + slack[group[i]]
@@ -276,23 +150,25 @@ def _exact_gap(rows, y, cost, cap, gamma, sets, own, alpha, beta, w, p, q):
         total += cost[i]
         if cap == np.inf:
             least = min(least, gradient[i])
-    lift = -least
-    gap += lift * (total + gamma * (q[2] + 0.5 * lift))
+    lift = -least  # (4)
+    gap += lift * (total + gamma * (q[2] + 0.5 * lift))  # (5)
     if cap < np.inf:
-        plain = 0.5 * gamma * squared_norm(p, q, own)
+        plain = 0.5 * gamma * squared_norm(p, q, label)
         for i in range(alpha.size):
             limit, miss = cap * cost[i], slack[group[i]] - gradient[i]
-            gap += limit * max(0.0, -gradient[i] - lift)
-            plain += limit * max(0.0, miss) - alpha[i] * miss
-    if plain < gap:
-        gap, lift = plain, np.nan
+            gap += limit * max(0.0, -gradient[i] - lift)  # (5)
+            plain += limit * max(0.0, miss) - alpha[i] * miss  # (6)
+        if plain < gap:
+            gap, lift = plain, np.nan
     # Slacks are known to rounding only, and so is their sum with the costs.
     return max(0.0, gap - ROUNDING * total), lift
 
 
 @njit
-def _dual_value(gamma, own, alpha, w, start, p, q):
-    value = -0.5 * gamma * squared_norm(p, q, own)
+def _dual_value(privilege, label, alpha, weights, start):
+    """The dual objective (2)."""
+    w, p, q = weights
+    value = -0.5 * privilege.gamma * squared_norm(p, q, label)
     for k in range(w.size):
         value += 0.5 * (start[k] * start[k] - w[k] * w[k])
     for i in range(alpha.size):
@@ -301,57 +177,52 @@ def _dual_value(gamma, own, alpha, w, start, p, q):
 
 
 @njit
-def descend_privileged(
-    rows, norms, y, cost, cap, gamma, sets, own, alpha, beta, w, start, p, q,
-    tol, max_epochs, seed,
-):  # fmt: skip
+def descend_privileged(problem, privilege, label, multipliers, weights, start, effort):
     """Minimise in place; the epochs used, the gap and the primal objective.
 
-    On entry ``w`` and (p, q) follow from alpha and beta; on return ``w`` does, and
-    (p, q) is made feasible.
+    On entry the weights follow from the multipliers; on return w does, and (p, q) is
+    made feasible.
     """
-    order = np.arange(alpha.size)
-    n_active = alpha.size
-    above, below = np.inf, -np.inf
-    state, trust, epoch, total, budget = seed, 1.0, 0, 0.0, 0
-    for i in range(cost.size):
-        total += cost[i]
+    cap, gamma = problem.cap, privilege.gamma
+    (alpha, beta), (w, p, q), (tol, max_epochs, seed) = multipliers, weights, effort
+    progress = begin(alpha.size, seed)
+    epoch, total, budget = 0, 0.0, 0
+    for i in range(alpha.size):
+        total += problem.cost[i]
     while epoch < max_epochs:
         epoch += 1
-        n_active, upper, lower, estimate, plain, worst, lift, state = _sweep(
-            rows, norms, y, cost, cap, gamma, sets, own, alpha, beta, w, p, q, order,
-            n_active, above, below, state,
-        )  # fmt: skip
-        if cap == np.inf:
-            lift = max(lift, worst)
-        estimate += lift * (total + gamma * (q[2] + 0.5 * lift))
+        progress, estimate, plain, lift = _sweep(
+            problem, privilege, label, multipliers, weights, progress
+        )
+        estimate += lift * (total + gamma * (q[2] + 0.5 * lift))  # (5)
         if cap < np.inf:
-            plain += 0.5 * gamma * squared_norm(p, q, own)
+            plain += 0.5 * gamma * squared_norm(p, q, label)  # (6)
             estimate = min(estimate, plain)
-        dual = _dual_value(gamma, own, alpha, w, start, p, q)
-        if estimate <= trust * tol * (dual + estimate) or epoch % EPOCHS_TO_CHECK == 0:
-            gap, lift = _exact_gap(
-                rows, y, cost, cap, gamma, sets, own, alpha, beta, w, p, q
-            )
-            if gap <= tol * (dual + gap):
+        dual = _dual_value(privilege, label, alpha, weights, start)
+        if is_due(estimate, dual, progress.trust * tol, epoch):
+            gap, lift = _exact_gap(problem, privilege, label, multipliers, weights)
+            if is_small(gap, dual, tol):
                 make_feasible(lift, p, q)
                 return epoch, gap, dual + gap
-            if n_active == alpha.size:
-                trust *= 0.5
-            n_active = alpha.size
-            above, below = np.inf, -np.inf
+            progress = take_back(progress)
             continue
-        above = SHRINKAGE * upper if upper > 0.0 else np.inf
-        below = SHRINKAGE * lower if lower < 0.0 else -np.inf
-        budget += n_active + beta.size
-        if epoch >= EPOCHS_BEFORE_CG and epoch % EPOCHS_BETWEEN_CG == 0:
-            _accelerate(
-                rows, norms, y, cost, cap, gamma, sets, own, alpha, beta, w, p, q,
-                order[:n_active], budget,
-                w.size if epoch < EPOCHS_BEFORE_ALL else alpha.size,
-            )  # fmt: skip
+        # Conjugate gradients may take as long as the epochs since they last did.
+        budget += progress.n_active + beta.size
+        if is_turn_of_gradients(epoch):
+            active = progress.order[: progress.n_active]
+            most_free = count_most_free(epoch, w.size, alpha.size)
+            accelerate(
+                problem,
+                privilege,
+                label,
+                multipliers,
+                weights,
+                active,
+                budget,
+                most_free,
+            )
             budget = 0
-    gap, lift = _exact_gap(rows, y, cost, cap, gamma, sets, own, alpha, beta, w, p, q)
-    dual = _dual_value(gamma, own, alpha, w, start, p, q)
+    gap, lift = _exact_gap(problem, privilege, label, multipliers, weights)
+    dual = _dual_value(privilege, label, alpha, weights, start)
     make_feasible(lift, p, q)
     return epoch, gap, dual + gap

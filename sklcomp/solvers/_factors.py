@@ -1,4 +1,11 @@
-"""Factors of a coefficient matrix: applying them, building and balancing them."""
+r"""Factors of a coefficient matrix: applying them, building and balancing them.
+
+With examples x, codes W and multipliers :math:`\alpha` of pairs of example and label,
+
+.. math:: z_i = D x_i ,                                                     \tag{1}
+
+.. math:: D \leftarrow D + \sum_{ij} \alpha_{ij} y_{ij} w_j x_i^T .         \tag{2}
+"""
 
 import numpy as np
 from scipy import linalg
@@ -8,10 +15,11 @@ from sklcomp.solvers._jit import inlined, njit
 
 @inlined()
 def project(values, indices, start, stop, constant, components, out):
-    """out = D x; ``components`` has shape (n_features + 1, rank)."""
+    """out = D x (1); ``components`` has shape (n_features + 1, rank)."""
     last = components.shape[0] - 1
     for r in range(out.size):
         out[r] = constant * components[last, r]
+    # By features, not by components: what D has of a feature lies in one piece.
     for k in range(start, stop):
         feature = k - start if indices.size == 0 else np.int64(indices[k])
         value = values[k]
@@ -43,10 +51,11 @@ def project_all(rows, components, out):
 
 @njit
 def rebuild_components(rows, signs, alpha, codes, components):
-    """Add sum alpha y x w to D."""
+    """Add the sum of (2) to D."""
     values, indices, indptr, constant = rows
     direction = np.empty(codes.shape[1])
     for i in range(alpha.shape[0]):
+        # The labels of an example first: its features are then gone through once.
         direction[:] = 0.0
         used = False
         for j in range(alpha.shape[1]):
@@ -72,6 +81,7 @@ def factorise(coef: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
 
 def balance(components: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Factors of the same product with the least sum of squares: its trace norm."""
+    # Of the triangles alone, since the product itself may be too large to be formed.
     q_left, r_left = linalg.qr(components, mode="economic")
     q_right, r_right = linalg.qr(codes, mode="economic")
     left, values, right = linalg.svd(r_left @ r_right.T, full_matrices=False)

@@ -4,14 +4,34 @@ With costs :math:`c_i`, signs :math:`y_i` and a prior :math:`w_0`,
 
 .. math:: \min_w \; \tfrac12 \|w - w_0\|^2 + \sum_i c_i \,
           \ell(1 - y_i \langle w, x_i \rangle) , \qquad
-          \ell(t) = \max(0, t) \; \text{or} \; \max(0, t)^2 ,
+          \ell(t) = \max(0, t) \; \text{or} \; \max(0, t)^2 .               \tag{1}
 
-through :math:`w = w_0 + \sum_i \alpha_i y_i x_i`, as LIBLINEAR does (Hsieh et al.,
-ICML 2008): random order, shrinking, one coordinate solved exactly at a time. Three
-things are ours. The relative duality gap ends it, which the gradients of an epoch
-estimate for free. Because that gap is checked on all rows, rows are put aside sooner
-than LIBLINEAR dares. And on the free rows, where coordinate descent is slow, conjugate
-gradients take over every tenth epoch, once these are few.
+Its dual, for w from :math:`\alpha` by (1) of :mod:`sklcomp.solvers._descent`, is
+
+.. math:: \max_{\alpha \ge 0} \; \sum_i \alpha_i - \tfrac12 \|w\|^2
+          + \tfrac12 \|w_0\|^2 - \sum_i \tfrac{\alpha_i^2}{4 c_i} ,         \tag{2}
+
+of which the last sum belongs to the squares; without them :math:`\alpha_i \le c_i`.
+The slope and the curvature in one multiplier are
+
+.. math:: g_i = y_i \langle w, x_i \rangle - 1 + \tfrac{\alpha_i}{2 c_i} , \qquad
+          h_i = \|x_i\|^2 + \tfrac{1}{2 c_i} ,                              \tag{3}
+
+again with the fractions of the squares alone. With :math:`t_i = 1 - y_i \langle w, x_i
+\rangle` the gap is a sum over rows, none of them negative:
+
+.. math:: P - D = \sum_i c_i \, \ell(t_i) - \alpha_i t_i
+          + \tfrac{\alpha_i^2}{4 c_i} .                                     \tag{4}
+
+LIBLINEAR does the same (Hsieh et al., ICML 2008): random order, shrinking, one
+coordinate solved exactly at a time. Three things are ours. The relative duality gap
+ends it, which the gradients of an epoch estimate for free. Because that gap is checked
+on all rows, rows are put aside sooner than LIBLINEAR dares. And on the free rows,
+where coordinate descent is slow, conjugate gradients take over every tenth epoch, once
+these are few: with the others fixed, (2) is a quadratic of the free multipliers,
+
+.. math:: \min_{d} \; \tfrac12 \Big\|w + \sum_{i} d_i y_i x_i\Big\|^2
+          + \sum_i \tfrac{(\alpha_i + d_i)^2}{4 c_i} - d_i .                \tag{5}
 """
 
 from collections.abc import Callable
@@ -20,214 +40,199 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from sklcomp.solvers._descent import (
+    CG_TOL,
+    LEAST_TOL,
+    Effort,
+    Problem,
+    begin,
+    clip_gradient,
+    count_most_free,
+    go_on,
+    is_due,
+    is_settled,
+    is_small,
+    is_turn_of_gradients,
+    minimise_one,
+    put_aside,
+    take_back,
+)
 from sklcomp.solvers._jit import inlined, njit
 from sklcomp.solvers._labels import map_labels, signs_of
 from sklcomp.solvers._result import SolverResult
 from sklcomp.solvers._rows import add, as_rows, dot, draw, squared_norms
 
-# A row at its bound is put aside if its gradient exceeds this share of the largest
-# projected gradient of the epoch before (LIBLINEAR: 1).
-SHRINKAGE = 0.1
-# Rows that were put aside too soon come back after so many epochs at the latest.
-EPOCHS_TO_CHECK = 100
-# Relative gaps below are rounding.
-LEAST_TOL = 3e-12
-EPOCHS_BEFORE_CG, EPOCHS_BETWEEN_CG = 20, 10
-# More free rows than weights are too many for good: most of them will reach a bound,
-# which coordinate descent finds faster. Until then it goes on alone.
-EPOCHS_BEFORE_ALL = 200
-
 
 @inlined()
 def gap_term(miss, a, c, squared):
-    """What one row adds to the duality gap, miss = 1 - margin; never negative."""
+    """What one row adds to the duality gap (4), miss = 1 - margin; never negative."""
     loss = max(0.0, miss)
     if squared:
         return c * loss * loss + a * (0.25 * a / c - miss)
     return c * loss - a * miss
 
 
-@inlined()
-def minimise_one(a, gradient, curvature, limit):
-    """Minimiser in [0, limit] of a quadratic with this slope and curvature at a."""
-    if curvature <= 0.0:
-        return limit if gradient < 0.0 else a
-    return min(max(a - gradient / curvature, 0.0), limit)
-
-
 @njit
-def _sweep(
-    rows, norms, y, cost, squared, alpha, w, order, n_active, above, below, state
-):
-    """One epoch over order[:n_active]; rows put aside move behind."""
-    values, indices, indptr, constant = rows
+def _sweep(problem, alpha, w, progress):
+    """One epoch over the active rows, and its estimate of the gap."""
+    (values, indices, indptr, constant), norms, y, cost, cap, squared = problem
+    order, n_active, above, below, _, state = progress
     upper, lower, estimate = -np.inf, np.inf, 0.0
     position = 0
     while position < n_active:
         state = draw(state, order, position, n_active)
         i = order[position]
         a, c = alpha[i], cost[i]
-        gradient = (
-            y[i] * dot(values, indices, indptr[i], indptr[i + 1], constant, w) - 1.0
-        )
-        estimate += gap_term(-gradient, a, c, squared)
-        curvature, limit = norms[i], c
+        margin = y[i] * dot(values, indices, indptr[i], indptr[i + 1], constant, w)
+        gradient = margin - 1.0  # (3)
+        estimate += gap_term(-gradient, a, c, squared)  # (4)
+        curvature, limit = norms[i], cap * c
+        # The gap is that of the loss alone: only now what the squares add to the dual.
         if squared:
             gradient += 0.5 * a / c
-            curvature, limit = norms[i] + 0.5 / c, np.inf
-        projected = gradient
-        if a == 0.0:
-            projected = min(gradient, 0.0)
-        elif a == limit:
-            projected = max(gradient, 0.0)
-        if projected == 0.0:
-            if (a == 0.0 and gradient > above) or (a > 0.0 and gradient < below):
-                n_active -= 1
-                order[position], order[n_active] = order[n_active], i
-                continue
-        else:
-            new = minimise_one(a, gradient, curvature, limit)
-            alpha[i] = new
-            step = (new - a) * y[i]
+            curvature += 0.5 / c
+        projected = clip_gradient(gradient, a == 0.0, a == limit)
+        if projected != 0.0:
+            alpha[i] = minimise_one(a, gradient, curvature, limit)
+            step = (alpha[i] - a) * y[i]
             add(values, indices, indptr[i], indptr[i + 1], constant, step, w)
+        elif is_settled(a, gradient, above, below):
+            n_active = put_aside(order, position, n_active)
+            continue
         upper, lower = max(upper, projected), min(lower, projected)
         position += 1
-    return n_active, upper, lower, estimate, state
+    return go_on(progress, n_active, upper, lower, state), estimate
 
 
 @njit
-def _find_face_minimum(rows, y, cost, squared, alpha, w, free, max_iter, step):
-    """Conjugate gradients on alpha[free] without bounds; the work, in row visits."""
-    values, indices, indptr, constant = rows
+def _find_face_minimum(problem, alpha, w, free, max_iter, step):
+    """Conjugate gradients on (5) without bounds; the work, in row visits."""
+    (values, indices, indptr, constant), _, y, cost, _, squared = problem
     m = free.size
     residual = np.empty(m)
     start_norm = 0.0
-    for p in range(m):
-        i = free[p]
+    for place in range(m):
+        i = free[place]
         margin = y[i] * dot(values, indices, indptr[i], indptr[i + 1], constant, w)
-        residual[p] = 1.0 - margin - (0.5 * alpha[i] / cost[i] if squared else 0.0)
-        start_norm += residual[p] ** 2
+        bend = 0.5 * alpha[i] / cost[i] if squared else 0.0
+        residual[place] = 1.0 - margin - bend
+        start_norm += residual[place] ** 2
     direction = residual.copy()
     image = np.empty(w.size)
     norm, n_iter = start_norm, 0
-    while n_iter < max_iter and norm > 1e-2 * start_norm:
+    while n_iter < max_iter and norm > CG_TOL * start_norm:
         n_iter += 1
         image[:] = 0.0
         curvature = 0.0
-        for p in range(m):
-            i = free[p]
-            d = direction[p]
+        for place in range(m):
+            i, d = free[place], direction[place]
             add(values, indices, indptr[i], indptr[i + 1], constant, d * y[i], image)
             if squared:
                 curvature += 0.5 * d * d / cost[i]
         for k in range(image.size):
             curvature += image[k] * image[k]
+        # Rows that depend on each other leave directions in which (5) is a line.
         if curvature <= 0.0:
             break
         length = norm / curvature
         old, norm = norm, 0.0
-        for p in range(m):
-            i = free[p]
-            d = direction[p]
-            slope = y[i] * dot(
-                values, indices, indptr[i], indptr[i + 1], constant, image
-            )
+        for place in range(m):
+            i, d = free[place], direction[place]
+            product = dot(values, indices, indptr[i], indptr[i + 1], constant, image)
+            slope = y[i] * product
             if squared:
                 slope += 0.5 * d / cost[i]
-            step[p] += length * d
-            residual[p] -= length * slope
-            norm += residual[p] ** 2
-        for p in range(m):
-            direction[p] = residual[p] + norm / old * direction[p]
+            step[place] += length * d
+            residual[place] -= length * slope
+            norm += residual[place] ** 2
+        for place in range(m):
+            direction[place] = residual[place] + norm / old * direction[place]
+    # At least the residual was computed; a budget that did not shrink would never end.
     return m * max(n_iter, 1)
 
 
 @njit
-def _search_projected(rows, y, cost, squared, alpha, w, free, step):
+def _search_projected(problem, alpha, w, free, step):
     """Go along the step, clipped to the bounds, if the dual objective rises.
 
     Up to the first bound it does, whatever the step is.
     """
-    values, indices, indptr, constant = rows
+    (values, indices, indptr, constant), _, y, cost, cap, squared = problem
     before = after = 0.0
     for k in range(w.size):
         before += w[k] * w[k]
-    trial = np.empty(w.size)
-    found = np.empty(free.size)
+    trial, found = np.empty(w.size), np.empty(free.size)
     scale, first = 1.0, 1.0
-    for p in range(free.size):
-        i = free[p]
-        if step[p] < 0.0:
-            first = min(first, -alpha[i] / step[p])
-        elif step[p] > 0.0 and not squared:
-            first = min(first, (cost[i] - alpha[i]) / step[p])
+    for place in range(free.size):
+        i = free[place]
+        if step[place] < 0.0:
+            first = min(first, -alpha[i] / step[place])
+        elif step[place] > 0.0:
+            # Squares have no upper bound: with their infinite cap nothing is lost here.
+            first = min(first, (cap * cost[i] - alpha[i]) / step[place])
     for attempt in range(5):
+        # What is clipped may lead uphill, but up to the first bound nothing is clipped.
         if attempt == 4:
             scale = first
         trial[:] = w
         gain = 0.5 * before
-        for p in range(free.size):
-            i = free[p]
-            limit = np.inf if squared else cost[i]
-            found[p] = min(max(alpha[i] + scale * step[p], 0.0), limit)
-            change = found[p] - alpha[i]
-            gain += change
+        for place in range(free.size):
+            i = free[place]
+            moved = max(alpha[i] + scale * step[place], 0.0)
+            found[place] = min(moved, cap * cost[i])
+            change = found[place] - alpha[i]
+            gain += change  # (2)
             if squared:
-                gain -= 0.25 * (found[p] ** 2 - alpha[i] ** 2) / cost[i]
-            add(
-                values,
-                indices,
-                indptr[i],
-                indptr[i + 1],
-                constant,
-                change * y[i],
-                trial,
-            )
+                gain -= 0.25 * (found[place] ** 2 - alpha[i] ** 2) / cost[i]
+            change *= y[i]
+            add(values, indices, indptr[i], indptr[i + 1], constant, change, trial)
         after = 0.0
         for k in range(w.size):
             after += trial[k] * trial[k]
         if gain > 0.5 * after:
             w[:] = trial
-            for p in range(free.size):
-                alpha[free[p]] = found[p]
+            for place in range(free.size):
+                alpha[free[place]] = found[place]
             return
         scale *= 0.3
 
 
 @njit
-def _accelerate(rows, y, cost, squared, alpha, w, order, n_active, budget, most_free):
+def _accelerate(problem, alpha, w, active, budget, most_free):
     """Conjugate gradients on the free rows, clipped to the bounds."""
-    is_free = np.zeros(n_active, dtype=np.bool_)
+    cost, cap = problem.cost, problem.cap
+    is_free = np.zeros(active.size, dtype=np.bool_)
     while budget > 0:
-        for p in range(n_active):
-            i = order[p]
-            is_free[p] = alpha[i] > 0.0 and (squared or alpha[i] < cost[i])
-        free = order[:n_active][is_free]
+        # Each step leaves some rows on their bounds, and a smaller face.
+        for place in range(active.size):
+            i = active[place]
+            is_free[place] = alpha[i] > 0.0 and alpha[i] < cap * cost[i]
+        free = active[is_free]
         if free.size == 0 or free.size > most_free:
             return
         step = np.zeros(free.size)
         max_iter = min(free.size, max(10, budget // free.size))
-        budget -= _find_face_minimum(
-            rows, y, cost, squared, alpha, w, free, max_iter, step
-        )
-        _search_projected(rows, y, cost, squared, alpha, w, free, step)
+        budget -= _find_face_minimum(problem, alpha, w, free, max_iter, step)
+        _search_projected(problem, alpha, w, free, step)
 
 
 @njit
-def _dual_value(cost, squared, alpha, w, start):
+def _dual_value(problem, alpha, w, start):
+    """The dual objective (2)."""
     value = 0.0
     for k in range(w.size):
         value += 0.5 * (start[k] * start[k] - w[k] * w[k])
     for i in range(alpha.size):
         value += alpha[i]
-        if squared:
-            value -= 0.25 * alpha[i] * alpha[i] / cost[i]
+        if problem.squared:
+            value -= 0.25 * alpha[i] * alpha[i] / problem.cost[i]
     return value
 
 
 @njit
-def _exact_gap(rows, y, cost, squared, alpha, w):
-    values, indices, indptr, constant = rows
+def _exact_gap(problem, alpha, w):
+    """The gap (4) over all rows, at one w."""
+    (values, indices, indptr, constant), _, y, cost, _, squared = problem
     gap = 0.0
     for i in range(alpha.size):
         miss = 1.0 - y[i] * dot(values, indices, indptr[i], indptr[i + 1], constant, w)
@@ -236,44 +241,34 @@ def _exact_gap(rows, y, cost, squared, alpha, w):
 
 
 @njit
-def descend_hinge(
-    rows, norms, y, cost, squared, alpha, w, start, tol, max_epochs, seed
-):
+def descend_hinge(problem, alpha, w, start, effort):
     """Minimise in place; return the epochs used, the gap and the primal objective.
 
     ``w`` is ``start`` + sum alpha y x on entry and on return. Costs are positive.
     """
-    order = np.arange(alpha.size)
-    n_active = alpha.size
-    above, below = np.inf, -np.inf
-    state, trust, epoch, budget = seed, 1.0, 0, 0
+    tol, max_epochs, seed = effort
+    progress = begin(alpha.size, seed)
+    epoch, budget = 0, 0
     while epoch < max_epochs:
         epoch += 1
-        n_active, upper, lower, estimate, state = _sweep(
-            rows, norms, y, cost, squared, alpha, w, order, n_active,
-            above, below, state,
-        )  # fmt: skip
-        dual = _dual_value(cost, squared, alpha, w, start)
-        if estimate <= trust * tol * (dual + estimate) or epoch % EPOCHS_TO_CHECK == 0:
-            gap = _exact_gap(rows, y, cost, squared, alpha, w)
-            if gap <= tol * (dual + gap):
+        progress, estimate = _sweep(problem, alpha, w, progress)
+        dual = _dual_value(problem, alpha, w, start)
+        if is_due(estimate, dual, progress.trust * tol, epoch):
+            gap = _exact_gap(problem, alpha, w)
+            if is_small(gap, dual, tol):
                 return epoch, gap, dual + gap
-            if n_active == alpha.size:
-                trust *= 0.5
-            n_active = alpha.size
-            above, below = np.inf, -np.inf
+            progress = take_back(progress)
             continue
-        above = SHRINKAGE * upper if upper > 0.0 else np.inf
-        below = SHRINKAGE * lower if lower < 0.0 else -np.inf
-        budget += n_active
-        if epoch >= EPOCHS_BEFORE_CG and epoch % EPOCHS_BETWEEN_CG == 0:
-            most_free = w.size if epoch < EPOCHS_BEFORE_ALL else alpha.size
-            _accelerate(
-                rows, y, cost, squared, alpha, w, order, n_active, budget, most_free
-            )
+        # Conjugate gradients may take as long as the epochs since they last did.
+        budget += progress.n_active
+        if is_turn_of_gradients(epoch):
+            active = progress.order[: progress.n_active]
+            most_free = count_most_free(epoch, w.size, alpha.size)
+            _accelerate(problem, alpha, w, active, budget, most_free)
             budget = 0
-    gap = _exact_gap(rows, y, cost, squared, alpha, w)
-    return epoch, gap, _dual_value(cost, squared, alpha, w, start) + gap
+    # Estimates are of other moments; what is reported has to be a bound.
+    gap = _exact_gap(problem, alpha, w)
+    return epoch, gap, _dual_value(problem, alpha, w, start) + gap
 
 
 def solve_hinge(
@@ -328,17 +323,20 @@ def solve_hinge(
     rows, norms = as_rows(X, constant), squared_norms(X, constant)
     columns = Y.tocsc()
     W = np.array(start, dtype=np.float64)
+    # Squares bound their multipliers by themselves.
+    cap = np.inf if squared else 1.0
     found = np.zeros((n_labels, 3))
 
     def solve_label(j: int) -> None:
         y, alpha = signs_of(columns, j), np.zeros(len(cost))
-        found[j] = descend_hinge(
-            rows, norms, y, cost, squared, alpha, W[j], start[j], tol, max_iter,
-            seeds[j],
-        )  # fmt: skip
+        problem = Problem(rows, norms, y, cost, cap, squared)
+        effort = Effort(tol, max_iter, seeds[j])
+        found[j] = descend_hinge(problem, alpha, W[j], start[j], effort)
 
     n_kept = map_labels(solve_label, n_labels, n_jobs, callback)
+    # Threads may have been further than the label at which the callback ended it.
     W[n_kept:], found[n_kept:] = start[n_kept:], 0.0
     n_iter, gap, objective = found.T
+    # An objective of zero has no gap, and nothing to divide by.
     gap = gap / np.maximum(objective, np.finfo(np.float64).tiny)
     return SolverResult(W, n_iter.astype(int), gap, gap <= tol)

@@ -49,6 +49,7 @@ def map_labels(
 
     def solve_some(labels: np.ndarray) -> None:
         for j in map(int, labels):
+            # What other threads are at goes on to its end, and is forgotten.
             if progress.stopped:
                 return
             solve(j)

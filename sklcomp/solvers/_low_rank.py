@@ -5,14 +5,22 @@ With scores :math:`W D x`, codes :math:`W` of shape (n_labels, rank) and compone
 
 .. math:: \min_{W, D, \tilde W} \; \tfrac12 \|W\|^2 + \tfrac12 \|D\|^2
           + \tfrac{\gamma}{2} \|\tilde W\|^2 + \sum_{ij} c_{ij}
-          (\langle \tilde w_j, \tilde y_{ij} \rangle + \rho \zeta_{ij})
+          (\langle \tilde w_j, \tilde y_{ij} \rangle + \rho \zeta_{ij})     \tag{1}
 
 under the constraints of :mod:`sklcomp.solvers._correcting`. For D fixed these are
 independent problems, one a label, in the projected examples; for W fixed one problem
 couples all of them. Both are solved by dual coordinate descent with a proximal term,
-:math:`\tfrac{\mu}{2}` times the squared distance to the last iterate; dividing by
-:math:`1 + \mu` turns it into a shifted start and smaller costs. After each pair the
-factors are balanced, which lowers the objective for the same product.
+:math:`\tfrac{\mu}{2}` times the squared distance to the last iterate. Dividing by
+:math:`1 + \mu` turns it into a shifted start and smaller costs,
+
+.. math:: \tfrac12 \|w\|^2 + \tfrac{\mu}{2} \|w - w'\|^2 + c \, \ell
+          = (1 + \mu) \Big(\tfrac12 \big\|w - \tfrac{\mu}{1 + \mu} w'\big\|^2
+          + \tfrac{c}{1 + \mu} \, \ell\Big) + \text{const} ,                \tag{2}
+
+so multipliers and :math:`\gamma` are smaller by the same factor. After each pair the
+factors are balanced, which lowers the objective for the same product:
+
+.. math:: \min_{W D = M} \; \tfrac12 \|W\|^2 + \tfrac12 \|D\|^2 = \|M\|_* .  \tag{3}
 """
 
 from collections.abc import Callable
@@ -22,13 +30,9 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from sklcomp.solvers._components import (
-    Duals,
-    Pairs,
-    descend_components,
-    primal_values,
-)
+from sklcomp.solvers._components import descend_components, primal_values
 from sklcomp.solvers._correcting import descend_privileged
+from sklcomp.solvers._descent import Effort, Problem
 from sklcomp.solvers._factors import (
     balance,
     factorise,
@@ -37,8 +41,20 @@ from sklcomp.solvers._factors import (
 )
 from sklcomp.solvers._hinge import descend_hinge
 from sklcomp.solvers._labels import map_labels
-from sklcomp.solvers._labelsets import as_labelsets, rebuild_privileged, to_weights
-from sklcomp.solvers._privileged import PrivilegedResult, solve_privileged, weigh
+from sklcomp.solvers._labelsets import (
+    Multipliers,
+    Privilege,
+    Weights,
+    as_labelsets,
+    rebuild_privileged,
+    to_weights,
+)
+from sklcomp.solvers._privileged import (
+    Model,
+    PrivilegedResult,
+    solve_privileged,
+    weighted_costs,
+)
 from sklcomp.solvers._rows import as_rows, squared_norms
 
 # How well the model without a rank is solved that an alternation begins with.
@@ -64,89 +80,98 @@ class LowRankResult(PrivilegedResult):
     loss_curve: list[float]
 
 
+def _problem_of_all_labels(X, Y, model):
+    """Signs and costs of all pairs of example and label."""
+    # One byte a pair: with many labels there are more of these than numbers in X.
+    signs = np.full(Y.shape, -1, dtype=np.int8)
+    signs[Y.nonzero()] = 1
+    cost = np.empty(Y.shape, dtype=X.dtype)
+    for j in range(Y.shape[1]):
+        factors = None if model.class_weight is None else model.class_weight[j]
+        cost[:, j] = weighted_costs(signs[:, j], model.cost, factors)
+    rows, norms = as_rows(X, model.constant), squared_norms(X, model.constant)
+    return Problem(rows, norms, signs, cost, model.cap)
+
+
 class _Alternation:
     """The state of one fit, and its two steps."""
 
-    def __init__(
-        self, X, Y, *, rank, cost, class_weight, gamma, slack_cap, coding, constant,
-        seed, n_jobs, init,
-    ):  # fmt: skip
-        self.X, self.n_jobs, self.coding = X, n_jobs, coding
-        self.rows, self.norms = as_rows(X, constant), squared_norms(X, constant)
-        self.sets = as_labelsets(Y, coding)
-        self.gamma, self.cap = gamma, 1.0 if coding is None else slack_cap
+    def __init__(self, X, Y, model, rank, seed, n_jobs, init):
+        self.n_jobs, self.model = n_jobs, model
+        self.privilege = Privilege(as_labelsets(Y, model.coding), model.gamma)
+        self.problem = _problem_of_all_labels(X, Y, model)
         n_samples, n_labels = Y.shape
-        self.signs = np.full((n_samples, n_labels), -1, dtype=np.int8)
-        self.signs[Y.nonzero()] = 1
-        self.cost = np.empty((n_samples, n_labels), dtype=X.dtype)
-        for j in range(n_labels):
-            factors = None if class_weight is None else class_weight[j]
-            self.cost[:, j] = weigh(self.signs[:, j], cost, factors)
         self.p, self.q = np.zeros((n_labels, n_labels)), np.zeros((n_labels, 3))
         if init is None:
             # The best approximation of the model without a rank.
             full = solve_privileged(
-                X, Y, cost=cost, class_weight=class_weight, gamma=gamma,
-                slack_cap=slack_cap, coding=coding, constant=constant, tol=START_TOL,
-                max_iter=START_EPOCHS, seeds=seed + np.arange(n_labels), n_jobs=n_jobs,
-            )  # fmt: skip
+                X,
+                Y,
+                **model._asdict(),
+                tol=START_TOL,
+                max_iter=START_EPOCHS,
+                seeds=seed + np.arange(n_labels),
+                n_jobs=n_jobs,
+            )
             self.alpha = np.ascontiguousarray(full.dual[0].T)
             self.beta = full.dual[1]
             self.components, self.codes = factorise(full.solution.T, rank)
         else:
             alpha, self.beta, self.components, self.codes = init
-            self.alpha = np.clip(alpha, 0, self.cap * self.cost).astype(X.dtype)
+            alpha = np.clip(alpha, 0, model.cap * self.problem.cost)
+            self.alpha = alpha.astype(X.dtype)
         self.prox = 1.0
         self.projected = np.empty((n_samples, rank))
         self.score()
 
     def score(self):
         """Objective at the present factors; lifts the correcting functions."""
-        project_all(self.rows, self.components, self.projected)
-        self.losses = self.evaluate(self.projected, self.codes, self.p, self.q)
-        self.objective = float(
-            self.losses.sum()
-            + 0.5 * (np.sum(self.codes**2) + np.sum(self.components**2))
-        )
+        project_all(self.problem.rows, self.components, self.projected)
+        self.losses = self.evaluate(self.codes, self.p, self.q)
+        self.objective = self.penalised(self.losses)
 
-    def evaluate(self, projected, codes, p, q):
+    def penalised(self, losses):
+        """The objective (1): the losses with the norms of the present factors."""
+        norms = np.sum(self.codes**2) + np.sum(self.components**2)
+        return float(losses.sum() + 0.5 * norms)
+
+    def evaluate(self, codes, p, q):
         """Losses a label, without the factors' norms; lifts q in place."""
-        lift = np.zeros(len(codes))
-        losses = primal_values(
-            self.signs, self.cost, self.cap, self.gamma, self.sets,
-            projected @ codes.T, p, q, lift,
-        )  # fmt: skip
+        scores = self.projected @ codes.T
+        losses, lift = primal_values(self.problem, self.privilege, scores, p, q)
         q[:, 2] += lift
         return losses
 
-    def update_codes(self, tol, max_epochs, seed):
+    def update_codes(self, effort):
         """The labels' own problems; each is taken back as far as its objective rose."""
         rows, norms = as_rows(self.projected), squared_norms(self.projected)
         scale = 1.0 + self.prox
         # The constant feature of these rows is zero, and so stays its weight.
         codes = np.zeros((len(self.codes), self.codes.shape[1] + 1))
         p, q = np.zeros_like(self.p), np.zeros_like(self.q)
+        privilege = Privilege(self.privilege.sets, self.model.gamma / scale)
 
         def solve_label(j):
-            y = self.signs[:, j].astype(np.float64)
-            c = self.cost[:, j].astype(np.float64) / scale
+            # In double precision whatever X is, so that a kernel is compiled once.
+            y = self.problem.y[:, j].astype(np.float64)
+            c = self.problem.cost[:, j].astype(np.float64) / scale
+            problem = Problem(rows, norms, y, c, self.model.cap)
             alpha = self.alpha[:, j].astype(np.float64) / scale
-            start = np.append(self.codes[j] * (self.prox / scale), 0.0)
+            start = np.append(self.codes[j] * (self.prox / scale), 0.0)  # (2)
             w = codes[j]
             w[:] = start
             w[:-1] += self.projected.T @ (alpha * y)
-            if self.coding is None:
-                descend_hinge(
-                    rows, norms, y, c, False, alpha, w, start, tol, max_epochs, seed + j
-                )
+            # Every label has an order of its own, whatever thread it is solved by.
+            turn = effort._replace(seed=effort.seed + j)
+            if self.model.coding is None:
+                descend_hinge(problem, alpha, w, start, turn)
             else:
-                gamma, beta = self.gamma / scale, self.beta[j] / scale
-                beta = beta.astype(np.float64)
-                rebuild_privileged(alpha, beta, c, gamma, self.sets, j, p[j], q[j])
+                beta = (self.beta[j] / scale).astype(np.float64)
+                rebuild_privileged(alpha, beta, c, privilege, j, p[j], q[j])
+                multipliers, weights = Multipliers(alpha, beta), Weights(w, p[j], q[j])
                 descend_privileged(
-                    rows, norms, y, c, self.cap, gamma, self.sets, j, alpha, beta, w,
-                    start, p[j], q[j], tol, max_epochs, seed + j,
-                )  # fmt: skip
+                    problem, privilege, j, multipliers, weights, start, turn
+                )
                 self.beta[j] = beta * scale
             self.alpha[:, j] = alpha * scale
 
@@ -158,51 +183,51 @@ class _Alternation:
         old = self.losses + 0.5 * np.sum(self.codes**2, axis=1)
         share, n_halved = np.ones(len(codes)), 0
         while True:
+            # Written so that a share of one takes the new ones to their last digit.
             mixed = [
                 new + (1.0 - share[:, None]) * (before - new)
                 for new, before in ((codes, self.codes), (p, self.p), (q, self.q))
             ]
-            losses = self.evaluate(self.projected, *mixed)
+            losses = self.evaluate(*mixed)
             rose = losses + 0.5 * np.sum(mixed[0] ** 2, axis=1) > old
             if not rose.any() or n_halved == 5:
                 break
+            # The fifth try is the old codes, of which rounding alone can be the rise.
             n_halved += 1
             share[rose] *= 0.25 if n_halved < 5 else 0.0
         self.codes, self.p, self.q = mixed
         self.losses = losses
         return float(share.mean())
 
-    def update_components(self, tol, max_epochs, seed):
+    def update_components(self, effort):
         """The shared problem, taken back as far as the objective rose."""
         scale = 1.0 + self.prox
-        start = self.components * (self.prox / scale)
+        start = self.components * (self.prox / scale)  # (2)
         alpha, beta = self.alpha / scale, self.beta / scale
-        gamma, cost = self.gamma / scale, self.cost / scale
+        privilege = Privilege(self.privilege.sets, self.model.gamma / scale)
+        problem = self.problem._replace(cost=self.problem.cost / scale)
         components = start.copy()
         p, q = np.zeros_like(self.p), np.zeros_like(self.q)
-        rebuild_components(self.rows, self.signs, alpha, self.codes, components)
-        if self.coding is not None:
+        rebuild_components(problem.rows, problem.y, alpha, self.codes, components)
+        if self.model.coding is not None:
             for j in range(len(beta)):
-                rebuild_privileged(
-                    alpha[:, j].astype(np.float64), beta[j].astype(np.float64),
-                    cost[:, j].astype(np.float64), gamma, self.sets, j, p[j], q[j],
-                )  # fmt: skip
-        n_epochs, gap, objective = descend_components(
-            Pairs(self.rows, self.norms, self.signs, cost, self.cap, gamma), self.sets,
-            Duals(alpha, beta, components, p, q), self.codes, start, tol, max_epochs,
-            seed,
-        )  # fmt: skip
+                a = alpha[:, j].astype(np.float64)
+                b = beta[j].astype(np.float64)
+                c = problem.cost[:, j].astype(np.float64)
+                rebuild_privileged(a, b, c, privilege, j, p[j], q[j])
+        multipliers, weights = Multipliers(alpha, beta), Weights(components, p, q)
+        _, gap, objective = descend_components(
+            problem, privilege, multipliers, weights, self.codes, start, effort
+        )
         self.alpha, self.beta = alpha * scale, beta * scale
         self._accept_components(components, p, q)
         return gap / max(objective, np.finfo(np.float64).tiny)
 
     def _accept_components(self, components, p, q):
         """Go towards the new components as far as the objective falls."""
+        # The codes have moved since the objective was last computed.
         before = self.components, self.p, self.q
-        old = self.objective = float(
-            self.losses.sum()
-            + 0.5 * (np.sum(self.codes**2) + np.sum(self.components**2))
-        )
+        old = self.objective = self.penalised(self.losses)
         share = 1.0
         while True:
             self.components, self.p, self.q = (
@@ -215,7 +240,7 @@ class _Alternation:
             share = share * 0.25 if share > 0.01 else 0.0
         # A step that had to be shortened asks for a stronger proximal term.
         self.prox = max(2.0 * self.prox, 0.1) if share < 1.0 else 0.5 * self.prox
-        self.components, self.codes = balance(self.components, self.codes)
+        self.components, self.codes = balance(self.components, self.codes)  # (3)
         self.score()
 
     def as_result(self, curve, n_iter, gap, is_converged):
@@ -286,22 +311,22 @@ def solve_low_rank(
     result : LowRankResult
         ``solution`` has shape (n_labels, n_features + 1).
     """
-    state = _Alternation(
-        X, Y, rank=rank, cost=cost, class_weight=class_weight, gamma=gamma,
-        slack_cap=slack_cap, coding=coding, constant=constant, seed=seed,
-        n_jobs=n_jobs, init=init,
-    )  # fmt: skip
+    model = Model(cost, class_weight, gamma, slack_cap, coding, constant)
+    state = _Alternation(X, Y, model, rank, seed, n_jobs, init)
     curve = [state.objective]
     fall, gap, n_iter, is_converged = 1.0, np.inf, 0, False
     while n_iter < max_iter and not is_converged:
         n_iter += 1
         if prox is not None:
             state.prox = prox
+        # A problem that is solved far better than the objective falls is time lost.
         inner = min(0.1, max(inner_tol, 0.3 * fall))
-        state.update_codes(inner, inner_max_iter, seed + n_iter)
-        gap = state.update_components(inner, inner_max_iter, seed + n_iter)
+        effort = Effort(inner, inner_max_iter, seed + n_iter)
+        state.update_codes(effort)
+        gap = state.update_components(effort)
         curve.append(state.objective)
         fall = (curve[-2] - curve[-1]) / max(curve[-1], np.finfo(np.float64).tiny)
+        # After rough problems a small fall says little.
         is_converged = fall <= tol and inner <= inner_tol
         if callback is not None and callback(n_iter):
             break

@@ -1,16 +1,28 @@
-"""Privileged labels without a rank: one convex problem a label."""
+"""Privileged labels without a rank: one convex problem a label.
+
+It is (1) of :mod:`sklcomp.solvers._correcting`, or without privileged information (1)
+of :mod:`sklcomp.solvers._hinge`.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
 
 from sklcomp.solvers._correcting import descend_privileged
-from sklcomp.solvers._hinge import LEAST_TOL, descend_hinge
+from sklcomp.solvers._descent import LEAST_TOL, Effort, Problem
+from sklcomp.solvers._hinge import descend_hinge
 from sklcomp.solvers._labels import map_labels, signs_of
-from sklcomp.solvers._labelsets import as_labelsets, rebuild_privileged, to_weights
+from sklcomp.solvers._labelsets import (
+    Multipliers,
+    Privilege,
+    Weights,
+    as_labelsets,
+    rebuild_privileged,
+    to_weights,
+)
 from sklcomp.solvers._result import SolverResult
 from sklcomp.solvers._rows import as_rows, squared_norms
 
@@ -40,7 +52,25 @@ class PrivilegedResult(SolverResult):
     dual: tuple[np.ndarray, np.ndarray]
 
 
-def weigh(signs: np.ndarray, cost: np.ndarray, class_weight: Any) -> np.ndarray:
+class Model(NamedTuple):
+    """The settings that define the problem, as :func:`solve_privileged` has them."""
+
+    cost: np.ndarray
+    class_weight: np.ndarray | None
+    gamma: float
+    slack_cap: float
+    coding: str | None
+    constant: float
+
+    @property
+    def cap(self) -> float:
+        """Bound of a multiplier by its cost; that of the hinge loss is the cost."""
+        return 1.0 if self.coding is None else self.slack_cap
+
+
+def weighted_costs(
+    signs: np.ndarray, cost: np.ndarray, class_weight: Any
+) -> np.ndarray:
     """Costs of one label: times the weight of its absence or presence."""
     if class_weight is None:
         return cost
@@ -50,59 +80,61 @@ def weigh(signs: np.ndarray, cost: np.ndarray, class_weight: Any) -> np.ndarray:
 class _Labels:
     """The problems of all labels, and what is found of each."""
 
-    def __init__(
-        self, X, Y, *, cost, class_weight, gamma, slack_cap, coding, constant, init
-    ):
+    def __init__(self, X, Y, model, init):
         n_samples, n_labels = Y.shape
-        self.X, self.columns, self.constant = X, Y.tocsc(), constant
-        self.rows, self.norms = as_rows(X, constant), squared_norms(X, constant)
-        self.cost, self.class_weight, self.gamma = cost, class_weight, gamma
-        self.cap, self.coding, self.init = slack_cap, coding, init
-        self.sets = as_labelsets(Y, coding)
-        n_sets = len(self.sets.indptr) - 1
+        self.X, self.columns, self.model, self.init = X, Y.tocsc(), model, init
+        self.rows = as_rows(X, model.constant)
+        self.norms = squared_norms(X, model.constant)
+        self.privilege = Privilege(as_labelsets(Y, model.coding), model.gamma)
+        n_sets = len(self.privilege.sets.indptr) - 1
+        # In the precision of X: nothing that is kept for a warm start is larger.
         self.alphas = np.zeros((n_labels, n_samples), dtype=X.dtype)
         self.betas = np.zeros((n_labels, n_sets), dtype=X.dtype)
         self.W = np.zeros((n_labels, X.shape[1] + 1))
         self.p, self.q = np.zeros((n_labels, n_labels)), np.zeros((n_labels, 3))
         self.found = np.zeros((n_labels, 3))
 
-    def solve(self, j: int, tol: float, max_iter: int, seed: int) -> None:
+    def solve(self, j: int, effort: Effort) -> None:
         """Epochs, gap and objective of one label, from its multipliers or from zero."""
-        y = signs_of(self.columns, j)
-        factors = None if self.class_weight is None else self.class_weight[j]
-        c, w = weigh(y, self.cost, factors), self.W[j]
+        y, model = signs_of(self.columns, j), self.model
+        factors = None if model.class_weight is None else model.class_weight[j]
+        c, w = weighted_costs(y, model.cost, factors), self.W[j]
+        problem = Problem(self.rows, self.norms, y, c, model.cap)
         alpha, start = np.zeros(len(y)), np.zeros(len(w))
         if self.init is not None:
-            cap = 1.0 if self.coding is None else self.cap
-            alpha = np.clip(self.init[0][j], 0.0, cap * c).astype(np.float64)
+            # Costs may have fallen since these multipliers were found.
+            alpha = np.clip(self.init[0][j], 0.0, model.cap * c).astype(np.float64)
             w[:-1] = self.X.T @ (alpha * y)
-            w[-1] = self.constant * (alpha @ y)
-        if self.coding is None:
-            self.found[j] = descend_hinge(
-                self.rows, self.norms, y, c, False, alpha, w, start, tol, max_iter, seed
-            )
+            w[-1] = model.constant * (alpha @ y)
+        if model.coding is None:
+            self.found[j] = descend_hinge(problem, alpha, w, start, effort)
         else:
-            self._solve_privileged(j, y, c, alpha, start, tol, max_iter, seed)
+            self._solve_privileged(j, problem, alpha, start, effort)
         self.alphas[j] = alpha
 
-    def _solve_privileged(self, j, y, c, alpha, start, tol, max_iter, seed):
+    def _solve_privileged(self, j, problem, alpha, start, effort):
+        cap, c, privilege = problem.cap, problem.cost, self.privilege
         w, p, q, epochs = self.W[j], self.p[j], self.q[j], 0
         if self.init is not None:
             beta = self.init[1][j].astype(np.float64)
         else:
-            if self.cap < np.inf:
+            if cap < np.inf:
                 # The optimum, wherever the labels correct nothing.
-                epochs, _, _ = descend_hinge(
-                    self.rows, self.norms, y, self.cap * c, False, alpha, w, start,
-                    max(tol, HINGE_TOL), max_iter - 1, seed,
-                )  # fmt: skip
+                plain = problem._replace(cost=cap * c, cap=1.0)
+                tol, max_iter = max(effort.tol, HINGE_TOL), effort.max_epochs - 1
+                first = Effort(tol, max_iter, effort.seed)
+                epochs, _, _ = descend_hinge(plain, alpha, w, start, first)
             n_sets = self.betas.shape[1]
-            beta = np.maximum(np.bincount(self.sets.group, c - alpha, n_sets), 0.0)
-        rebuild_privileged(alpha, beta, c, self.gamma, self.sets, j, p, q)
+            # Where they can, these leave a set without any correction.
+            beta = np.bincount(privilege.sets.group, c - alpha, n_sets)
+            beta = np.maximum(beta, 0.0)
+        rebuild_privileged(alpha, beta, c, privilege, j, p, q)
+        multipliers, weights = Multipliers(alpha, beta), Weights(w, p, q)
+        effort = effort._replace(max_epochs=effort.max_epochs - epochs)
         self.found[j] = descend_privileged(
-            self.rows, self.norms, y, c, self.cap, self.gamma, self.sets, j, alpha,
-            beta, w, start, p, q, tol, max_iter - epochs, seed,
-        )  # fmt: skip
+            problem, privilege, j, multipliers, weights, start, effort
+        )
+        # The epochs of the hinge loss count as well: they took as long.
         self.found[j, 0] += epochs
         self.betas[j] = beta
 
@@ -112,11 +144,18 @@ class _Labels:
         for array in parts:
             array[n_kept:] = 0.0
         n_iter, gap, objective = self.found.T
+        # An objective of zero has no gap, and nothing to divide by.
         gap = gap / np.maximum(objective, np.finfo(np.float64).tiny)
         return PrivilegedResult(
-            self.W, n_iter.astype(int), gap, gap <= tol, objective,
-            to_weights(self.p, self.q), self.q[:, 2], (self.alphas, self.betas),
-        )  # fmt: skip
+            solution=self.W,
+            n_iter=n_iter.astype(int),
+            gap=gap,
+            converged=gap <= tol,
+            objective=objective,
+            privileged_coef=to_weights(self.p, self.q),
+            privileged_intercept=self.q[:, 2],
+            dual=(self.alphas, self.betas),
+        )
 
 
 def solve_privileged(
@@ -166,13 +205,11 @@ def solve_privileged(
         ``solution`` has shape (n_labels, n_features + 1).
     """
     tol = max(tol, LEAST_TOL)
-    labels = _Labels(
-        X, Y, cost=cost, class_weight=class_weight, gamma=gamma, slack_cap=slack_cap,
-        coding=coding, constant=constant, init=init,
-    )  # fmt: skip
+    model = Model(cost, class_weight, gamma, slack_cap, coding, constant)
+    labels = _Labels(X, Y, model, init)
 
     def solve_label(j: int) -> None:
-        labels.solve(j, tol, max_iter, seeds[j])
+        labels.solve(j, Effort(tol, max_iter, seeds[j]))
 
     n_kept = map_labels(solve_label, Y.shape[1], n_jobs, callback)
     return labels.as_result(n_kept, tol)

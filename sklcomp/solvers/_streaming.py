@@ -5,7 +5,7 @@ scores) and the signs y of the new label, the self-representation is the ridge
 regression
 
 .. math:: \min_{s, s_0} \; \tfrac12 \sum_i \omega_i (y_i - \phi_i^T s - s_0)^2
-          + \tfrac{\alpha}{2} \|s\|^2 .
+          + \tfrac{\alpha}{2} \|s\|^2 .                                     \tag{1}
 
 The coefficients W of the earlier labels then make an inherited hypothesis
 :math:`W s`, which the problem of the new label takes as its prior.
@@ -95,6 +95,7 @@ class SelfRepresentation:
         else:
             gram = np.zeros((self.size, self.size))
             count_pairs(rows.indptr, rows.indices, self.weight, gram)
+            # Of signs 2 Y - 1: four times the pairs, less twice the examples of either.
             gram *= 4.0
             counts = self.features @ self.weight
             gram += self.total - 2.0 * (counts[:, None] + counts)
@@ -112,6 +113,7 @@ class SelfRepresentation:
         """Coefficients s of the earlier labels and the intercept."""
         mean = self.weight @ target / self.total if self.fit_intercept else 0.0
         factor = self.factor[: self.size, : self.size]
+        # The normal equations of (1).
         coef = linalg.cho_solve((factor, True), self._cross(target - mean))
         return coef, mean - float(self.means[: self.size] @ coef)
 
@@ -124,6 +126,7 @@ class SelfRepresentation:
             self.factor[:m, :m], self._cross(centred), lower=True
         )
         corner = self.weight @ centred**2 + self.alpha - row @ row
+        # Never less than the penalty gives, whatever rounding leaves of a copied label.
         self.factor[m, :m], self.factor[m, m] = row, np.sqrt(max(corner, self.alpha))
         self.means[m] = mean
         self.appended.append(feature)
@@ -168,6 +171,7 @@ def find_prior_scale(
     centre_y = weight @ target / weight.sum() if fit_intercept else 0.0
     deviation = inherited - centre_f
     variance = weight @ deviation**2
+    # A prior that is the same for all examples says nothing but its mean.
     if variance <= np.finfo(np.float64).eps * (weight @ inherited**2):
         return 0.0, 0.0
     scale = float(np.clip((weight * deviation) @ (target - centre_y) / variance, 0, 1))
@@ -187,6 +191,7 @@ def factorise_ridge(
     stack = sparse.hstack if sparse.issparse(X) else np.hstack
     column = np.full((n_samples, 1), constant)
     design = stack([X, column]).astype(np.float64)
+    # Costs join the rows, so that one symmetric factor serves all right sides.
     root = np.sqrt(cost)
     design = sparse.diags_array(root) @ design
     if min(n_samples, n_features) > LARGEST_FACTOR:

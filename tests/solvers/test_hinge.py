@@ -5,7 +5,7 @@ import pytest
 from scipy import sparse
 from sklearn.svm import LinearSVC
 
-from sklcomp.solvers._hinge import minimise_one, solve_hinge
+from sklcomp.solvers._hinge import solve_hinge
 
 TOL = 1e-10
 
@@ -128,18 +128,3 @@ def test_a_callback_ends_it_at_a_label(problem):
     assert seen == [0, 1]
     np.testing.assert_array_equal(result.solution[2], start[2])
     assert not (result.solution[:2] == start[:2]).all(axis=1).any()
-
-
-@pytest.mark.parametrize(
-    ("a", "gradient", "curvature", "limit", "expected"),
-    [
-        (0.5, 1.0, 4.0, 1.0, 0.25),
-        (0.5, 9.0, 4.0, 1.0, 0.0),
-        (0.5, -9.0, 4.0, 1.0, 1.0),
-        (0.5, -1.0, 0.0, 1.0, 1.0),
-        (0.5, 1.0, 0.0, 1.0, 0.5),
-        (0.0, -2.0, 1.0, np.inf, 2.0),
-    ],
-)
-def test_one_coordinate_is_solved_exactly(a, gradient, curvature, limit, expected):
-    assert minimise_one(a, gradient, curvature, limit) == expected

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from sklcomp.solvers._labelsets import as_labelsets, rebuild_privileged, to_weights
+from sklcomp.solvers._labelsets import (
+    Privilege,
+    as_labelsets,
+    rebuild_privileged,
+    to_weights,
+)
 
 
 @pytest.mark.parametrize("coding", ["signed", "binary", "constant"])
@@ -19,7 +24,7 @@ def test_weights_from_multipliers_equal_the_plain_sum(rng, coding):
     beta, gamma = rng.random(n_sets), 3.0
     p, q = np.zeros((6, 6)), np.zeros((6, 3))
     for j in range(6):
-        rebuild_privileged(alpha, beta, cost, gamma, sets, j, p[j], q[j])
+        rebuild_privileged(alpha, beta, cost, Privilege(sets, gamma), j, p[j], q[j])
     moment = alpha - cost
     for g in range(n_sets):
         # One multiplier for all examples of a set; which of them holds it is free.

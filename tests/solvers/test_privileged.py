@@ -6,7 +6,7 @@ from scipy import sparse
 
 from sklcomp.solvers._hinge import solve_hinge
 from sklcomp.solvers._labelsets import as_labelsets
-from sklcomp.solvers._privileged import solve_privileged, weigh
+from sklcomp.solvers._privileged import solve_privileged, weighted_costs
 from tests.helpers.labels import privileged_features
 
 CODINGS = ["signed", "binary", "constant"]
@@ -115,7 +115,7 @@ def test_weights_of_classes_are_costs(labelled):
     weight = np.array([[1.0, 3.0], [2.0, 2.0], [0.5, 1.0], [1.0, 1.0]])
     found = solve(X, Y, cost, class_weight=weight)
     for j in range(4):
-        own = weigh(2 * Y[:, j] - 1, cost, weight[j])
+        own = weighted_costs(2 * Y[:, j] - 1, cost, weight[j])
         np.testing.assert_array_equal(own, cost * weight[j][Y[:, j]])
         alone = solve(X, Y, own)
         np.testing.assert_allclose(found.objective[j], alone.objective[j], rtol=1e-7)
