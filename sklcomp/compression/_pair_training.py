@@ -12,7 +12,7 @@ from sklcomp.training._fit import Session
 from sklcomp.training._loop import acting_as
 from sklcomp.training._nets import FILES, without_callbacks
 from sklcomp.translation import CycleGANTranslator
-from sklcomp.translation._cyclegan import fit_networks, make_net
+from sklcomp.translation._cyclegan import fit_networks
 from sklcomp.translation._net import (
     MODULES,
     CycleGANNet,
@@ -20,6 +20,7 @@ from sklcomp.translation._net import (
     distilling,
     run,
 )
+from sklcomp.translation._training import make_net
 from sklcomp.utils._messages import warn_user
 
 # What is known of the data when a translator is fitted.

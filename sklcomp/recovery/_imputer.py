@@ -1,6 +1,5 @@
 """DCTImputer: recovery with the DCT norm as a transformer, after arXiv 1604.05451."""
 
-import math
 from contextlib import nullcontext
 from functools import partial
 from numbers import Integral, Real
@@ -19,7 +18,7 @@ from sklcomp.recovery._dct import (
     recover_batch,
     warn_not_converged,
 )
-from sklcomp.recovery._layout import count_axes, hint_at_pictures
+from sklcomp.recovery._layout import hint_at_pictures
 from sklcomp.recovery._selection import (
     DEFAULTS,
     choose_parameters,
@@ -28,7 +27,15 @@ from sklcomp.recovery._selection import (
 )
 from sklcomp.recovery._spectrum import Spectrum
 from sklcomp.solvers._result import SolverResult
-from sklcomp.utils._messages import show, warn_user
+from sklcomp.utils._layout import (
+    Channels,
+    as_flat_rows,
+    as_shape,
+    check_examples,
+    check_row_length,
+    count_axes,
+)
+from sklcomp.utils._messages import warn_user
 from sklcomp.utils._sklearn import (
     CallbackSupportMixin,
     Interval,
@@ -182,6 +189,8 @@ class DCTImputer(
     True
     """
 
+    image_shape_: tuple[int, ...]
+
     _parameter_constraints: dict = {
         **PARAMETER_CONSTRAINTS,
         "image_shape": ["array-like", None],
@@ -295,8 +304,8 @@ class DCTImputer(
         check_is_fitted(self)
         self._refuse_frame(X)
         rows, layout = self._check_images(X, reset=False)
-        result = self._solve(self._to_channels(rows, self.weights_.shape))
-        return self._to_rows(result.solution).reshape(layout)
+        result = self._solve(self._layout.split(rows))
+        return self._layout.join(result.solution).reshape(layout)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Minus the mean squared error at observed pixels that are hidden first.
@@ -315,7 +324,7 @@ class DCTImputer(
         """
         check_is_fitted(self)
         rows, _ = self._check_images(X, reset=False)
-        channels = self._to_channels(rows, self.weights_.shape)
+        channels = self._layout.split(rows)
         observed = ~np.isnan(channels)
         seed = self.random_state
         rng = check_random_state(mask_seed(observed) if seed is None else seed)
@@ -338,11 +347,10 @@ class DCTImputer(
         for name, value in self.get_params(deep=False).items():
             check_unmasked(value, name)
         rows, layout = self._check_images(X, reset=True)
-        shape = self.image_shape_
-        if self.channel_axis is not None:
-            shape = tuple(np.delete(shape, self._checked_channel_axis()))
+        self._layout = Channels(self.image_shape_, self.channel_axis)
+        shape = self._layout.shape_of_one
         self._clip = check_clip(self.clip)
-        channels = self._to_channels(rows, shape)
+        channels = self._layout.split(rows)
         chosen = self._choose(channels)
         self.nuclear_, self.noise_ = chosen["nuclear"], chosen["noise"]
         spectrum = self._make_spectrum(shape, chosen["order"])
@@ -360,14 +368,18 @@ class DCTImputer(
         self.n_iter_ = max(1, int(result.n_iter.max(initial=0)))
         self.converged_ = bool(result.converged.all())
         reporter.finish()
-        return self._to_rows(result.solution).reshape(layout)
+        return self._layout.join(result.solution).reshape(layout)
 
     def _check_images(self, X, *, reset):
         """Flat checked rows with NaN where missing, and the layout to give back."""
         layout, is_frame = None, hasattr(X, "columns")
         X = fill_markers(X, "X")
         if count_axes(X) > 2:
-            X, layout = self._flatten(np.asarray(X), reset=reset), np.shape(X)
+            layout = np.shape(X)
+            wanted = self.image_shape if reset else self.image_shape_
+            if wanted is not None:
+                check_examples(layout[1:], tuple(wanted), "X")
+            X = as_flat_rows(np.asarray(X))
         dtype = [np.float64, np.float32] if self.dtype is None else self.dtype
         if self.dtype is None and getattr(X, "dtype", None) in (">f4", "<f4"):
             dtype = np.float32
@@ -388,16 +400,6 @@ class DCTImputer(
             self.image_shape_ = self._image_shape(X, layout)
         return X, layout or X.shape
 
-    def _flatten(self, X, *, reset):
-        wanted = self.image_shape if reset else self.image_shape_
-        if wanted is not None and X.shape[1:] != tuple(wanted):
-            msg = (
-                f"X has images of shape {X.shape[1:]}, but {type(self).__name__} is "
-                f"expecting {show(tuple(wanted))}."
-            )
-            raise ValueError(msg)
-        return X.reshape(len(X), math.prod(X.shape[1:]))
-
     def _refuse_frame(self, X):
         if transform_output(self) != "default" and count_axes(X) > 2:
             msg = (
@@ -410,47 +412,9 @@ class DCTImputer(
     def _image_shape(self, X, layout):
         if self.image_shape is None:
             return tuple(layout[1:]) if layout else (X.shape[1],)
-        shape = tuple(self.image_shape)
-        if not all(isinstance(n, Integral) for n in shape):
-            msg = (
-                f"image_shape={show(shape)} must consist of integers, such as (32, 32)."
-            )
-            raise ValueError(msg)
-        shape = tuple(int(n) for n in shape)
-        if min(shape, default=0) < 1 or math.prod(shape) != X.shape[1]:
-            product = " x ".join(map(str, shape))
-            msg = (
-                f"image_shape={shape} has {product} = {math.prod(shape)} pixels, but X "
-                f"has {X.shape[1]} features; choose a shape whose product is that."
-            )
-            raise ValueError(msg)
+        shape = as_shape(self.image_shape, "image_shape")
+        check_row_length(X, shape, "image_shape")
         return shape
-
-    def _checked_channel_axis(self):
-        n_axes = len(self.image_shape_)
-        if not -n_axes <= self.channel_axis < n_axes or n_axes < 2:
-            msg = (
-                f"channel_axis={self.channel_axis} does not exist beside an image axis "
-                f"in image_shape_={self.image_shape_}."
-            )
-            raise ValueError(msg)
-        return self.channel_axis % n_axes
-
-    def _to_channels(self, rows, shape):
-        """Every channel of every image, of shape (n_samples * n_channels, ...)."""
-        images = rows.reshape(len(rows), *self.image_shape_)
-        if self.channel_axis is not None:
-            images = np.moveaxis(images, self._checked_channel_axis() + 1, 1)
-        return np.ascontiguousarray(images).reshape(-1, *shape)
-
-    def _to_rows(self, channels):
-        """Inverse of _to_channels."""
-        if self.channel_axis is None:
-            return channels.reshape(len(channels), -1)
-        axis = self._checked_channel_axis()
-        n_channels = self.image_shape_[axis]
-        images = channels.reshape(-1, n_channels, *channels.shape[1:])
-        return np.moveaxis(images, 1, axis + 1).reshape(len(images), -1)
 
     def _solve(self, channels, callback=None):
         """Recovered and clipped channels; warns of what is empty or not converged."""

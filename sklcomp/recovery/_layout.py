@@ -1,7 +1,5 @@
 """What an array of images looks like."""
 
-from typing import Any
-
 import numpy as np
 
 from sklcomp.utils._messages import warn_user
@@ -11,13 +9,6 @@ from sklcomp.utils._messages import warn_user
 MIN_PICTURE = 16
 MIN_PAIRS = 100
 PICTURE_RATIO = 0.34
-
-
-def count_axes(X: Any) -> int:
-    """Axes of any container; a frame has two."""
-    if hasattr(X, "columns"):
-        return 2
-    return X.ndim if hasattr(X, "ndim") else np.asarray(X).ndim
 
 
 def hint_at_pictures(X: np.ndarray) -> None:

@@ -1,59 +1,33 @@
 """Unpaired translation with cycle consistency, as Zhu et al. (arXiv 1703.10593)."""
 
-import copy
-import inspect
-import math
-from functools import partial
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_array
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sklcomp.nn._running import torch_session
 from sklcomp.training._fit import TORCH_CONSTRAINTS, Session, TorchFitMixin
-from sklcomp.training._loop import StopTraining, train_net
-from sklcomp.training._state import (
-    restore_training,
-    settings_of,
-    training_state,
-    weights_of,
-)
-from sklcomp.translation._images import ImageLayout
-from sklcomp.translation._net import (
-    MODULES,
-    CycleGANNet,
-    UnpairedImages,
-    run,
-    use_channels_last,
-    use_default_layout,
-)
-from sklcomp.translation._networks import (
-    check_networks,
-    make_discriminator,
-    make_generator,
-    make_pair,
-)
-from sklcomp.utils._messages import show, warn_user
+from sklcomp.translation._domains import TwoDomainsMixin
+from sklcomp.translation._net import MODULES, CycleGANNet, UnpairedImages, run
+from sklcomp.translation._training import make_net, train
+from sklcomp.utils._layout import shape_of
 from sklcomp.utils._sklearn import Interval, StrOptions, fit_context, with_callbacks
 from sklcomp.utils._validation import refuse_masked
 
-# Of the moments of Adam, as published.
-BETAS = (0.5, 0.999)
-CRITERIA = {"lsgan": nn.MSELoss, "vanilla": nn.BCEWithLogitsLoss}
 DTYPES = (np.float64, np.float32, np.uint8)
 LOSSES = ("cycle", "identity", "generator", "discriminator", "distill")
-# What a checkpoint need not agree in. The net says what is in net_params.
-FREE = ("verbose", "checkpoint", "warm_start", "device", "n_threads", "net_params")
 
 
 class CycleGANTranslator(
-    TorchFitMixin, OneToOneFeatureMixin, TransformerMixin, BaseEstimator
+    TwoDomainsMixin,
+    TorchFitMixin,
+    OneToOneFeatureMixin,
+    TransformerMixin,
+    BaseEstimator,
 ):
     r"""Translate examples of one domain to another, learned without pairs.
 
@@ -330,83 +304,6 @@ class CycleGANTranslator(
         net, images = work
         return train(self, net, images, session)
 
-    def split_domains(self, X, y):
-        """Examples of either domain, as this translator knows them.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features) or (n_samples, ...)
-            Examples.
-        y : array-like of shape (n_samples,), or images
-            As in ``fit``; a domain may be missing.
-
-        Returns
-        -------
-        a, b : ndarray of shape (n, n_features)
-            Rows of the first domain, and of the second.
-        """
-        check_is_fitted(self)
-        return self._split_domains(X, y)
-
-    def _split_domains(
-        self, X: Any, y: Any, reset: bool = False
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of A and of B."""
-        if y is None:
-            msg = (
-                f"{type(self).__name__} requires y to be passed, but the target y is "
-                "None: give the domain of every row, or the images of the other."
-            )
-            raise ValueError(msg)
-        shape = _shape(y)
-        if len(shape) < 2 or shape[1:] == (1,) != _shape(X)[1:]:
-            return self._split(X, column_or_1d(y, warn=True), reset)
-        a = self._check_rows(X, reset=reset)
-        b = check_array(_flat(y), dtype=DTYPES, input_name="y", estimator=self)
-        if b.shape[1] != a.shape[1]:
-            msg = (
-                f"X has {a.shape[1]} features and y, the images of the other domain, "
-                f"{b.shape[1]}; both must have as many."
-            )
-            raise ValueError(msg)
-        self.layout_.check(b, shape[1:], "y")
-        if reset:
-            self.classes_ = np.arange(2)
-        return a, b
-
-    def _split(
-        self, X: Any, y: np.ndarray, reset: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
-        rows = self._check_rows(X, y, reset=reset)
-        classes = np.unique(y)
-        if reset and len(classes) < 2:
-            msg = (
-                f"{type(self).__name__} needs two domains; y has 1 class: "
-                f"{show(classes[0])}."
-            )
-            raise ValueError(msg)
-        if reset:
-            self.classes_ = classes
-        is_a = y == self.classes_[0]
-        return rows[is_a], rows[~is_a]
-
-    def _check_rows(self, X: Any, *y: Any, reset: bool) -> np.ndarray:
-        """Flat rows; with reset, the layout of an example is taken from them."""
-        shape = _shape(X)[1:]
-        if reset:
-            rows = validate_data(
-                self, _flat(X), *y, dtype=DTYPES, ensure_min_samples=2 if y else 1
-            )
-            given = None if self.image_shape is None else tuple(self.image_shape)
-            self.layout_ = ImageLayout(_image_shape(given, shape))
-            self.image_shape_ = self.layout_.shape
-        else:
-            rows = validate_data(self, _flat(X), *y, dtype=DTYPES, reset=False)
-        if y:
-            rows, _ = rows
-        self.layout_.check(rows, shape)
-        return rows
-
     def _name_results(self, net: CycleGANNet) -> None:
         for name in MODULES:
             getattr(net, f"{name}_").eval()
@@ -454,7 +351,7 @@ class CycleGANTranslator(
         if dtype == np.uint8 and not self.layout_.is_image:
             dtype = np.dtype(np.float64)
         made = self.layout_.to_rows(self._made(rows, *generators), dtype)
-        return made.reshape(len(made), *_shape(X)[1:])
+        return made.reshape(len(made), *shape_of(X)[1:])
 
     @refuse_masked
     def transform(self, X):
@@ -553,139 +450,9 @@ class CycleGANTranslator(
         return tags
 
 
-def make_net(translator: CycleGANTranslator) -> CycleGANNet:
-    """The skorch net with all that is asked for, not initialised."""
-    layout, more = translator.layout_, translator.net_params or {}
-    settings: dict[str, Any] = {"criterion": CRITERIA[translator.adversarial]}
-    for name in ("optimizer", "discriminator_optimizer"):
-        takes = inspect.signature(more.get(name, torch.optim.Adam)).parameters
-        for key, value in (("betas", BETAS), ("fused", True)):
-            if key in takes:
-                settings[f"{name}__{key}"] = value
-    for name in (
-        "lr", "batch_size", "max_epochs", "device", "cycle_weight",
-        "identity_weight", "pool_size", "decay_start", "verbose",
-    ):  # fmt: skip
-        settings[name] = getattr(translator, name)
-    default = partial(make_generator, layout, translator.n_filters, translator.n_blocks)
-    modules = make_pair("generator", translator.generator, default, layout.n_channels)
-    default = partial(make_discriminator, layout, translator.n_filters)
-    modules += make_pair(
-        "discriminator", translator.discriminator, default, layout.n_channels
-    )
-    return CycleGANNet(**settings | dict(zip(MODULES, modules, strict=True)) | more)
-
-
-def train(
-    translator: CycleGANTranslator, net: CycleGANNet, data: UnpairedImages,
-    session: Session,
-) -> CycleGANNet:  # fmt: skip
-    """Train a net that ``make_net`` has made, as the translator's settings say."""
-    best: dict[str, dict] | None = None
-    record: Any = None
-
-    def describe_start() -> list:
-        weights = [weights_of(getattr(net, f"{name}_")) for name in MODULES]
-        examples = data.a.numpy(force=True), data.b.numpy(force=True)
-        groups = [
-            {name: value for name, value in group.items() if name != "params"}
-            | {"kind": type(optimizer).__name__}
-            for optimizer in (net.optimizer_, net.discriminator_optimizer_)
-            for group in optimizer.param_groups
-        ]
-        settings = settings_of(translator, net, but=FREE)
-        return [examples, session.seed, weights, groups, settings]
-
-    def begin() -> None:
-        nonlocal best, record
-        check_networks(net, data.a[:2])
-        use_channels_last(net, data)
-        net.after_epoch_ = after_epoch
-        record = session.checkpoint.record("training", describe_start)
-        if (state := record.load()) is not None:
-            restore_training(net, state)
-            for pool, images in zip(net.pools_, state["pools"], strict=True):
-                pool.images = [image.to(net.device) for image in images]
-            best = _copied_weights(net)
-            if state["is_stopped"]:
-                raise StopTraining
-
-    def after_epoch(net: CycleGANNet) -> None:
-        nonlocal best
-        best = _copied_weights(net)
-        record.save(lambda: _state_of(net, is_stopped=False))
-        if session.reporter(len(net.history)):
-            record.save(lambda: _state_of(net, is_stopped=True))
-            raise StopTraining
-
-    train_net(net, data, None, begin)
-    net.after_epoch_ = None
-    if net.fault_:
-        _recover(net, best, translator.layout_.is_image)
-    use_default_layout(net)
-    return net
-
-
 def fit_networks(
     translator: CycleGANTranslator, net: CycleGANNet, data: UnpairedImages,
     session: Session,
 ) -> None:  # fmt: skip
     """Fit a translator, whose data are known, by training a net of its own making."""
     translator._name_results(train(translator, net, data, session))
-
-
-def _state_of(net: CycleGANNet, is_stopped: bool) -> dict[str, Any]:
-    pools = [pool.images for pool in net.pools_]
-    return training_state(net) | {"pools": pools, "is_stopped": is_stopped}
-
-
-def _recover(net: CycleGANNet, best: dict[str, dict] | None, is_image: bool) -> None:
-    """Give a net whose losses became infinite the weights of its last epoch."""
-    what = f"{net.fault_} in epoch {len(net.history)}"
-    cure = "choose a smaller lr."
-    if not is_image:
-        cure = "scale X, or choose a smaller lr."
-    if best is None:
-        msg = f"{what}; {cure}"
-        raise ValueError(msg)
-    warn_user(
-        f"{what}; the weights of epoch {len(net.history) - 1} are kept: {cure}",
-        ConvergenceWarning,
-    )
-    del net.history[-1:]
-    for name, weights in best.items():
-        getattr(net, f"{name}_").load_state_dict(weights)
-
-
-def _copied_weights(net: CycleGANNet) -> dict[str, dict]:
-    return {
-        name: copy.deepcopy(getattr(net, f"{name}_").state_dict()) for name in MODULES
-    }
-
-
-def _flat(X: Any) -> Any:
-    """Examples as rows; what has two dimensions or fewer stays as it is."""
-    shape = _shape(X)
-    return X if len(shape) < 3 else np.asarray(X).reshape(len(X), math.prod(shape[1:]))
-
-
-def _shape(X: Any) -> tuple[int, ...]:
-    return X.shape if hasattr(X, "shape") else np.asarray(X).shape
-
-
-def _image_shape(given: tuple | None, shape: tuple) -> tuple[int, ...]:
-    """Shape of an example, from the parameter or the data."""
-    if given is None:
-        if len(shape) in (0, 1, 2, 3):
-            return shape
-        msg = f"X has examples of shape {shape}; images have 2 or 3 dimensions."
-        raise ValueError(msg)
-    if len(given) not in (2, 3) or not all(
-        isinstance(n, Integral) and int(n) > 0 for n in given
-    ):
-        msg = (
-            f"image_shape={show(given)}; expected (height, width), (height, width, "
-            "channels) or (channels, height, width)."
-        )
-        raise ValueError(msg)
-    return given

@@ -1,6 +1,5 @@
 """What users call images, as tensors and back."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sklcomp.utils._messages import show
+from sklcomp.utils._layout import check_examples, check_row_length
 
 # Generators halve images twice, and mirror a pixel of what is left.
 MULTIPLE, LEAST = 4, 8
@@ -62,21 +61,13 @@ class ImageLayout:
 
     def check(self, X: np.ndarray, given: tuple, name: str = "X") -> None:
         """Raise ValueError if rows, which came in a shape, are no such examples."""
-        if len(given) > 1 and given != self.shape:
-            msg = f"{name} has images of shape {given}; expected {show(self.shape)}."
-            raise ValueError(msg)
+        check_examples(given, self.shape, name)
         if not self.is_image:
             if np.abs(X).max() > np.finfo(np.float32).max:
                 msg = f"{name} has values that exceed 3.4e+38, the limit of float32."
                 raise ValueError(msg)
             return
-        if X.shape[1] != (n := math.prod(self.shape)):
-            product = " x ".join(map(str, self.shape))
-            msg = (
-                f"{name} has {X.shape[1]} features, but image_shape={show(self.shape)} "
-                f"needs {product} = {n} of them."
-            )
-            raise ValueError(msg)
+        check_row_length(X, self.shape, "image_shape")
         if X.dtype != np.uint8 and np.abs(X).max() > 1 + TOLERANCE:
             msg = (
                 f"{name} holds {X.flat[np.abs(X).argmax()]:g}; images of dtype "

@@ -199,15 +199,19 @@ def test_clone_keeps_parameters():
 @pytest.mark.parametrize(
     ("settings", "shape", "message"),
     [
-        ({"image_shape": (3, 3)}, (2, 12), r"3 x 3 = 9 pixels, but X has 12 features"),
-        ({"image_shape": (0, 3)}, (2, 12), "has 0 x 3 = 0 pixels"),
-        ({"image_shape": (3, 4)}, (2, 4, 3), r"expecting \(3, 4\)"),
+        ({"image_shape": (3, 3)}, (2, 12), r"3 x 3 = 9 values, but X has 12 features"),
+        (
+            {"image_shape": (0, 3)},
+            (2, 12),
+            r"\(0, 3\) must consist of positive integers",
+        ),
+        ({"image_shape": (3, 4)}, (2, 4, 3), r"shape \(4, 3\); expected \(3, 4\)"),
         ({"channel_axis": 2}, (2, 4, 3), "channel_axis=2 does not exist"),
         ({"channel_axis": 0}, (2, 12), "channel_axis=0 does not exist"),
         ({"clip": (1, 0)}, (2, 12), "low < high"),
         ({"clip": (None, 1)}, (2, 12), "two numbers"),
         ({"clip": ("a", "b")}, (2, 12), "two numbers"),
-        ({"image_shape": (2.5, 4.8)}, (2, 12), "must consist of integers"),
+        ({"image_shape": (2.5, 4.8)}, (2, 12), "must consist of positive integers"),
         ({"clip": "tight"}, (2, 12), "'clip' parameter"),
         ({"holdout": 1.0}, (2, 12), "'holdout' parameter"),
         ({"order": -1}, (2, 12), "'order' parameter"),
@@ -359,7 +363,7 @@ def test_callback_at_the_last_iteration_stops_without_a_warning(images):
     [
         (lambda X, n: DCTImputer((n, n)).fit(X), r"image_shape=\(2, 2\) has 2 x 2 = 4"),
         (lambda X, n: DCTImputer((n, n + 0.5)).fit(X), r"image_shape=\(2, 2\.5\)"),
-        (lambda X, n: DCTImputer((n, n)).fit(X[None]), r"expecting \(2, 2\)"),
+        (lambda X, n: DCTImputer((n, n)).fit(X[None]), r"expected \(2, 2\)"),
         (lambda X, n: DCTImputer((n, n * 3), n).fit(X), r"image_shape_=\(2, 6\)"),
         (lambda X, n: DCTImputer(clip=(n, n)).fit(X), r"clip=\(2, 2\)"),
         (lambda X, n: recover_image(X, clip=[n, n]), r"clip=\[2, 2\]"),
