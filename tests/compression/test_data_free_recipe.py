@@ -11,6 +11,7 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from sklcomp.compression import DataFreeDistiller, DataFreeRecipe
+from sklcomp.compression._data_free_training import DataFreeTraining
 
 NAMES = sorted(DataFreeRecipe._published)
 # Of the five recipes those that learn in a moment.
@@ -186,8 +187,19 @@ def test_a_search_reaches_the_settings_of_the_recipe():
     named = clone(model).set_params(recipe="fast", recipe__entropy_weight=0.5)
     assert named.recipe == DataFreeRecipe(entropy_weight=0.5)
     assert DataFreeRecipe.named("fast") == DataFreeRecipe()
-    with pytest.raises(ValueError, match=r"recipe=DataFreeRecipe.named\('fast'\) firs"):
+    with pytest.raises(ValueError, match=r"recipe=DataFreeRecipe.named\('fast'\)"):
         clone(model).set_params(recipe="auto", recipe__entropy_weight=0.5)
+
+
+def test_a_fit_goes_on_by_the_same_recipe_however_it_is_given(tmp_path, monkeypatch):
+    kept = {"checkpoint": tmp_path, "warm_start": True, "n_iterations": 2}
+    first = distiller(recipe="auto", **kept).fit()
+    monkeypatch.delattr(DataFreeTraining, "step")
+    for recipe in ("fast", DataFreeRecipe(), DataFreeRecipe(n_iterations=9)):
+        again = distiller(recipe=recipe, **kept).fit()
+        np.testing.assert_array_equal(again.history_["kd"], first.history_["kd"])
+    with pytest.raises(AttributeError, match="step"):
+        distiller(recipe=DataFreeRecipe(temperature=2.0), **kept).fit()
 
 
 def test_clones_have_a_recipe_of_their_own():
