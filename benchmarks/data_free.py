@@ -16,8 +16,7 @@ from sklearn.model_selection import train_test_split
 from skorch import NeuralNetClassifier
 from torch import nn
 
-from sklcomp.compression import DataFreeDistiller
-from sklcomp.compression._presets import SYNTHESIS
+from sklcomp.compression import DataFreeDistiller, DataFreeRecipe
 from sklcomp.nn import (
     CifarResNet,
     LeNet5,
@@ -97,17 +96,18 @@ def taught(make, teacher, draw, seed, n_steps, rate=0.016, temperature=8.0):
     return module, time.process_time() - start
 
 
-# What is compared, as settings of the estimator.
-PUBLISHED = {
-    "preset": "paper-mnist", "generator_width": 16, "latent_dim": 64,
-    "generator_batch_size": 64, "batch_size": 64, "generator_lr": 1e-3,
-}  # fmt: skip
+# What is compared, as changes of a recipe and settings of the estimator.
+PUBLISHED = DataFreeRecipe.named("paper-mnist").replace(
+    generator_width=16, latent_dim=64, generator_batch_size=64, batch_size=64,
+    generator_lr=1e-3,
+)  # fmt: skip
+NO_GENERATOR = {"synthesis": "structured_noise"}
 RIVALS = {
-    "ours": {},
-    "ours, half noise": {"noise_share": 0.5},
-    "ours, no noise": {"noise_share": 0.0},
-    "structured noise alone": {"synthesis": "structured_noise"},
-    "blobs alone": {"synthesis": "structured_noise", "noise_kinds": ("blobs",)},
+    "ours": ({}, {}),
+    "ours, half noise": ({"noise_share": 0.5}, {}),
+    "ours, no noise": ({"noise_share": 0.0}, {}),
+    "structured noise alone": ({}, NO_GENERATOR),
+    "blobs alone": ({"noise_kinds": ("blobs",)}, NO_GENERATOR),
 }
 
 
@@ -117,7 +117,7 @@ def compare(report, title, make, teacher, test, seeds, known, budget, goals):
     n_iterations, n_steps = budget
     rows, means, times = [], {}, {}
     has_norm = any(isinstance(part, nn.BatchNorm2d) for part in teacher.modules())
-    presets = SYNTHESIS["fast-bn" if has_norm else "fast"]
+    base = DataFreeRecipe.named("fast-bn" if has_norm else "fast")
 
     def record(label, found):
         error = [100 - error_rate(module, X_test, y_test) for module, _ in found]
@@ -127,17 +127,16 @@ def compare(report, title, make, teacher, test, seeds, known, budget, goals):
                      f"{min(error):.2f}", f"{times[label]:.0f}"])  # fmt: skip
         print(*rows[-1], flush=True)
 
-    for label, settings in RIVALS.items():
-        if settings and settings.items() <= presets.items():
+    for label, (changes, settings) in RIVALS.items():
+        recipe = base.replace(**changes)
+        if changes and recipe == base:
             continue
-        found = [distilled(make(), teacher, s, **known | settings) for s in seeds]
+        settings = known | settings | {"recipe": recipe}
+        found = [distilled(make(), teacher, s, **settings) for s in seeds]
         record(label, [(model.module_, seconds) for model, seconds in found])
     # The published step at the same CPU: one of the student for each of the generator.
-    found = [
-        distilled(make(), teacher, s,
-                  **known | PUBLISHED | {"n_iterations": n_iterations})
-        for s in seeds
-    ]  # fmt: skip
+    settings = known | {"recipe": PUBLISHED, "n_iterations": n_iterations}
+    found = [distilled(make(), teacher, s, **settings) for s in seeds]
     record("published losses and steps", [(m.module_, sec) for m, sec in found])
     shape = known["input_shape"]
     for label, draw in (
@@ -184,7 +183,7 @@ def moonshot(report, folder, quick):
     for seed in (11, 12) if quick else (11, 12, 13):
         model, seconds = distilled(
             LeNet5(HALF), teacher, seed, synthesis="structured_noise",
-            n_iterations=600, replay_size=40_000, **MNIST,
+            n_iterations=600, recipe=DataFreeRecipe(replay_size=40_000), **MNIST,
         )  # fmt: skip
         found.append(100 - error_rate(model.module_, X_test, y_test))
         rows.append([seed, f"{found[-1]:.2f}", f"{seconds:.0f}"])
@@ -225,35 +224,35 @@ def cifar(report, folder, quick):
             partial(CifarResNet, (2,) * 4, 64),
         )
         epochs, device = 60, "cuda"
-        settings = {"fast-bn": {"n_iterations": 4000, "generator_width": 64},
-                    "paper-cifar10": {"n_iterations": 24_000}}  # fmt: skip
+        changes = {"fast-bn": {"n_iterations": 4000, "generator_width": 64},
+                   "paper-cifar10": {"n_iterations": 24_000}}  # fmt: skip
     else:
         print("no GPU: a tiny version, ResNet-8 of width 8 to width 4, few steps")
         nets = partial(CifarResNet, 1, 8), partial(CifarResNet, 1, 4)
         X, y, epochs, device = X[:2000], y[:2000], 6, "cpu"
         tiny = {"generator_width": 8, "latent_dim": 32, "generator_batch_size": 64,
                 "batch_size": 64, "n_iterations": 10}  # fmt: skip
-        settings = {"fast-bn": tiny, "paper-cifar10": tiny}
+        changes = {"fast-bn": tiny, "paper-cifar10": tiny}
     torch.manual_seed(1)
     teacher = nets[0]().to(device)
     teacher = train(teacher, X.to(device), y.to(device), seed=1, epochs=epochs,
                     lr=0.1, flip=True).cpu()  # fmt: skip
     limits = X.amin((0, 2, 3)).tolist(), X.amax((0, 2, 3)).tolist()
     rows = []
-    for preset, values in settings.items():
+    for name, values in changes.items():
         model, seconds = distilled(
-            nets[1](), teacher, 11, preset=preset, input_shape=(3, 32, 32),
-            input_range=limits, device=device, **values,
+            nets[1](), teacher, 11, recipe=DataFreeRecipe.named(name).replace(**values),
+            input_shape=(3, 32, 32), input_range=limits, device=device,
         )  # fmt: skip
         accuracy = 100 - error_rate(model.module_.cpu(), X_test, y_test)
-        rows.append([preset, model.n_iter_, f"{accuracy:.2f}", f"{seconds:.0f}"])
+        rows.append([name, model.n_iter_, f"{accuracy:.2f}", f"{seconds:.0f}"])
     size = (
         "ResNet-34 to ResNet-18" if has_gpu else "tiny version, says nothing of quality"
     )
     report.table(
         f"CIFAR-10-small, {size}: test accuracy in % (teacher "
         f"{100 - error_rate(teacher, X_test, y_test):.2f})",
-        ["preset", "steps", "accuracy", "CPU seconds"], rows,
+        ["recipe", "steps", "accuracy", "CPU seconds"], rows,
     )  # fmt: skip
 
 
@@ -265,20 +264,20 @@ def score(report, folder, quick):
     rng = np.random.default_rng(0)
     rows = []
     for k in range(6 if quick else 24):
-        settings = {
-            "noise_share": float(rng.choice([0.0, 0.25, 0.5])),
-            "augmentation": float(rng.choice([0.0, 0.5, 1.0])),
-            "student_steps": int(rng.choice([3, 8, 15])),
-            "temperature": float(rng.choice([1.0, 4.0, 8.0])),
-            "adversarial_weight": float(rng.choice([0.0, 1.0])),
-            "conditional": bool(rng.integers(2)),
-            "n_iterations": int(rng.choice([20, 40])),
-            "student_lr": float(rng.choice([0.002, 0.016])),
-        }
-        model, _ = distilled(LeNet5(HALF), teacher, k, **MNIST, **settings)
+        recipe = DataFreeRecipe(
+            noise_share=float(rng.choice([0.0, 0.25, 0.5])),
+            augmentation=float(rng.choice([0.0, 0.5, 1.0])),
+            student_steps=int(rng.choice([3, 8, 15])),
+            temperature=float(rng.choice([1.0, 4.0, 8.0])),
+            adversarial_weight=float(rng.choice([0.0, 1.0])),
+            conditional=bool(rng.integers(2)),
+            n_iterations=int(rng.choice([20, 40])),
+            student_lr=float(rng.choice([0.002, 0.016])),
+        )
+        model, _ = distilled(LeNet5(HALF), teacher, k, recipe=recipe, **MNIST)
         accuracy = 100 - error_rate(model.module_, X_test, y_test)
         rows.append([k, f"{accuracy:.2f}", f"{model.data_free_score():.4f}"])
-        print(*rows[-1], settings, flush=True)
+        print(*rows[-1], recipe, flush=True)
     found = np.array([row[1:] for row in rows], float)
     report.table("settings drawn at random, LeNet-5 to its half",
                  ["", "test accuracy in %", "data_free_score"], rows)  # fmt: skip

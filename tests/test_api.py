@@ -36,6 +36,7 @@ PUBLIC_NAMES = {
         "CoEvolutionaryPruner",
         "CompressionReport",
         "DataFreeDistiller",
+        "DataFreeRecipe",
         "EvolutionaryPruner",
         "FeatureEmbeddingDistiller",
         "PairRecipe",

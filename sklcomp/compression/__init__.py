@@ -11,6 +11,7 @@ except ModuleNotFoundError as _error:
 
 from sklcomp.compression._coevolutionary import CoEvolutionaryPruner
 from sklcomp.compression._data_free import DataFreeDistiller
+from sklcomp.compression._data_free_recipe import DataFreeRecipe
 from sklcomp.compression._embedding import FeatureEmbeddingDistiller
 from sklcomp.compression._evolutionary import EvolutionaryPruner
 from sklcomp.compression._report import CompressionReport
@@ -20,6 +21,7 @@ __all__ = [
     "CoEvolutionaryPruner",
     "CompressionReport",
     "DataFreeDistiller",
+    "DataFreeRecipe",
     "EvolutionaryPruner",
     "FeatureEmbeddingDistiller",
     "PairRecipe",

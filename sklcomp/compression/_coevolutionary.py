@@ -241,7 +241,7 @@ class CoEvolutionaryPruner(
         **TORCH_CONSTRAINTS,
     }
 
-    _recipe_class = PairRecipe
+    _recipe_type = PairRecipe
 
     _fitted_names = ("estimator_", "translator_")
 

@@ -1,4 +1,4 @@
-"""The values of a training without data: of a preset, and what fits the networks."""
+"""What fits the networks of a training without data, and what cannot."""
 
 import math
 from numbers import Integral
@@ -10,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
 from sklcomp.compression._base import name_classes
-from sklcomp.compression._presets import SYNTHESIS
+from sklcomp.compression._data_free_recipe import DataFreeRecipe
 from sklcomp.compression._synthesis import Inputs
 from sklcomp.nn import BatchNormStatistics
 from sklcomp.nn._features import PENULTIMATE, capturing, check_layer
@@ -19,40 +19,50 @@ from sklcomp.training._nets import first_output
 from sklcomp.utils._messages import show, warn_user
 
 
-def resolve_settings(
-    params: dict[str, Any], teacher: nn.Module, inputs: Inputs, n_classes: int,
-    n_norms: int,
-) -> dict[str, Any]:  # fmt: skip
-    """Values of the preset, and in their place those that are given."""
-    preset, has_own = params["preset"], params["generator"] is not None
-    if preset == "auto":
-        preset = "fast-bn" if n_norms else "fast"
-    settings = {"preset": preset} | SYNTHESIS[preset]
-    if inputs.limits is None or has_own:
-        settings["head"] = "batchnorm"
-    elif not inputs.has_possible_moments:
-        settings["head"] = "range"
-    if has_own:
-        settings["conditional"] = False
-    if (has_own or params["conditional"] is False) and preset.startswith("fast"):
+def settle_recipe(
+    recipe: DataFreeRecipe, params: dict[str, Any], teacher: nn.Module, inputs: Inputs,
+    n_classes: int, n_norms: int,
+) -> DataFreeRecipe:  # fmt: skip
+    """The recipe without "auto", and with what these networks and inputs allow."""
+    has_own = params["generator"] is not None
+    conditional, head = recipe.conditional, recipe.head
+    entropy_weight = recipe.entropy_weight
+    if conditional == "auto":
+        conditional = not has_own
+    if entropy_weight == "auto":
         # Without classes to make, something else must ask for all of them.
-        settings["entropy_weight"] = 5.0
-    given = {name: params[name] for name in settings if params.get(name) is not None}
-    settings |= given | {"preset": preset}
+        entropy_weight = 5.0 if has_own or not conditional else 0.0
+    if head == "auto":
+        head = "batchnorm" if inputs.limits is None else "range"
+    if not inputs.has_possible_moments:
+        head = "range"
+    recipe = recipe.replace(
+        conditional=conditional, entropy_weight=entropy_weight, head=head
+    )
+    if params["n_iterations"] is not None:
+        recipe = recipe.replace(n_iterations=params["n_iterations"])
     if params["synthesis"] == "structured_noise":
-        settings["noise_share"] = 1.0
-    if settings["bn_weight"] and not n_norms:
+        recipe = recipe.replace(noise_share=1.0)
+    if recipe.bn_weight and not n_norms:
         warn_user(
-            f"bn_weight={settings['bn_weight']} compares with the statistics of batch "
+            f"bn_weight={recipe.bn_weight} compares with the statistics of batch "
             f"norms, and the {type(teacher).__name__} has none that runs: it is left "
             "out."
         )
-        settings["bn_weight"] = 0.0
+        recipe = recipe.replace(bn_weight=0.0)
+    _warn_of_doubts(recipe, params["synthesis"], inputs, n_classes)
+    return recipe
+
+
+def _warn_of_doubts(
+    recipe: DataFreeRecipe, synthesis: str, inputs: Inputs, n_classes: int
+) -> None:
+    """Warn of batches too small for their losses, and of moments that cannot be."""
     least = 4 * n_classes
-    is_small = settings["generator_batch_size"] < least
-    if params["synthesis"] == "generator" and settings["entropy_weight"] and is_small:
+    is_small = recipe.generator_batch_size < least
+    if synthesis == "generator" and recipe.entropy_weight and is_small:
         warn_user(
-            f"generator_batch_size={settings['generator_batch_size']} is too small to "
+            f"generator_batch_size={recipe.generator_batch_size} is too small to "
             f"hold all of {n_classes} classes, which entropy_weight asks for; choose "
             f"{least} or more."
         )
@@ -62,7 +72,6 @@ def resolve_settings(
             f"input_mean={inputs.mean} and input_std={inputs.std}; give those of the "
             "teacher's training data."
         )
-    return settings
 
 
 def check_inputs(params: dict[str, Any], X: np.ndarray | None) -> Inputs:
@@ -163,15 +172,17 @@ def find_layer(module: nn.Module, layer: str, X: Tensor, is_needed: bool) -> str
     return layer if seen else None
 
 
-def drop_features(settings: dict[str, Any], what: str, names: tuple[str, ...]) -> None:
+def without_features(
+    recipe: DataFreeRecipe, what: str, names: tuple[str, ...]
+) -> DataFreeRecipe:
     """Without features, losses of them are left out."""
-    lost = [name for name in names if settings[name]]
+    lost = [name for name in names if getattr(recipe, name)]
     if lost:
         warn_user(
             f"the {what} shows no features, having no Linear that is seen to take a "
             f"row of each example: {' and '.join(lost)} are left out."
         )
-    settings |= dict.fromkeys(names, 0.0)
+    return recipe.replace(**dict.fromkeys(names, 0.0))
 
 
 def check_gradients(module: nn.Module, X: Tensor) -> None:
@@ -186,6 +197,16 @@ def check_gradients(module: nn.Module, X: Tensor) -> None:
         msg = (
             f"no gradients come through the teacher {type(module).__name__}, by which "
             'a generator could learn; choose synthesis="structured_noise".'
+        )
+        raise ValueError(msg)
+
+
+def check_shape(examples: Tensor, inputs: Inputs) -> None:
+    """Raise ValueError if a generator makes examples of another shape."""
+    if examples[0].shape != inputs.shape:
+        msg = (
+            f"the generator makes examples of shape {tuple(examples[0].shape)}; "
+            f"input_shape={inputs.shape}: make one fit the other."
         )
         raise ValueError(msg)
 

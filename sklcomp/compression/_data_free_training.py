@@ -3,22 +3,28 @@
 import copy
 import math
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from sklcomp.compression._data_free_recipe import DataFreeRecipe
+from sklcomp.compression._data_free_settings import has_failed
 from sklcomp.compression._synthesis import GeneratorSource, NoiseSource, ReplayBank
 from sklcomp.nn import feature_loss, kd_loss
 from sklcomp.nn._features import PENULTIMATE, capturing
 from sklcomp.nn._folding import absorb_batch_norms, insert_batch_norms
 from sklcomp.nn._generators import random_affine
 from sklcomp.nn._running import NormWithStatistics
+from sklcomp.training._checkpoint import Record
 from sklcomp.training._lesson import Teacher
 from sklcomp.training._nets import Task
 from sklcomp.training._state import generator_states, restore_generators, weights_of
 
+# Checkpoints of a fit.
+N_CHECKPOINTS = 20
 # Steps in which the learning rate rises, and the share of it that is left at the end.
 N_WARM_UP, LEAST_RATE = 50, 0.01
 
@@ -30,7 +36,7 @@ class DataFreeTraining:
     ----------
     student : nn.Module
         Trained in place; a copy with batch norms is trained in its stead if the
-        settings say so.
+        recipe says so.
     task : Task
         What the student's outputs mean.
     teacher : Teacher
@@ -39,8 +45,8 @@ class DataFreeTraining:
         Who makes them.
     noise : NoiseSource or None
         From where a share of every batch comes.
-    settings : dict
-        Values of the preset and of the user.
+    recipe : DataFreeRecipe
+        How the student learns, without "auto".
     rng : torch.Generator
         Source of randomness.
     """
@@ -48,29 +54,57 @@ class DataFreeTraining:
     def __init__(
         self, student: nn.Module, task: Task, teacher: Teacher,
         source: GeneratorSource | NoiseSource, noise: NoiseSource | None,
-        settings: dict[str, Any], rng: torch.Generator,
+        recipe: DataFreeRecipe, rng: torch.Generator,
     ):  # fmt: skip
         self.task, self.teacher = task, teacher
         # What the outputs mean in training mode is read off the first of them.
         self._training_task: Task | None = None
         self.source, self.noise = source, noise
-        self.settings, self.rng = settings, rng
-        self.bank = ReplayBank(settings["replay_size"], rng)
+        self.recipe, self.rng = recipe, rng
+        self.bank = ReplayBank(recipe.replay_size, rng)
         self.student = student
-        if settings["student_batchnorm"]:
+        if recipe.student_batchnorm:
             example = source.sample(2)
             self.student = insert_batch_norms(student, example)
         self.student.train()
         self.average = None
-        if settings["averaging"]:
+        if recipe.averaging:
             self.average = AveragedModel(self.student, use_buffers=True)
-        self.optimizer = OPTIMIZERS[settings["student_optimizer"]](
-            self.student.parameters(), settings["student_lr"]
+        self.optimizer = OPTIMIZERS[recipe.student_optimizer](
+            self.student.parameters(), recipe.student_lr
         )
         self.n_iter = 0
         self.history: dict[str, list] = defaultdict(list)
         self._good = self._copy_weights()
-        self.n_steps = settings["n_iterations"] * settings["student_steps"]
+        self.n_steps = recipe.n_iterations * recipe.student_steps
+
+    def run(
+        self, record: Record, reporter: Callable[[int], bool], verbose: int
+    ) -> None:
+        """All steps that are left, with states of them on disk.
+
+        Parameters
+        ----------
+        record : Record
+            Where the states go.
+        reporter : callable
+            Called with the number of each step; True asks to stop.
+        verbose : int
+            Positive prints the losses every so many steps.
+        """
+        n_iterations = self.recipe.n_iterations
+        every = -(-n_iterations // N_CHECKPOINTS)
+        while self.n_iter < n_iterations:
+            losses = self.step()
+            if has_failed(losses, self.n_iter):
+                return
+            if not self.n_iter % every:
+                record.save(self.state)
+            if verbose and not self.n_iter % verbose:
+                shown = ", ".join(f"{k} {v:.4g}" for k, v in losses.items())
+                print(f"iteration {self.n_iter}: {shown}")  # noqa: T201
+            if reporter(self.n_iter):
+                return
 
     def step(self) -> dict[str, float]:
         """One of the source and some of the student.
@@ -83,9 +117,9 @@ class DataFreeTraining:
         """
         before = self._copy_weights()
         images, losses = self.source.step(self.student, self.task)
-        if self.settings["noise_share"] < 1 or not self.bank.n_seen:
+        if self.recipe.noise_share < 1 or not self.bank.n_seen:
             self.bank.add(images)
-        n = self.settings["student_steps"]
+        n = self.recipe.student_steps
         for k in range(n):
             if not all(map(math.isfinite, losses.values())):
                 break
@@ -112,17 +146,17 @@ class DataFreeTraining:
 
     def _learn(self, step: int) -> dict[str, float]:
         """One step of the student."""
-        settings = self.settings
+        recipe = self.recipe
         n_noise = 0
         if self.noise is not None:
-            n_noise = round(settings["noise_share"] * settings["batch_size"])
-        images = self.bank.draw(settings["batch_size"] - n_noise)
+            n_noise = round(recipe.noise_share * recipe.batch_size)
+        images = self.bank.draw(recipe.batch_size - n_noise)
         if n_noise and self.noise is not None:
             images = torch.cat([images, self.noise.draw(n_noise)])
-        if settings["augmentation"] and images.ndim == 4:
-            images = random_affine(images, settings["augmentation"], self.rng)
+        if recipe.augmentation and images.ndim == 4:
+            images = random_affine(images, recipe.augmentation, self.rng)
         features, scores = self.teacher(images)
-        if settings["feature_weight"]:
+        if recipe.feature_weight:
             with capturing(self.student, PENULTIMATE) as seen:
                 output = self.student(images)
         else:
@@ -130,23 +164,23 @@ class DataFreeTraining:
         if self._training_task is None:
             self._training_task = Task.of_outputs(output, True)
         terms = {"kd": kd_loss(self._training_task.logits(output), scores,
-                               settings["temperature"])}  # fmt: skip
+                               recipe.temperature)}  # fmt: skip
         loss = terms["kd"]
-        if settings["feature_weight"]:
+        if recipe.feature_weight:
             terms["feature"] = feature_loss(seen[0], features)
-            loss = loss + settings["feature_weight"] * terms["feature"]
+            loss = loss + recipe.feature_weight * terms["feature"]
         values = {name: float(term.detach()) for name, term in terms.items()}
         if not all(map(math.isfinite, values.values())):
             return values
-        share = SCHEDULES[settings["schedule"]](step, self.n_steps)
+        share = SCHEDULES[recipe.schedule](step, self.n_steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = share * settings["student_lr"]
+            group["lr"] = share * recipe.student_lr
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         if self.average is not None:
             # The first weights are not worth remembering.
-            decay = min(settings["averaging"], (1 + step) / (10 + step))
+            decay = min(recipe.averaging, (1 + step) / (10 + step))
             self.average.multi_avg_fn = get_ema_multi_avg_fn(decay)
             self.average.update_parameters(self.student)
             copy_buffers(self.student, self.average.module)

@@ -249,7 +249,7 @@ class EvolutionaryPruner(SearchMixin, Compressor):
         **TORCH_CONSTRAINTS,
     }
 
-    _recipe_class = SearchRecipe
+    _recipe_type = SearchRecipe
 
     def __init__(
         self,

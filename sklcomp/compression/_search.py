@@ -10,7 +10,7 @@ from sklcomp.compression._pruning import PruningProblem, absolute_budget
 from sklcomp.evolution._population import check_rates
 from sklcomp.training._checkpoint import Record
 from sklcomp.training._fit import Session
-from sklcomp.utils._recipe import Recipe, recipe_of
+from sklcomp.utils._recipe import RecipeMixin, recipe_of
 
 # Settings of a recipe that are arguments of ``evolve`` and ``coevolve``.
 EVOLVING = (
@@ -19,14 +19,12 @@ EVOLVING = (
 )  # fmt: skip
 
 
-class SearchMixin:
+class SearchMixin(RecipeMixin):
     """Of an estimator that searches for the channels to keep; by its recipe."""
-
-    _recipe_class: type[Recipe]
 
     def _check_search(self: Any) -> None:
         """Find the recipe; raise for what cannot be met, before anything is trained."""
-        recipe = recipe_of(self, self._recipe_class)
+        recipe = recipe_of(self, self._recipe_type)
         own = {
             name: getattr(self, name)
             for name in ("population_size", "n_generations")

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sklcomp.compression._presets import SYNTHESIS
+from sklcomp.compression._data_free_recipe import DataFreeRecipe
 from sklcomp.nn import (
     BatchNormStatistics,
     DAFLGenerator,
@@ -94,19 +94,19 @@ class NoiseSource:
         Shape and range of the examples.
     n_classes : int
         Classes of the teacher.
-    settings : dict
-        Values of the preset and of the user.
+    recipe : DataFreeRecipe
+        What is asked of the examples, without "auto".
     rng : torch.Generator
         Source of the noise.
     """
 
     def __init__(
         self, teacher: Teacher, inputs: Inputs, n_classes: int,
-        settings: dict[str, Any], rng: torch.Generator,
+        recipe: DataFreeRecipe, rng: torch.Generator,
     ):  # fmt: skip
         self.teacher, self.inputs, self.rng = teacher, inputs, rng
-        self.kinds, self.n = settings["noise_kinds"], settings["batch_size"]
-        size = settings["replay_size"] or N_KEPT
+        self.kinds, self.n = recipe.noise_kinds, recipe.batch_size
+        size = recipe.replay_size or N_KEPT
         pool = inputs.noise(2 * size, rng, self.kinds)
         labels = teacher.answer_all(pool)[1].argmax(1)
         rows = []
@@ -157,8 +157,8 @@ class GeneratorSource:
         Shape and range of the images.
     n_classes : int
         Classes of the teacher.
-    settings : dict
-        Values of the preset and of the user.
+    recipe : DataFreeRecipe
+        What is asked of the examples, without "auto".
     rng : torch.Generator
         Source of the noise.
     prototype : nn.Module or None
@@ -167,24 +167,24 @@ class GeneratorSource:
 
     def __init__(
         self, teacher: Teacher, inputs: Inputs, n_classes: int,
-        settings: dict[str, Any], rng: torch.Generator,
+        recipe: DataFreeRecipe, rng: torch.Generator,
         prototype: nn.Module | None = None,
     ):  # fmt: skip
         self.teacher, self.inputs, self.n_classes = teacher, inputs, n_classes
-        self.settings, self.rng, self.prototype = settings, rng, prototype
-        self.is_conditional = settings["conditional"]
+        self.recipe, self.rng, self.prototype = recipe, rng, prototype
+        self.is_conditional = recipe.conditional
         self.weights = {
-            name: settings[f"{name}_weight"]
+            name: getattr(recipe, f"{name}_weight")
             for name in ("onehot", "entropy", "activation", "bn", "adversarial")
         }
-        is_bounded = settings["head"] == "range" and prototype is None
+        is_bounded = recipe.head == "range" and prototype is None
         self.weights["moments"] = float(is_bounded and inputs.has_possible_moments)
         self.n_steps = 0
         self.renew()
 
     def renew(self) -> None:
         """Begin with a new generator."""
-        settings = self.settings
+        recipe = self.recipe
         if self.prototype is not None:
             generator: Any = copy.deepcopy(self.prototype)
             if self.n_steps:
@@ -197,23 +197,23 @@ class GeneratorSource:
             if not self.inputs.is_image:
                 make, (shape,) = DenseGenerator, self.inputs.shape
             generator = make(
-                shape, settings["latent_dim"], settings["generator_width"],
+                shape, recipe.latent_dim, recipe.generator_width,
                 n_classes=self.n_classes if self.is_conditional else None,
                 input_range=self.inputs.limits, input_mean=self.inputs.mean,
-                input_std=self.inputs.std, head=settings["head"],
+                input_std=self.inputs.std, head=recipe.head,
             )  # fmt: skip
         self.generator: Any = generator.to(self.rng.device).train()
         self.optimizer = torch.optim.Adam(
-            self.generator.parameters(), settings["generator_lr"]
+            self.generator.parameters(), recipe.generator_lr
         )
 
     def step(self, student: nn.Module, task: Task) -> tuple[Tensor, dict[str, float]]:
         """One step of the generator: its images, and its losses."""
-        every = self.settings["reinit_every"]
+        every = self.recipe.reinit_every
         if every and self.n_steps and self.n_steps % every == 0:
             self.renew()
         self.n_steps += 1
-        images, labels = self._draw(self.settings["generator_batch_size"])
+        images, labels = self._draw(self.recipe.generator_batch_size)
         losses = self._losses(images, labels, student, task)
         total = images.new_zeros(())
         for name, loss in losses.items():
@@ -229,7 +229,7 @@ class GeneratorSource:
 
     def sample(self, n: int) -> Tensor:
         """Examples (n, ...) of the generator as it is now."""
-        size = self.settings["generator_batch_size"]
+        size = self.recipe.generator_batch_size
         before = copy.deepcopy(self.generator.state_dict())
         with torch.no_grad():
             batches = [self._draw(size)[0] for _ in range(-(-n // size))]
@@ -239,7 +239,7 @@ class GeneratorSource:
 
     def _draw(self, n: int) -> tuple[Tensor, Tensor | None]:
         options: dict[str, Any] = {"generator": self.rng, "device": self.rng.device}
-        z = torch.randn(n, self.settings["latent_dim"], **options)
+        z = torch.randn(n, self.recipe.latent_dim, **options)
         if not self.is_conditional:
             return self.generator(z), None
         labels = torch.randint(self.n_classes, (n,), **options)
@@ -355,14 +355,14 @@ def draw_judges(
     teacher: Teacher, inputs: Inputs, n_classes: int, n: int, rng: torch.Generator
 ) -> Tensor:
     """Examples of new generators that learned the published losses, a third each."""
-    settings = SYNTHESIS["fast"] | {
-        "conditional": False, "onehot_weight": 1.0, "entropy_weight": 5.0,
-        "activation_weight": 0.1 if teacher.layer else 0.0, "adversarial_weight": 0.0,
-        "reinit_every": 0, "head": "batchnorm" if inputs.limits is None else "range",
-    }  # fmt: skip
+    recipe = DataFreeRecipe.named("fast").replace(
+        conditional=False, onehot_weight=1.0, entropy_weight=5.0,
+        activation_weight=0.1 if teacher.layer else 0.0, adversarial_weight=0.0,
+        reinit_every=0, head="batchnorm" if inputs.limits is None else "range",
+    )  # fmt: skip
     images = []
     for _ in range(N_JUDGES):
-        judge = GeneratorSource(teacher, inputs, n_classes, settings, rng)
+        judge = GeneratorSource(teacher, inputs, n_classes, recipe, rng)
         for _ in range(N_JUDGE_STEPS):
             judge.step(teacher.module, teacher.task)
         images.append(judge.sample(-(-n // N_JUDGES)))

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
 from sklcomp.utils._messages import show
-from sklcomp.utils._sklearn import validate_parameter_constraints
+from sklcomp.utils._sklearn import check_parameters
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -21,8 +21,14 @@ class Recipe:
 
     @classmethod
     def named(cls, name: str) -> Self:
-        """A published recipe."""
-        return cls._published[name]
+        """A published recipe, as an object of its own: ``set_params`` may change it."""
+        if name not in cls._published:
+            msg = (
+                f"there is no recipe {show(name)}; choose one of "
+                f"{', '.join(map(show, cls._published))}, or give a {cls.__name__}."
+            )
+            raise ValueError(msg)
+        return cls._published[name].replace()
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Name -> value of every setting."""
@@ -47,9 +53,7 @@ class Recipe:
 
     def check(self) -> None:
         """Raise ValueError for a setting of a wrong kind or out of its range."""
-        validate_parameter_constraints(
-            self._constraints, self.get_params(), caller_name=type(self).__name__
-        )
+        check_parameters(self._constraints, self.get_params(), type(self).__name__)
 
     def __repr__(self) -> str:
         # What differs from the defaults, as scikit-learn prints estimators.
@@ -61,10 +65,63 @@ class Recipe:
         return f"{type(self).__name__}({', '.join(changed)})"
 
 
-def recipe_of(estimator: Any, kind: type[Recipe]) -> Any:
-    """The checked recipe of an estimator, by name or its own; never a changed one."""
+class RecipeMixin:
+    """An estimator's ``recipe__<name>``, also where its recipe is a name.
+
+    ``_recipe_type`` says which recipes it takes.
+    """
+
+    _recipe_type: ClassVar[type[Recipe]]
+
+    def set_params(self: Any, **params: Any) -> Any:
+        """Set parameters; those of the recipe are set in a copy.
+
+        Recipes are shared, between estimators and with whoever made them; and a name
+        has nothing to set, so the recipe of that name takes its place.
+
+        Parameters
+        ----------
+        **params : dict
+            Parameters, and ``recipe__<name>`` for a setting of the recipe.
+
+        Returns
+        -------
+        self : estimator
+            This object.
+
+        Raises
+        ------
+        ValueError
+            For an unknown name, and for settings of ``recipe="auto"``.
+        """
+        prefix = "recipe__"
+        names = [name for name in params if name.startswith(prefix)]
+        changes = {name.removeprefix(prefix): params.pop(name) for name in names}
+        super().set_params(**params)  # type: ignore[misc]
+        if not changes:
+            return self
+        recipe = self.recipe
+        if isinstance(recipe, str):
+            if recipe == "auto":
+                kind = self._recipe_type
+                msg = (
+                    f'recipe="auto" is chosen in fit, so that {names[0]} has no recipe '
+                    f"to be set in; choose recipe={kind.__name__}.named("
+                    f"{show(next(iter(kind._published)))}) first."
+                )
+                raise ValueError(msg)
+            recipe = self._recipe_type.named(recipe)
+        self.recipe = recipe.replace().set_params(**changes)
+        return self
+
+
+def recipe_of(estimator: Any, kind: type[Recipe], auto: str | None = None) -> Any:
+    """The checked recipe of an estimator, by name or its own; never a changed one.
+
+    ``auto`` is the name that "auto" stands for.
+    """
     recipe = estimator.recipe
     if isinstance(recipe, str):
-        return kind.named(recipe)
+        return kind.named(auto if auto and recipe == "auto" else recipe)
     recipe.check()
     return recipe

@@ -33,6 +33,7 @@ __all__ = [
     "StrOptions",
     "align_sparse",
     "arff",
+    "check_parameters",
     "check_sample_weight",
     "fit_context",
     "get_openml_columns",
@@ -52,15 +53,21 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
+def check_parameters(
+    constraints: dict[str, list], values: dict[str, Any], owner: str
+) -> None:
+    """Raise ValueError for a value that its constraints do not allow."""
+    # What numpy.logspace gives to a search is a parameter of numpy's.
+    plain = {name: _plain(value) for name, value in values.items()}
+    validate_parameter_constraints(constraints, plain, caller_name=owner)
+
+
 class CallbackSupportMixin(_CallbackSupportMixin):
     """Scikit-learn's, for an estimator whose messages show plain numbers."""
 
     def _validate_params(self) -> None:
-        # What numpy.logspace gives to a search is a parameter of numpy's.
-        values = {k: _plain(v) for k, v in self.get_params(deep=False).items()}
-        validate_parameter_constraints(
-            self._parameter_constraints, values, caller_name=type(self).__name__
-        )
+        values = self.get_params(deep=False)
+        check_parameters(self._parameter_constraints, values, type(self).__name__)
 
 
 def validate_params(constraints: dict, **settings: Any) -> Callable:

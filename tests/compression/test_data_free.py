@@ -15,9 +15,8 @@ from sklearn.preprocessing import MinMaxScaler
 from skorch import NeuralNetClassifier
 from torch import nn
 
-from sklcomp.compression import DataFreeDistiller
+from sklcomp.compression import DataFreeDistiller, DataFreeRecipe
 from sklcomp.compression._data_free_training import SCHEDULES
-from sklcomp.compression._presets import SYNTHESIS
 from sklcomp.compression._synthesis import Inputs, NoiseSource, ReplayBank
 from sklcomp.nn import count_parameters
 from sklcomp.training._lesson import Teacher
@@ -30,6 +29,7 @@ from tests.helpers.nets import (
     classifier,
     regressor,
 )
+from tests.helpers.recipes import with_data_free_recipe
 
 # The shape, the range and the moments are all that is told of the digits.
 KNOWN = {
@@ -70,6 +70,7 @@ def student(module=Residual, **settings):
 def distiller(teacher, **settings):
     settings = {"student": student(), **KNOWN, **SHORT} | settings
     net = settings.pop("student")
+    settings = with_data_free_recipe(teacher, settings)
     if isinstance(teacher, NeuralNetClassifier):
         teacher = FrozenEstimator(teacher)
     return DataFreeDistiller(net, teacher, **settings)
@@ -105,10 +106,12 @@ def test_one_joint_step_is_what_the_paper_says(plain):
     generator = nn.Sequential(nn.Linear(5, 64), nn.Tanh())
     module = nn.Sequential(nn.Linear(64, 6), nn.ReLU(), nn.Linear(6, 10))
     settings = {
-        "input_shape": (64,), "generator": generator, "latent_dim": 5,
-        "generator_batch_size": 32, "batch_size": 32, "n_iterations": 2,
-        "preset": "paper-mnist", "random_state": 0, "activation_weight": 0.1,
-        "entropy_weight": 5.0, "generator_lr": 0.02, "student_lr": 0.01,
+        "input_shape": (64,), "generator": generator, "n_iterations": 2,
+        "random_state": 0,
+        "recipe": DataFreeRecipe.named("paper-mnist").replace(
+            latent_dim=5, generator_batch_size=32, batch_size=32, generator_lr=0.02,
+            student_lr=0.01,
+        ),
     }  # fmt: skip
     net = NeuralNetClassifier(
         copy.deepcopy(module), criterion=nn.CrossEntropyLoss
@@ -168,27 +171,6 @@ def test_weights_choose_the_losses(trained, plain):
     }  # fmt: skip
     assert all(len(values) == 3 for values in fitted.history_.values())
     assert (fitted.history_["classes"].sum(axis=1) == 64).all()
-    flat = {"input_shape": (64,), "student": student(SlimDense)}
-    assert distiller(trained, **flat).fit().params_["preset"] == "fast-bn"
-    fitted = distiller(plain, **flat).fit()
-    assert fitted.params_["preset"] == "fast"
-    assert "bn" not in fitted.history_
-    # What is given wins over the preset, and is all that differs.
-    given = distiller(plain, temperature=2.0, preset="fast", **flat).fit().params_
-    assert given == fitted.params_ | {"temperature": 2.0}
-
-
-@pytest.mark.parametrize("preset", sorted(SYNTHESIS))
-def test_presets_run(trained, preset):
-    fitted = distiller(
-        trained, preset=preset, generator_width=4, batch_size=40,
-        generator_batch_size=40, latent_dim=8,
-    ).fit()  # fmt: skip
-    given = {"batch_size", "generator_batch_size", "generator_width", "latent_dim",
-             "n_iterations", "student_steps"}  # fmt: skip
-    left = SYNTHESIS[preset].keys() - given
-    assert {fitted.params_[name] == SYNTHESIS[preset][name] for name in left} == {True}
-    assert np.isfinite(fitted.history_["kd"]).all()
 
 
 def test_what_comes_out_is_a_plain_net(digits, trained):
@@ -310,11 +292,12 @@ def test_pipeline_grid_search_and_pickle(digits):
         MinMaxScaler(),
         DataFreeDistiller(
             classifier(SlimDense), classifier(max_epochs=2), input_range=(0, 1),
-            input_mean=0.31, input_std=0.38, **SHORT,
+            input_mean=0.31, input_std=0.38, recipe=DataFreeRecipe(student_steps=2),
+            n_iterations=3, random_state=0,
         ),
     )  # fmt: skip
     grid = {
-        "datafreedistiller__temperature": [1.0, 4.0],
+        "datafreedistiller__recipe__temperature": [1.0, 4.0],
         "datafreedistiller__student__module__width": [4, 8],
     }
     search = GridSearchCV(model, grid, cv=2, error_score="raise").fit(X, y)
@@ -332,13 +315,13 @@ def counted(function, calls):
     return call
 
 
-@pytest.mark.parametrize("preset", ["fast", "paper-mnist"])
+@pytest.mark.parametrize("recipe", ["fast", "paper-mnist"])
 def test_stopped_and_resumed_is_uninterrupted(
-    digits, trained, tmp_path, preset, monkeypatch
+    digits, trained, tmp_path, recipe, monkeypatch
 ):
     X, _ = digits
     settings = {
-        "preset": preset, "n_iterations": 7, "reinit_every": 3, "replay_size": 200,
+        "recipe": recipe, "n_iterations": 7, "reinit_every": 3, "replay_size": 200,
         "generator_batch_size": 64, "batch_size": 32, "generator_width": 8,
     }  # fmt: skip
     whole = distiller(trained, **settings).fit()
@@ -392,7 +375,7 @@ def test_teachers_that_show_less(trained):
     module = Scripted(trained.module_)
     with pytest.warns(UserWarning, match=r"teacher shows no features.*feature_weight"):
         fitted = distiller(module, feature_weight=0.3).fit()
-    assert fitted.params_["feature_weight"] == 0
+    assert fitted.recipe_.feature_weight == 0
     with pytest.raises(ValueError, match=r"no gradients .*structured_noise"):
         distiller(Detached(trained.module_)).fit()
     fitted = distiller(Detached(trained.module_), synthesis="structured_noise").fit()
@@ -437,9 +420,7 @@ class Exploding(Residual):
 
 def test_infinite_losses(digits, trained):
     with pytest.warns(ConvergenceWarning, match="the kd loss became nan in iteration"):
-        fitted = distiller(
-            trained, student=student(Exploding), n_iterations=20, preset="fast-bn"
-        ).fit()
+        fitted = distiller(trained, student=student(Exploding), n_iterations=20).fit()
     assert 1 < fitted.n_iter_ < 20
     assert all(p.isfinite().all() for p in fitted.module_.parameters())
     with pytest.raises(
@@ -549,8 +530,8 @@ def test_noise_is_kept_of_all_classes_alike(plain):
     rng = torch.Generator().manual_seed(0)
     inputs = Inputs((64,), (0.0, 1.0), 0.3, 0.4)
     teacher = Teacher(plain, None, True, inputs.noise(64, rng), "cpu")
-    settings = {"noise_kinds": ("blobs",), "replay_size": 500, "batch_size": 20}
-    source = NoiseSource(teacher, inputs, 10, settings, rng)
+    recipe = DataFreeRecipe(noise_kinds=("blobs",), replay_size=500, batch_size=20)
+    source = NoiseSource(teacher, inputs, 10, recipe, rng)
     found = torch.bincount(teacher(source.images)[1].argmax(1), minlength=10)
     answers = teacher(inputs.noise(20_000, rng))[1].argmax(1)
     counts = torch.bincount(answers, minlength=10)
@@ -583,7 +564,7 @@ def test_late_ruin_keeps_the_last_good_weights(digits, trained):
     X, _ = digits
     with pytest.warns(ConvergenceWarning, match="the last good weights are kept"):
         fitted = distiller(
-            trained, preset="paper-cifar10", student_lr=30.0, student_steps=5,
+            trained, recipe="paper-cifar10", student_lr=30.0, student_steps=5,
             n_iterations=30, generator_batch_size=40, batch_size=40, generator_width=4,
         ).fit()  # fmt: skip
     assert np.isfinite(fitted.predict_proba(X)).all()
@@ -671,7 +652,8 @@ def test_own_generators(plain):
     own = nn.Sequential(nn.Linear(64, 64), nn.BatchNorm1d(64))
     own[0].requires_grad_(False)
     fitted = distiller(plain, generator=own, **flat).fit()
-    assert not fitted.params_["conditional"]
+    assert not fitted.recipe_.conditional
+    assert fitted.recipe_.entropy_weight == 5
     torch.testing.assert_close(fitted.generator_[0].weight, own[0].weight)
     before = copy.deepcopy(fitted.generator_.state_dict())
     fitted.sample(9)
@@ -713,4 +695,4 @@ def test_teachers_that_cannot_be_used(digits, trained):
 def test_impossible_moments_choose_the_head_that_keeps_the_range(trained):
     with pytest.warns(UserWarning, match="cannot have input_mean=0.0"):
         fitted = distiller(trained, input_mean=0.0, input_std=1.0).fit()
-    assert fitted.params_["head"] == "range"
+    assert fitted.recipe_.head == "range"

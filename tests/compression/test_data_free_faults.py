@@ -11,11 +11,12 @@ from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
-from sklcomp.compression import DataFreeDistiller, _data_free
+from sklcomp.compression import DataFreeDistiller, DataFreeRecipe, _data_free
 from sklcomp.compression._data_free_training import DataFreeTraining, copy_buffers
 from sklcomp.compression._synthesis import ReplayBank
 from sklcomp.nn import BatchNormStatistics
 from tests.helpers.nets import Stop
+from tests.helpers.recipes import with_data_free_recipe
 
 X = np.random.RandomState(0).randn(50, 4).astype(np.float32)
 
@@ -40,6 +41,7 @@ def distiller(student, teacher, **settings):
         "input_shape": (4,), "n_iterations": 3, "replay_size": 200, "student_steps": 2,
         "batch_size": 32, "random_state": 0,
     } | settings  # fmt: skip
+    settings = with_data_free_recipe(teacher, settings)
     return DataFreeDistiller(student, teacher, **settings)
 
 
@@ -65,7 +67,7 @@ class Masking(nn.Module):
 
 def test_masks_and_places_are_not_averaged():
     fitted = distiller(Masking(), mlp(), n_iterations=9, student_steps=30).fit()
-    assert fitted.params_["averaging"]
+    assert fitted.recipe_.averaging
     assert torch.equal(fitted.module_.places, torch.arange(1000))
     assert torch.equal(fitted.module_.mask, torch.full((3,), float("-inf")))
     assert fitted.module_.n_steps == 270
@@ -218,7 +220,7 @@ class Shift(nn.Module):
     "settings",
     [
         {"noise_share": 0.0},
-        {"preset": "paper-mnist", "replay_size": 0, "generator_batch_size": 32,
+        {"recipe": "paper-mnist", "replay_size": 0, "generator_batch_size": 32,
          "student_steps": 3, "generator_width": 8, "latent_dim": 64},
         {"generator": nn.Sequential(nn.Linear(64, 4), nn.Sigmoid())},
         {"synthesis": "structured_noise"},
@@ -368,11 +370,13 @@ class Spare(nn.Module):
 
 
 def test_norms_that_do_not_run_do_not_count():
-    assert distiller(mlp(), Spare(runs=True)).fit().params_["preset"] == "fast-bn"
-    fitted = distiller(mlp(), Spare(runs=False)).fit()
-    assert fitted.params_["preset"] == "fast"
+    for runs, name in ((True, "fast-bn"), (False, "fast")):
+        model = distiller(mlp(), Spare(runs)).set_params(recipe="auto").fit()
+        recipe = DataFreeRecipe.named(name)
+        assert model.recipe_.student_steps == recipe.student_steps
+        assert model.recipe_.bn_weight == recipe.bn_weight == runs
     with pytest.warns(UserWarning, match="the Spare has none that runs"):
-        distiller(mlp(), Spare(runs=False), bn_weight=1.0).fit()
+        distiller(mlp(), Spare(runs=False), recipe="fast-bn").fit()
     net, values = Spare(runs=True).eval(), torch.from_numpy(X)
     with BatchNormStatistics(net) as named, BatchNormStatistics(net.norm) as plain:
         net(values)
@@ -399,7 +403,7 @@ def test_features_are_asked_for_if_they_are_needed():
     assert fitted.data_free_score(9) <= 0
     with pytest.warns(UserWarning, match="the student shows no features"):
         fitted = distiller(Patches(), mlp()).fit()
-    assert fitted.params_["feature_weight"] == 0
+    assert fitted.recipe_.feature_weight == 0
 
 
 @pytest.mark.parametrize(

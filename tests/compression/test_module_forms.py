@@ -11,6 +11,7 @@ from torch import nn
 
 from sklcomp.compression import (
     DataFreeDistiller,
+    DataFreeRecipe,
     FeatureEmbeddingDistiller,
 )
 from sklcomp.nn import count_parameters
@@ -183,4 +184,4 @@ def test_scripted_teacher_answers_like_a_plain_one():
         for module in (plain(), scripted())
     )
     torch.testing.assert_close(one, two)
-    answers(scripted(), activation_weight=0, feature_weight=0)
+    answers(scripted(), recipe=DataFreeRecipe(feature_weight=0))

@@ -9,7 +9,7 @@ import torch
 from sklearn.base import BaseEstimator
 
 import sklcomp
-from sklcomp.compression import SearchRecipe
+from sklcomp.compression import DataFreeRecipe, SearchRecipe
 from sklcomp.translation import CycleGANTranslator
 from tests.helpers.nets import SlimDense, classifier
 
@@ -32,7 +32,7 @@ INIT_PARAMS = {
         "student": classifier(SlimDense, module__dtype=torch.float64),
         "teacher": classifier(module__dtype=torch.float64),
         "n_iterations": 3,
-        "student_steps": 2,
+        "recipe": DataFreeRecipe(student_steps=2),
         "random_state": 0,
     },
     # Predictions in float32 depend on the place in a batch, in the seventh digit.

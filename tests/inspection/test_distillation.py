@@ -9,7 +9,11 @@ from sklearn.manifold import trustworthiness
 from sklearn.preprocessing import scale
 from skorch import NeuralNetClassifier
 
-from sklcomp.compression import DataFreeDistiller, FeatureEmbeddingDistiller
+from sklcomp.compression import (
+    DataFreeDistiller,
+    DataFreeRecipe,
+    FeatureEmbeddingDistiller,
+)
 from sklcomp.inspection import DistillationDisplay
 
 X, y = load_iris(return_X_y=True)
@@ -131,8 +135,8 @@ def test_generated_images_stand_in_the_row_of_their_class():
     distiller = DataFreeDistiller(
         NeuralNetClassifier(digit_net(2), criterion=torch.nn.CrossEntropyLoss),
         digit_net(4), input_shape=(1, 8, 8), input_range=(0, 2), input_mean=1.0,
-        input_std=0.5, classes=["a", "b", "c"], n_iterations=2, student_steps=1,
-        random_state=0,
+        input_std=0.5, classes=["a", "b", "c"], n_iterations=2,
+        recipe=DataFreeRecipe(student_steps=1), random_state=0,
     ).fit()  # fmt: skip
     display = DistillationDisplay.from_estimator(distiller, n_images=5)
     losses, pictures = display.ax_

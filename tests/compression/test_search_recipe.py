@@ -1,0 +1,93 @@
+"""Recipes of the searches: the published numbers, and how searches reach them."""
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.datasets import load_iris
+from sklearn.model_selection import GridSearchCV
+from sklearn.preprocessing import scale
+
+from sklcomp.compression import (
+    CoEvolutionaryPruner,
+    EvolutionaryPruner,
+    PairRecipe,
+    SearchRecipe,
+)
+from sklcomp.translation import CycleGANTranslator
+from tests.helpers.nets import classifier
+
+KINDS = pytest.mark.parametrize("kind", [SearchRecipe, PairRecipe])
+# Population, generations, crossover and mutation of the published programs.
+PUBLISHED = (32, 50, 0.7, 0.1, 0.0, 1, "roulette", "segments", "free", False)
+
+
+@KINDS
+def test_the_published_recipe_has_the_published_numbers(kind):
+    recipe = kind.named("paper")
+    found = (
+        recipe.population_size, recipe.n_generations, recipe.crossover_rate,
+        recipe.mutation_rate, recipe.child_mutation_rate, recipe.elitism,
+        recipe.selection, recipe.operators, recipe.genes, recipe.compensate,
+    )  # fmt: skip
+    assert found == PUBLISHED
+    assert recipe.distill_weight == 0
+    assert not recipe.needs_budget
+
+
+@KINDS
+def test_every_published_recipe_is_allowed_and_the_default_is_the_default(kind):
+    for name in kind._published:
+        kind.named(name).check()
+    assert kind.named("default") == kind()
+    assert kind().needs_budget
+
+
+@pytest.mark.parametrize("name", ["default", "paper"])
+def test_a_setting_is_set_in_the_recipe_that_a_name_stands_for(name):
+    for pruner, kind in (
+        (EvolutionaryPruner(classifier(), recipe=name), SearchRecipe),
+        (CoEvolutionaryPruner(CycleGANTranslator(), recipe=name), PairRecipe),
+    ):
+        other = clone(pruner).set_params(recipe__importance="random")
+        assert other.recipe == kind.named(name).replace(importance="random")
+        assert pruner.recipe == name
+
+
+def test_a_grid_search_reaches_the_recipe_and_fit_changes_nothing():
+    X, y = load_iris(return_X_y=True)
+    X = scale(X).astype(np.float32)
+    net = classifier(max_epochs=2)
+    recipe = SearchRecipe(n_polish_steps=0)
+    pruner = EvolutionaryPruner(
+        net, max_params=0.5, recipe=recipe, population_size=3, n_generations=1,
+        finetune=False, random_state=0,
+    )  # fmt: skip
+    search = GridSearchCV(
+        pruner, {"recipe__importance": ["l1", "obs"], "n_generations": [0, 1]}, cv=2
+    ).fit(X, y)
+    best = search.best_estimator_
+    assert best.recipe_.importance == search.best_params_["recipe__importance"]
+    assert best.recipe_.n_generations == search.best_params_["n_generations"]
+    assert best.recipe_.population_size == 3
+    assert recipe == SearchRecipe(n_polish_steps=0)
+    again = clone(best).fit(X, y)
+    np.testing.assert_array_equal(again.best_individual_, best.best_individual_)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"recipe": SearchRecipe(crossover_rate=2)},
+            "'crossover_rate' parameter of",
+        ),
+        ({"recipe": SearchRecipe(distill_weight="some")}, "'distill_weight' parameter"),
+        ({"recipe": PairRecipe()}, "'recipe' parameter of EvolutionaryPruner"),
+        ({"recipe": "quick"}, "'recipe' parameter of EvolutionaryPruner"),
+    ],
+)
+def test_what_is_no_recipe_is_refused_before_a_training(settings, message):
+    pruner = EvolutionaryPruner(classifier(max_epochs=1), max_params=0.5, **settings)
+    with pytest.raises(ValueError, match=message):
+        pruner.fit(np.zeros((8, 4), np.float32), np.arange(8) % 2)
+    assert not hasattr(pruner, "estimator_")
