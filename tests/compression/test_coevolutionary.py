@@ -33,11 +33,9 @@ from sklcomp.nn import (
     PatchDiscriminator,
     count_macs,
     count_parameters,
-    mask_channels,
     prune_channels,
     trace_channels,
 )
-from sklcomp.nn._graph import tie_inner_widths
 from sklcomp.translation import CycleGANTranslator
 
 QUICK = {"population_size": 4, "n_generations": 2, "finetune_epochs": 1,
@@ -84,34 +82,6 @@ def make_pair(seed=0):
 
 
 # --- the generators' channels
-
-
-def test_paper_has_five_segments_and_640_bits():
-    graph = trace_channels(CycleGANGenerator(), torch.zeros(1, 3, 32, 32))
-    tied = tie_inner_widths(graph)
-    assert [len(genes) for genes in tied.segments] == [64, 128, 256, 128, 64]
-    assert tied.n_genes == 640
-    assert graph.n_genes == 640 + 9 * 256
-
-
-def test_tied_masked_is_pruned(rng):
-    torch.manual_seed(0)
-    net, X = CycleGANGenerator(4, 2).eval(), torch.rand(2, 3, 16, 16)
-    graph = tie_inner_widths(trace_channels(net, X))
-    keep = rng.random(graph.n_genes) < 0.6
-    for layer in graph.layers:  # one channel of each at least
-        keep[graph.genes_of(layer)[:1]] = True
-    small = prune_channels(net, graph, keep)
-    torch.testing.assert_close(small(X), mask_channels(net, graph, keep)(X))
-    # Each convolution of the trunk and its branches keeps the same channels.
-    layers = [name for name in graph.layers if "body" in name]
-    assert len({int(keep[graph.genes_of(layer)].sum()) for layer in layers}) == 1
-
-
-def test_what_is_no_branch_is_not_tied():
-    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.Linear(4, 2))
-    graph = trace_channels(net, torch.zeros(1, 4))
-    assert tie_inner_widths(graph).n_genes == graph.n_genes == 8
 
 
 def test_channels_last_are_traced_alike():
