@@ -1,8 +1,6 @@
 """What a distillation must not use, take up or leave out without a word."""
 
 import random
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -25,8 +23,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import Subset, default_collate
 
 from sklcomp.compression import FeatureEmbeddingDistiller, _embedding
-from sklcomp.nn._resuming import settings_of, weights_of
-from sklcomp.nn._training import train_net
+from sklcomp.nn._resuming import weights_of
 from tests.helpers.nets import Stop, classifier
 
 X, y = load_iris(return_X_y=True)
@@ -192,36 +189,6 @@ def test_another_function_is_another_fit(distil, tmp_path, first, second):
     kept = {"checkpoint": tmp_path, "warm_start": True}
     distil(student(first), **kept)
     assert_same(distil(student(second), **kept), distil(student(second)))
-
-
-KEY = """
-import joblib
-from torch import nn
-from sklcomp.nn._resuming import settings_of, weights_of
-from sklcomp.nn._training import train_net
-
-class Shown(nn.ReLU):
-    def extra_repr(self):
-        return repr(object())
-
-class Owner:
-    def get_params(self, deep):
-        return {"f": lambda e, *, k=("a",): (e in {"ab", "cd", "ef"}, (lambda: k)())}
-
-print(joblib.hash([settings_of(Owner()), weights_of(Shown())]))
-"""
-
-
-def test_keys_are_the_same_in_another_process():
-    keys = {
-        subprocess.run(
-            [sys.executable, "-c", KEY],
-            env={"PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1"},
-            check=True, capture_output=True, text=True,
-        ).stdout
-        for seed in "12"
-    }  # fmt: skip
-    assert len(keys) == 1
 
 
 class Stopping(Stop):
@@ -431,26 +398,3 @@ def test_answers_do_not_change_the_examples(distil):
     distiller = distil(teacher=teacher, X=copy, kd_weight=1.0)
     distiller.embed(copy)
     np.testing.assert_array_equal(copy, X)
-
-
-def test_functions_are_described_by_what_they_do():
-    class Owner:
-        def __init__(self, value):
-            self.value = value
-
-        def get_params(self, deep):
-            return vars(self)
-
-    def recursive(n):
-        return recursive(n - 1) if n else 0
-
-    for value in (recursive, np.sin, torch.relu, str.upper, by, lambda: {1, 2j}):
-        assert settings_of(Owner(value)) == settings_of(Owner(value))
-
-
-@pytest.mark.parametrize(("batch_size", "n"), [(1, 40), (32, 1)])
-def test_batch_norm_of_a_single_example_is_named(batch_size, n):
-    module = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3))
-    net = classifier(module, batch_size=batch_size)
-    with pytest.raises(ValueError, match=f"has 1 of {n} with batch_size={batch_size}"):
-        train_net(net, np.zeros((n, 4), np.float32), np.zeros(n, np.int64))

@@ -27,7 +27,6 @@ from sklcomp.nn import (
     count_parameters,
     elimination_order,
 )
-from sklcomp.nn._checkpoint import check_folder, load_state, save_state
 from tests.helpers.nets import (
     Probabilities,
     Residual,
@@ -594,22 +593,6 @@ def test_fitting_often_leaves_nothing_behind(digits, trained):
             for part in module.modules():
                 assert not part._forward_hooks
                 assert not part._forward_pre_hooks
-
-
-def test_state_is_written_at_once_or_not_at_all(tmp_path, monkeypatch):
-    check_folder(tmp_path / "new")
-    save_state(tmp_path / "new", {"generation": np.array(3)}, "key")
-
-    def die(file, **arrays):
-        file.write(b"half of it")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(np, "savez", die)
-    with pytest.raises(KeyboardInterrupt):
-        save_state(tmp_path / "new", {"generation": np.array(4)}, "key")
-    assert load_state(tmp_path / "new", "key") == {"generation": 3}
-    assert load_state(tmp_path / "new", "another fit") is None
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["search.npz"]
 
 
 def test_unwritable_checkpoint_is_found_before_the_training(digits, tmp_path):
