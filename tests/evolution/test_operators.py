@@ -144,6 +144,7 @@ each_operator = pytest.mark.parametrize("name", OPERATORS)
 @each_operator
 def test_same_generator_same_result_and_parents_are_left_alone(name, rng):
     parents = start(rng, 2, N_GENES)
+    parents[1] = ~parents[0]
     before = parents.copy()
     first, again, other = (
         [OPERATORS[name](parents, np.random.default_rng(seed + k)) for k in range(20)]
