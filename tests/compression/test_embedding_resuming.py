@@ -1,15 +1,10 @@
-"""What a distillation must not use, take up or leave out without a word."""
+"""Distillations that are interrupted, taken up again, or are others."""
 
 import random
 
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_iris
-from sklearn.frozen import FrozenEstimator
-from sklearn.metrics import accuracy_score
-from sklearn.preprocessing import scale
-from skorch import NeuralNetClassifier
 from skorch.callbacks import (
     Callback,
     Checkpoint,
@@ -17,60 +12,14 @@ from skorch.callbacks import (
     LoadInitState,
     LRScheduler,
 )
-from skorch.dataset import Dataset, ValidSplit
+from skorch.dataset import ValidSplit
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import Subset, default_collate
+from torch.utils.data import default_collate
 
-from sklcomp.compression import FeatureEmbeddingDistiller, _embedding
 from sklcomp.nn._resuming import weights_of
-from tests.helpers.nets import Stop, classifier
-
-X, y = load_iris(return_X_y=True)
-rows = np.random.default_rng(0).permutation(len(X))
-X, y = scale(X)[rows].astype(np.float32), y[rows]
-
-
-def seeded(make, seed=0):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return make()
-
-
-def mlp(width=6, relu=nn.ReLU, drop=0.0):
-    return seeded(
-        lambda: nn.Sequential(
-            nn.Linear(4, width), relu(), nn.Dropout(drop), nn.Linear(width, 3)
-        )
-    )
-
-
-def net(module=None, **settings):
-    settings = {"optimizer": torch.optim.SGD, "lr": 0.1, "max_epochs": 4} | settings
-    return classifier(module or mlp(), **settings)
-
-
-@pytest.fixture(scope="module")
-def trained():
-    return seeded(lambda: net(mlp(8), max_epochs=20).fit(X, y))
-
-
-@pytest.fixture
-def distil(trained):
-    def distil(student=None, teacher=None, stop=None, X=X, y=y, **settings):
-        settings = {"random_state": 0} | settings
-        distiller = FeatureEmbeddingDistiller(
-            student or net(), teacher or FrozenEstimator(trained), **settings
-        )
-        if stop is not None:
-            distiller.set_callbacks(stop)
-        return distiller.fit(X, y)
-
-    return distil
-
-
-def assert_same(first, second):
-    np.testing.assert_array_equal(first.predict_proba(X), second.predict_proba(X))
+from tests.helpers.iris import X, assert_same, mlp, net, seeded, y
+from tests.helpers.nets import Stop
 
 
 def assert_resumes(distil, student, folder, after=2, **settings):
@@ -82,75 +31,6 @@ def assert_resumes(distil, student, folder, after=2, **settings):
     assert_same(resumed, whole)
     # Its first epochs are not done again.
     assert len(resumed.estimator_.history) == whole.n_iter_ == resumed.n_iter_
-
-
-class Parts(nn.Module):
-    """Layers whose first axis is not the examples, and others without features."""
-
-    def __init__(self):
-        super().__init__()
-        self.patches = nn.Linear(1, 2)
-        self.times = nn.LSTM(2, 3)
-        self.mean = nn.Flatten(0)
-        self.words = Words()
-        self.output = nn.Linear(12, 3)
-
-    def forward(self, x):
-        patches = self.patches(x.reshape(-1, 1))
-        times, _ = self.times(patches.reshape(len(x), 4, 2).transpose(0, 1))
-        self.mean(x.mean(1))
-        self.words(x)
-        return self.output(times.transpose(0, 1).flatten(1))
-
-
-class Words(nn.Module):
-    def forward(self, x):
-        return "no tensor"
-
-
-@pytest.mark.parametrize("whose", ["teacher", "student"])
-@pytest.mark.parametrize(("layer", "found"), [
-    ("patches", r"features of shape \(128, 2\)"),
-    ("times", r"features of shape \(4, 32, 3\)"),
-    ("mean", r"features of shape \(32,\)"), ("words", "no tensor"),
-])  # fmt: skip
-def test_features_must_be_of_the_examples(distil, whose, layer, found):
-    module = seeded(Parts)
-    given = {"teacher": module, "student": net(module)}[whose]
-    message = rf"layer '{layer}' of Parts gives {found}. Expected \(32 examples, n_fea"
-    with pytest.raises(ValueError, match=message):
-        distil(**{whose: given, f"{whose}_layer": layer})
-
-
-def test_layers_before_the_last_may_work_on_patches(distil):
-    distiller = distil(net(seeded(Parts)), seeded(Parts))
-    assert distiller.embed(X)[0].shape == (len(X), 12)
-
-
-class Flipped(Subset):
-    def __getitem__(self, i):
-        x, y = self.dataset[self.indices[i]]
-        return -x, y
-
-    def __getitems__(self, indices):
-        return [self[i] for i in indices]
-
-
-class FlippedAll(Dataset):
-    def transform(self, X, y):
-        return super().transform(-X, y)
-
-
-@pytest.mark.parametrize("split", [
-    lambda dataset, y=None, **_: (Flipped(dataset, range(100)), None),
-    lambda dataset, y=None, **_: (FlippedAll(dataset.X, dataset.y), None),
-], ids=["Subset", "Dataset"])  # fmt: skip
-def test_answers_are_of_the_examples_that_a_subclass_shows(distil, split):
-    student = net(train_split=split)
-    settings = {"kd_weight": 1.0, "gamma": 0.0}
-    cached = distil(student, **settings)
-    asked = distil(student, cache_teacher=False, **settings)
-    np.testing.assert_allclose(cached.history_["kd"], asked.history_["kd"], rtol=1e-5)
 
 
 @pytest.mark.parametrize(("whose", "change"), [
@@ -309,69 +189,6 @@ def test_epochs_of_a_foreign_checkpoint_are_not_those_of_the_fit(distil, tmp_pat
     assert_same(distil(student(), **kept), fitted)
 
 
-def test_training_score_is_of_rows_from_everywhere(distil, monkeypatch):
-    monkeypatch.setattr(_embedding, "N_SCORED", 50)
-    order = np.argsort(y)
-    distiller = distil(X=X[order], y=y[order])
-    some = order[np.linspace(0, len(X) - 1, 50, dtype=int)]
-    assert len(np.unique(some)) == 50
-    want = accuracy_score(y[some], distiller.predict(X[some]))
-    assert distiller.report_.after["training score"] == pytest.approx(want)
-
-
-def test_a_collate_function_and_a_cache_are_refused(distil):
-    student = net(iterator_train__collate_fn=default_collate)
-    with pytest.raises(ValueError, match='take cache_teacher="auto" or False'):
-        distil(student, cache_teacher=True)
-    assert distil(student).n_iter_ == 4
-
-
-class OwnStep(NeuralNetClassifier):
-    def train_step_single(self, batch, **fit_params):
-        X, y = batch
-        self._set_training(True)
-        output = self.infer(X) if self.infers else self.module_(X)
-        loss = self.get_loss(output, y, **self.named(X))
-        loss.backward()
-        return {"loss": loss, "y_pred": output}
-
-
-@pytest.mark.parametrize("named", [
-    lambda self, X: {"training": True}, lambda self, X: {"X": X},
-], ids=["without X", "without training"])  # fmt: skip
-@pytest.mark.parametrize("infers", [True, False])
-def test_a_step_that_leaves_something_out_is_told(distil, named, infers):
-    kind = type("Own", (OwnStep,), {"named": named, "infers": infers})
-    student = kind(**net().get_params(deep=False))
-    with pytest.raises(ValueError, match=r"get_loss\(y_pred, y, X=X, training=True\)"):
-        distil(student, kd_weight=1.0)
-
-
-def test_a_step_without_infer_is_told(distil):
-    named = {"named": lambda self, X: {"X": X, "training": True}, "infers": False}
-    student = type("Own", (OwnStep,), named)(**net().get_params(deep=False))
-    with pytest.raises(ValueError, match=r"must call infer\(X\)"):
-        distil(student)
-
-
-class Half(nn.Sequential):
-    def forward(self, x):
-        return super().forward(x.bfloat16())
-
-
-def test_teacher_of_bfloat16(distil, trained, tmp_path):
-    teacher = Half(*seeded(lambda: mlp(8))).bfloat16()
-    teacher.load_state_dict(trained.module_.state_dict())
-    kept = {"checkpoint": tmp_path, "warm_start": True}
-    half = distil(teacher=teacher, kd_weight=1.0, **kept)
-    whole = distil(kd_weight=1.0)
-    for name in ("embedding", "kd"):
-        np.testing.assert_allclose(half.history_[name], whole.history_[name], rtol=0.05)
-    np.testing.assert_allclose(half.embed(X)[0], whole.embed(X)[0], atol=0.05)
-    before, after = (one.report_.before["training score"] for one in (half, whole))
-    assert before == pytest.approx(after, abs=0.1)
-
-
 class Extra(nn.Linear):
     def get_extra_state(self):
         return {"scale": self.scale, "names": ["a", "b"]}
@@ -390,11 +207,3 @@ def test_module_with_a_state_of_its_own(distil, tmp_path):
 
     assert weights_of(module(1.0)) == weights_of(module(1.0)) != weights_of(module(2.0))
     assert_resumes(distil, lambda: net(module(1.0)), tmp_path)
-
-
-def test_answers_do_not_change_the_examples(distil):
-    copy = X.copy()
-    teacher = nn.Sequential(nn.ReLU(inplace=True), seeded(lambda: nn.Linear(4, 3)))
-    distiller = distil(teacher=teacher, X=copy, kd_weight=1.0)
-    distiller.embed(copy)
-    np.testing.assert_array_equal(copy, X)
