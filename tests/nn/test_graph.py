@@ -185,6 +185,9 @@ def test_freezing_nothing_changes_nothing_and_the_graph_is_left_alone(rng):
 
 def test_reasons_that_there_are_come_first():
     _, graph = chain()
+    some = freeze_genes(freeze_genes(graph, {0: "first"}), {0: "second"})
+    assert some.frozen == {"0": "first"} | graph.frozen
+    assert len(some.genes_of("0")) == 3
     genes = {int(gene): "is wanted" for gene in graph.genes_of("0")}
     frozen = freeze_genes(graph, genes)
     assert frozen.frozen == {"0": "is wanted"} | graph.frozen
