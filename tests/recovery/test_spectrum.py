@@ -48,6 +48,14 @@ def test_only_ratios_of_scales_and_spacings_count(factor):
     assert other.axis_scale == pytest.approx(one.axis_scale)
 
 
+def test_spacing_is_a_scale_of_its_inverse_square():
+    for spacing, scale in (((1, 2), (1, 0.25)), ((0.3, 0.1), (1 / 9, 1))):
+        one = Spectrum((6, 9), 1.5, spacing=spacing)
+        other = Spectrum((6, 9), 1.5, axis_scale=scale)
+        ratio = one.weights.max() / other.weights.max()
+        np.testing.assert_allclose(one.weights, ratio * other.weights, rtol=1e-9)
+
+
 def test_equal_scales_and_spacings_are_none_at_all():
     plain = Spectrum((6, 9), 1.5)
     for settings in ({"axis_scale": (3, 3)}, {"spacing": (0.1, 0.1)}):
