@@ -14,7 +14,6 @@ from sklcomp.datasets import make_multilabel_stream, make_unpaired_digits
 from sklcomp.metrics import frechet_distance, one_error
 from sklcomp.model_selection import IterativeStratifiedKFold
 from sklcomp.multilabel import PrivilegedMultiLabelClassifier, StreamingLabelClassifier
-from sklcomp.utils._validation import check_unmasked
 from tests.helpers.estimators import ESTIMATORS, make_instance
 
 MASKED = np.ma.array([[1.0, 0.0], [0.0, 1.0]], mask=[[False, True], [False, False]])
@@ -129,27 +128,6 @@ def test_masked_values_are_refused(path, nested):
     message = rf"{parameter} has 1 of \d values masked.*{parameter}\.filled"
     with pytest.raises(ValueError, match=message):
         call(thing, method, {parameter: value})
-
-
-@pytest.mark.parametrize(
-    ("values", "is_masked"),
-    [
-        (MASKED, True),
-        ([[1.0, np.ma.masked]], True),
-        ({"a": (MASKED,)}, True),
-        (MASKED.filled(0), False),
-        (np.ma.array([1.0, 2.0]), False),
-        (np.ma.array([1.0, 2.0], mask=[False, False]), False),
-        (["ab", 3, None, [1.5]], False),
-        (None, False),
-    ],
-)
-def test_what_counts_as_masked(values, is_masked):
-    if is_masked:
-        with pytest.raises(ValueError, match="X has 1 of"):
-            check_unmasked(values, "X")
-    else:
-        check_unmasked(values, "X")
 
 
 def test_colours_are_not_translated_below_a_mask():

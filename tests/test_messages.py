@@ -16,7 +16,6 @@ from sklcomp.model_selection import IterativeStratifiedKFold
 from sklcomp.multilabel import PrivilegedMultiLabelClassifier, StreamingLabelClassifier
 from sklcomp.nn import DenseGenerator, keep_fraction, structured_noise, trace_channels
 from sklcomp.translation import CycleGANTranslator
-from sklcomp.utils._messages import show, show_some
 from tests.helpers.estimators import each_estimator, make_instance
 
 PACKAGE = Path(sklcomp.__file__).parent
@@ -53,31 +52,6 @@ def test_no_message_takes_the_repr_of_what_may_be_numpy(file):
         if isinstance(node, ast.FormattedValue) and takes_a_repr(node)
     ]
     assert not found, "say {show(value)} instead of {value!r}"
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        (np.int64(2), "2"),
-        (np.float32(0.5), "0.5"),
-        (np.bool_(True), "True"),
-        (np.str_("a"), "'a'"),
-        ((np.int64(2), 3), "(2, 3)"),
-        ([np.float64(2), [np.int8(1)]], "[2.0, [1]]"),
-        (np.array([1, 2]), "[1, 2]"),
-        (np.array([np.int64(1), "a"], dtype=object), "[1, 'a']"),
-        ({np.int64(1): np.float64(2)}, "{1: 2.0}"),
-        ({np.int64(1)}, "{1}"),
-        (None, "None"),
-    ],
-)
-def test_values_are_shown_as_python_shows_them(value, expected):
-    assert show(value) == expected
-
-
-def test_a_few_of_many_are_shown():
-    assert show_some(np.arange(3)) == "0, 1, 2"
-    assert show_some(np.arange(9), 2) == "0, 1, ..."
 
 
 X = np.random.default_rng(0).random((12, 4))

@@ -1,6 +1,7 @@
 """Both modes of a network, held still, so that two forwards can be compared."""
 
 import inspect
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -19,11 +20,20 @@ from sklcomp.nn._running import (
     torch_session,
 )
 
-# What stands for numbers that are drawn.
-_MEANS = {
-    "rand": 0.5, "rand_like": 0.5, "uniform": 0.5, "randn": 0.0, "randn_like": 0.0,
-    "normal": 0.0, "exponential": 1.0,
+# Parameters of what is drawn in place, with their defaults, and its mean.
+_DRAWN_IN_PLACE: dict[str, tuple[dict[str, float], Callable]] = {
+    "uniform": ({"from": 0.0, "to": 1.0}, lambda low, high: (low + high) / 2),
+    "normal": ({"mean": 0.0, "std": 1.0}, lambda mean, std: mean),
+    "log_normal": (
+        {"mean": 1.0, "std": 2.0}, lambda mean, std: math.exp(mean + std * std / 2)
+    ),
+    "exponential": ({"lambd": 1.0}, lambda rate: 1 / rate),
+    "geometric": ({"p": 1.0}, lambda p: 1 / p),
+    "bernoulli": ({"p": 0.5}, lambda p: p),
 }  # fmt: skip
+# Of tensors that are made.
+_DRAWN = {"rand": 0.5, "rand_like": 0.5, "randn": 0.0, "randn_like": 0.0}
+_DRAWN_ABOUT = ("bernoulli", "normal", "poisson")
 
 
 def has_training_mode(module: nn.Module) -> bool:
@@ -61,11 +71,14 @@ class _Still(TorchFunctionMode):
         self, func: Callable, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        name = getattr(func, "__name__", "").strip("_")
+        own_name = getattr(func, "__name__", "")
+        name = own_name.strip("_")
         if name.endswith(("dropout", "dropout1d", "dropout2d", "dropout3d")):
             return args[0] if args else kwargs["input"]
-        if name in _MEANS or name == "bernoulli":
-            return _mean(func, name, args, kwargs)
+        if own_name.endswith("_") and name in _DRAWN_IN_PLACE:
+            return _fill_with_mean(name, *args, **kwargs)
+        if own_name in _DRAWN or own_name in _DRAWN_ABOUT:
+            return _mean(func, own_name, args, kwargs)
         if name == "scaled_dot_product_attention":
             args, kwargs = args[:4], kwargs | _named(args[4:], "dropout_p", "is_causal")
             return func(*args, **kwargs | {"dropout_p": 0.0})
@@ -92,19 +105,25 @@ def _signature(func: Callable) -> inspect.Signature | None:
     return signature if "training" in signature.parameters else None
 
 
+def _fill_with_mean(name: str, drawn: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """A tensor that numbers are drawn into, with their mean in it instead."""
+    parameters, mean = _DRAWN_IN_PLACE[name]
+    given = parameters | dict(zip(parameters, args, strict=False)) | kwargs
+    value = mean(*(given[parameter] for parameter in parameters))
+    return drawn.copy_(value) if isinstance(value, Tensor) else drawn.fill_(value)
+
+
 def _mean(func: Callable, name: str, args: Any, kwargs: Any) -> Tensor:
     """What a function draws on average, as often as it is asked."""
     given = [*args, *kwargs.values()]
-    is_in_place = func.__name__.endswith("_")
-    # The first argument of a function is the mean of each.
-    has_means = {"bernoulli": len(given) == 1, "normal": len(given) > 1}
-    if not is_in_place and has_means.get(name) and isinstance(given[0], Tensor):
-        return given[0].clone()
-    value = _MEANS.get(name, 0.5)
-    if name == "bernoulli" and len(given) > 1 and not isinstance(given[1], Tensor):
-        value = float(given[1] or 0.5)
+    value = _DRAWN.get(name)
+    if value is None:
+        # The first argument is the mean of each; a probability may come behind.
+        has_share = name == "bernoulli" and len(given) > 1
+        value = given[1] if has_share else given[0]
     with torch.random.fork_rng(devices=[]):
-        return func(*args, **kwargs).fill_(value)
+        drawn = func(*args, **kwargs)
+    return drawn.copy_(value) if isinstance(value, Tensor) else drawn.fill_(value)
 
 
 class Recorder(TorchDispatchMode):

@@ -16,7 +16,6 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from sklcomp.compression import DataFreeDistiller, DataFreeRecipe
-from sklcomp.compression._data_free_training import SCHEDULES
 from sklcomp.compression._synthesis import Inputs, NoiseSource, ReplayBank
 from sklcomp.nn import count_parameters
 from sklcomp.training._lesson import Teacher
@@ -490,42 +489,6 @@ def test_warnings(plain, trained):
         ).fit()  # fmt: skip
 
 
-def test_values_and_their_moments():
-    # Half of the values at either end is the widest distribution.
-    assert Inputs((1,), (0.0, 1.0), 0.5, 0.5).has_possible_moments
-    assert not Inputs((1,), (0.0, 1.0), 0.5, 0.51).has_possible_moments
-    assert not Inputs((2,), ([0.0, 0], [1.0, 1]), [0.5, 2], 0.1).has_possible_moments
-    rng = torch.Generator().manual_seed(0)
-    noise = Inputs((3,), None, [5.0, 0, 0], [1.0, 2, 3]).noise(4000, rng)
-    torch.testing.assert_close(
-        noise.mean(0), torch.tensor([5.0, 0, 0]), atol=0.2, rtol=0
-    )
-    torch.testing.assert_close(
-        noise.std(0), torch.tensor([1.0, 2, 3]), atol=0.2, rtol=0
-    )
-    images = Inputs((1, 8, 8), None, 5.0, 0.5).noise(50, rng)
-    assert images.min() >= 4
-    assert images.max() <= 6
-
-
-def test_bank_keeps_the_latest():
-    rng = torch.Generator().manual_seed(0)
-    bank = ReplayBank(5, rng)
-    for start in (0, 3):
-        bank.add(torch.arange(start, start + 3.0)[:, None])
-    kept = set(bank.draw(200).flatten().tolist())
-    assert kept == {1, 2, 3, 4, 5}
-    again = ReplayBank(5, rng)
-    again.restore(bank.state())
-    again.add(torch.tensor([[6.0]]))
-    assert set(again.draw(200).flatten().tolist()) == {2, 3, 4, 5, 6}
-    latest = ReplayBank(0, rng)
-    latest.add(torch.zeros(2, 1))
-    latest.add(torch.ones(3, 1))
-    np.testing.assert_array_equal(latest.draw(9), np.ones((3, 1)))
-    assert len(latest.draw(2)) == 2
-
-
 def test_noise_is_kept_of_all_classes_alike(plain):
     rng = torch.Generator().manual_seed(0)
     inputs = Inputs((64,), (0.0, 1.0), 0.3, 0.4)
@@ -538,25 +501,6 @@ def test_noise_is_kept_of_all_classes_alike(plain):
     assert set(found.tolist()) <= {0, 50}
     assert (found[counts > 1000] == 50).all()
     assert len(source.step(plain, teacher.task)[0]) == 20
-
-
-def test_ink_is_dark_on_bright_paper():
-    rng = torch.Generator().manual_seed(0)
-    for mean, is_dark in ((0.9, True), (0.1, False)):
-        noise = Inputs((1, 32, 32), (0.0, 1.0), mean).noise(50, rng, ("strokes",))
-        assert (noise.median() > 0.9) == is_dark
-        assert noise.min() >= 0
-        assert noise.max() <= 1
-
-
-def test_schedules():
-    rates = [SCHEDULES["cosine"](step, 1000) for step in range(1000)]
-    assert rates[0] == pytest.approx(1 / 50)
-    assert max(rates) == pytest.approx(1, abs=0.01)
-    assert rates[-1] == pytest.approx(0.01, abs=1e-4)
-    assert (np.diff(rates[50:]) < 0).all()
-    steps = [SCHEDULES["steps"](step, 10) for step in range(10)]
-    np.testing.assert_allclose(steps, [1] * 4 + [0.1] * 4 + [0.01] * 2)
 
 
 @early

@@ -19,7 +19,6 @@ from skorch.dataset import ValidSplit
 
 from sklcomp.compression import EvolutionaryPruner, SearchRecipe
 from sklcomp.compression._fitness import Fitness
-from sklcomp.compression._pruning import absolute_budget
 from sklcomp.nn import (
     collect_covariances,
     count_macs,
@@ -474,15 +473,6 @@ def test_frozen_weights_can_be_tuned(digits, trained):
         pruner.fit(X, y).predict_proba(X), expected.fit(X, y).predict_proba(X)
     )
     assert not any(p.requires_grad for p in net.module_.parameters())
-
-
-@pytest.mark.parametrize("kind", [np.float32, np.float64, float])
-def test_shares_of_any_float(kind):
-    assert absolute_budget(kind(0.5), 100) == 50
-    assert absolute_budget(kind(1), 100) == 100
-    assert absolute_budget(np.int32(1), 100) == 1
-    with pytest.raises(ValueError, match=r"a budget of 1.5; give a share"):
-        absolute_budget(kind(1.5), 100)
 
 
 def test_the_trained_net_is_in_the_checkpoint(digits, tmp_path):

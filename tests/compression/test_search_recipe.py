@@ -13,6 +13,9 @@ from sklcomp.compression import (
     PairRecipe,
     SearchRecipe,
 )
+from sklcomp.compression._presets import FRONT_SHARES
+from sklcomp.compression._search import EVOLVING
+from sklcomp.evolution import coevolve, evolve
 from sklcomp.translation import CycleGANTranslator
 from tests.helpers.nets import classifier
 
@@ -40,6 +43,31 @@ def test_every_published_recipe_is_allowed_and_the_default_is_the_default(kind):
         kind.named(name).check()
     assert kind.named("default") == kind()
     assert kind().needs_budget
+
+
+@pytest.mark.parametrize("name", SearchRecipe._published)
+def test_engine_takes_the_recipes_of_a_search(name, rng):
+    recipe = SearchRecipe.named(name)
+    settings = {name: getattr(recipe, name) for name in EVOLVING} | {"n_generations": 1}
+    start = rng.random((recipe.population_size, 6)) < 0.5
+    result = evolve(np.sum, start, n_polish_steps=1, rng=rng, **settings)
+    assert result.best_fitness == result.genomes.sum(axis=1).max()
+
+
+@pytest.mark.parametrize("name", PairRecipe._published)
+def test_engine_takes_the_recipes_of_two_populations(name, rng):
+    recipe = PairRecipe.named(name)
+    settings = {name: getattr(recipe, name) for name in EVOLVING} | {"n_generations": 1}
+    starts = [rng.random((recipe.population_size, 6)) < 0.5 for _ in range(2)]
+    result = coevolve(lambda genome, partner: genome.sum(), starts, rng=rng, **settings)
+    for one, start in zip(result.best, starts, strict=True):
+        assert one.sum() >= start.sum(axis=1).max()
+
+
+def test_uniform_networks_rise_to_the_whole():
+    assert (np.diff(FRONT_SHARES) > 0).all()
+    assert FRONT_SHARES[0] > 0
+    assert FRONT_SHARES[-1] == 1
 
 
 @pytest.mark.parametrize("name", ["default", "paper"])

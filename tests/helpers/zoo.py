@@ -1,10 +1,12 @@
 """Networks of all the kinds that surgery must survive, small and random."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from sklcomp.nn import CifarResNet, CycleGANGenerator, LeNet, SmallVGG
+from sklcomp.nn._running import call, tensors_in
 
 
 class DenseConcat(nn.Module):
@@ -274,3 +276,23 @@ def build(name, seed=0):
         if name == "tokens":
             inputs = (torch.randint(20, shapes[0]),)
     return net, inputs
+
+
+def drop(graph, rng, share=0.5):
+    """Keep a random part of every segment, at least one gene of it."""
+    keep = np.ones(graph.n_genes, bool)
+    for genes in graph.segments:
+        n = rng.integers(0, len(genes)) if share is None else int(share * len(genes))
+        keep[rng.permutation(genes)[:n]] = False
+    return keep
+
+
+def run(net, inputs):
+    with torch.no_grad():
+        return tensors_in(call(net, inputs))
+
+
+def assert_same(net, other, inputs, atol=1e-5):
+    for one, two in zip(run(net, inputs), run(other, inputs), strict=True):
+        scale = two.abs().max()
+        torch.testing.assert_close(one / scale, two / scale, rtol=0, atol=atol)

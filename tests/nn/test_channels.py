@@ -1,5 +1,4 @@
 import copy
-import pickle
 
 import numpy as np
 import pytest
@@ -10,8 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sklcomp.nn import count_parameters, mask_channels, prune_channels, trace_channels
-from sklcomp.nn._running import call, tensors_in
-from tests.helpers.zoo import ZOO, build
+from tests.helpers.zoo import ZOO, assert_same, build, drop, run
 
 # Channels that can go, and those that cannot: nothing less than this is followed.
 FREE = {
@@ -36,26 +34,6 @@ FREE = {
     "tokens": 36,
 }
 each_network = pytest.mark.parametrize("name", ZOO)
-
-
-def drop(graph, rng, share=0.5):
-    """Keep a random part of every segment, at least one gene of it."""
-    keep = np.ones(graph.n_genes, bool)
-    for genes in graph.segments:
-        n = rng.integers(0, len(genes)) if share is None else int(share * len(genes))
-        keep[rng.permutation(genes)[:n]] = False
-    return keep
-
-
-def run(net, inputs):
-    with torch.no_grad():
-        return tensors_in(call(net, inputs))
-
-
-def assert_same(net, other, inputs, atol=1e-5):
-    for one, two in zip(run(net, inputs), run(other, inputs), strict=True):
-        scale = two.abs().max()
-        torch.testing.assert_close(one / scale, two / scale, rtol=0, atol=atol)
 
 
 @each_network
@@ -125,39 +103,6 @@ def test_keeping_everything_changes_nothing(name):
     keep = np.ones(graph.n_genes, bool)
     for other in (prune_channels(net, graph, keep), mask_channels(net, graph, keep)):
         assert_same(other, net, inputs, atol=1e-6)
-
-
-def test_graph_is_plain_data():
-    net, inputs = build("squeeze and excite")
-    graph = trace_channels(net, inputs)
-    other = pickle.loads(pickle.dumps(graph))
-    assert repr(other) == repr(graph)
-    keep = np.arange(graph.n_genes) % 2 == 0
-    assert_same(
-        prune_channels(net, graph, keep), prune_channels(net, other, keep), inputs
-    )
-
-
-def test_segments_partition_the_genes():
-    net, inputs = build("ResNet, zero-pad")
-    graph = trace_channels(net, inputs)
-    together = np.concatenate(graph.segments)
-    assert sorted(together) == list(range(graph.n_genes))
-    trunk = graph.genes_of("conv")
-    assert any(np.array_equal(trunk, genes) for genes in graph.segments)
-    # The zeros that are padded stay, what they are padded to can go.
-    assert np.array_equal(graph.genes_of("blocks.5.conv2"), trunk)
-    assert "18 of 24 channels" in graph.frozen["blocks.5.conv2"]
-
-
-def test_order_of_genes_is_that_of_the_channels():
-    net = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 4), nn.Linear(4, 2))
-    graph = trace_channels(net, torch.zeros(1, 3))
-    assert graph.genes_of("0").tolist() == [0, 1, 2, 3, 4]
-    assert graph.genes_of("1").tolist() == [5, 6, 7, 8]
-    keep = np.array([1, 0, 0, 1, 1, 0, 1, 1, 1])
-    pruned = prune_channels(net, graph, keep)
-    assert torch.equal(pruned[1].weight, net[1].weight[[1, 2, 3]][:, [0, 3, 4]])
 
 
 @pytest.mark.parametrize(
@@ -375,8 +320,6 @@ def test_graph_of_another_network_is_refused():
     graph = trace_channels(net, inputs)
     with pytest.raises(ValueError, match="trace the network that is to be pruned"):
         prune_channels(other, graph, np.ones(36, bool))
-    with pytest.raises(ValueError, match="no layer 'conv9' makes channels"):
-        graph.genes_of("conv9")
 
 
 class OwnConvolution(nn.Conv2d):

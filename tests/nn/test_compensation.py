@@ -3,19 +3,16 @@ import pickle
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from sklcomp.nn import (
     LeNet,
     collect_covariances,
-    elimination_order,
-    keep_fraction,
     prune_channels,
     trace_channels,
 )
 from sklcomp.nn._channels import prune_remembering
-from sklcomp.nn._compensation import RIDGE, Repairs
+from sklcomp.nn._compensation import Repairs
 
 
 @pytest.fixture
@@ -197,135 +194,12 @@ def test_wide_layers_share_the_covariance_of_pixels(generator):
     assert patches < pixels < 0.8 * plain
 
 
-def test_covariances_are_those_of_the_patches(generator):
-    net = pair(nn.Conv2d(2, 4, 3), nn.Conv2d(4, 3, 3, padding=1))
-    X = 100 + torch.randn(30, 2, 8, 8, generator=generator)
-    graph = trace_channels(net, X)
-    found = collect_covariances(net, graph, X, batch_size=7).moments["2.weight"]
-    patches = F.unfold(outputs(net[:2], X), 3, padding=1).movedim(1, -1).flatten(0, 1)
-    patches = patches.double().numpy()
-    np.testing.assert_allclose(found.mean, patches.mean(0), rtol=1e-5)
-    want = np.cov(patches.T, bias=True)
-    np.testing.assert_allclose(found.covariance, want, atol=1e-4 * want.max())
-
-
-def test_patches_are_chosen_by_the_seed(generator):
-    net, X = pair(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 3, 3)), torch.randn(60, 1, 40, 40)
-    graph = trace_channels(net, X)
-
-    def covariance(seed):
-        found = collect_covariances(net, graph, X, random_state=seed)
-        return found.moments["2.weight"].covariance
-
-    assert torch.equal(covariance(1), covariance(1))
-    assert not torch.equal(covariance(1), covariance(2))
-    assert (covariance(1) - covariance(2)).norm() < 0.05 * covariance(1).norm()
-
-
 def test_no_examples_is_an_error():
     net = pair(nn.Linear(5, 8), nn.Linear(8, 3))
     with pytest.raises(ValueError, match="X holds 0 examples"):
         collect_covariances(
             net, trace_channels(net, torch.zeros(1, 5)), torch.zeros(0, 5)
         )
-
-
-def brute_force(readers, n_genes):
-    """Order of elimination by refitting every layer for every candidate."""
-    living, order = list(range(n_genes)), []
-
-    def error(kept):
-        total = 0.0
-        for rows, second, block in readers:
-            second = second + RIDGE * second.diagonal().mean() * torch.eye(len(second))
-            at = [gene * block + k for gene in kept for k in range(block)]
-            gone = [k for k in range(len(second)) if k not in at]
-            schur = second[gone][:, gone] - second[gone][:, at] @ torch.linalg.solve(
-                second[at][:, at], second[at][:, gone]
-            )
-            W = rows[:, gone]
-            plain = second - RIDGE / (1 + RIDGE) * second.diagonal().mean() * torch.eye(
-                len(second)
-            )
-            total += float(((W @ schur) * W).sum() / ((rows @ plain) * rows).sum())
-        return total
-
-    while len(living) > 1:
-        gone = min(living, key=lambda gene: error([g for g in living if g != gene]))
-        living.remove(gone)
-        order.append(gone)
-    return [*order, *living]
-
-
-@pytest.mark.parametrize("kind", ["linear", "convolution", "flattened", "two readers"])
-def test_order_is_that_of_brute_force(kind, generator):
-    torch.manual_seed(0)
-    if kind == "linear":
-        net, shape, block = pair(nn.Linear(5, 9), nn.Linear(9, 3)), (300, 5), 1
-    elif kind == "convolution":
-        net, shape, block = (
-            pair(nn.Conv2d(2, 6, 3), nn.Conv2d(6, 2, 2)),
-            (30, 2, 8, 8),
-            4,
-        )
-    elif kind == "flattened":
-        middle = nn.Sequential(nn.ReLU(), nn.Flatten())
-        net, block = pair(nn.Conv2d(2, 6, 3), nn.Linear(24, 40), middle), 4
-        shape = (300, 2, 4, 4)
-    else:
-        net, shape, block = TwoReaders(), (300, 5), 1
-    X = torch.randn(shape, generator=generator)
-    graph = trace_channels(net, X)
-    found = collect_covariances(net, graph, X)
-    read = {name: m for name, m in found.moments.items() if not name.startswith("free")}
-    readers = [
-        (net.get_parameter(name).detach().double().flatten(1), m.covariance, block)
-        for name, m in read.items()
-    ]
-    order = elimination_order(net, graph, found)[0]
-    assert order.tolist() == brute_force(readers, len(order))
-
-
-class TwoReaders(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.first, self.one, self.two = (
-            nn.Linear(5, 8),
-            nn.Linear(8, 3),
-            nn.Linear(8, 2),
-        )
-
-    def forward(self, x):
-        x = torch.relu(self.first(x))
-        return self.one(x), self.two(x)
-
-
-def test_order_without_covariances_is_that_of_the_norms():
-    net = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
-    with torch.no_grad():
-        net[0].weight.copy_(torch.tensor([[3.0, -3.0], [0.1, 0.1], [-1.0, 0.0]]))
-    graph = trace_channels(net, torch.zeros(1, 2))
-    assert elimination_order(net, graph)[0].tolist() == [1, 2, 0]
-
-
-def test_order_holds_every_gene_once(generator):
-    net, X = LeNet((5, 7, 9)), torch.randn(60, 1, 28, 28, generator=generator)
-    graph = trace_channels(net, X)
-    order = elimination_order(net, graph, collect_covariances(net, graph, X))
-    for genes, ordered in zip(graph.segments, order, strict=True):
-        assert sorted(ordered) == sorted(genes)
-    keep = keep_fraction(graph, order, [0.4, 1.0, 0.01])
-    assert [int(keep[genes].sum()) for genes in graph.segments] == [2, 7, 1]
-    assert keep[order[0][-2:]].all()
-    assert not keep[order[0][:-2]].any()
-
-
-@pytest.mark.parametrize("fraction", [0, -0.5, 1.5, np.nan])
-def test_bad_fraction(fraction):
-    net = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
-    graph = trace_channels(net, torch.zeros(1, 2))
-    with pytest.raises(ValueError, match=r"must lie in \(0, 1\]"):
-        keep_fraction(graph, elimination_order(net, graph), fraction)
 
 
 def test_remembered_repairs_are_those_of_a_single_cut():

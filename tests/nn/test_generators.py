@@ -9,10 +9,8 @@ from sklcomp.nn import (
     DAFLGenerator,
     DenseGenerator,
     count_parameters,
-    structured_noise,
 )
 from sklcomp.nn._generators import moment_penalty, random_affine
-from sklcomp.nn._noise import _distance_to_curve
 
 
 def seeded(seed=0):
@@ -201,57 +199,6 @@ def test_moment_penalty_has_gradients():
     assert torch.isfinite(constant.grad).all()
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_structured_noise_stays_in_the_range(shape):
-    low, high = [0.1] * shape[0], [0.7 + k for k in range(shape[0])]
-    images = structured_noise(200, shape, (low, high), seeded())
-    assert images.shape == (200, *shape)
-    images = images.transpose(0, 1).flatten(1)
-    assert (images >= torch.tensor(low)[:, None]).all()
-    assert (images <= torch.tensor(high)[:, None]).all()
-    # And it uses the range: nine tenths of it at least.
-    width = torch.tensor(high) - torch.tensor(low)
-    assert (images.amax(1) - images.amin(1) > 0.9 * width).all()
-
-
-@pytest.mark.parametrize("shape", [(2, 9, 9), (4,)])
-@pytest.mark.parametrize("limits", [None, (0, 1)])
-def test_noise_comes_from_the_generator_alone(shape, limits):
-    state = torch.get_rng_state()
-    first, again, other = (
-        structured_noise(9, shape, limits, seeded(seed)) for seed in (0, 0, 1)
-    )
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-    # No image is another one's twin.
-    assert torch.pdist(first.flatten(1)).min() > 1e-3
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_neighbors_in_structured_noise_are_alike():
-    images = structured_noise(500, (1, 28, 28), (0, 1), seeded())
-    step = images.diff(dim=3).square().mean()
-    shuffled = images[..., torch.randperm(28, generator=seeded())]
-    # Independent pixels would differ as shuffled ones do.
-    assert step < shuffled.diff(dim=3).square().mean() / 4
-
-
-def test_images_without_a_range_are_symmetric_about_zero():
-    images = structured_noise(4000, (1, 8, 8), None, seeded())
-    assert images.abs().max() <= 2
-    assert float(images.mean()) == pytest.approx(0, abs=0.05)
-
-
-def test_noise_of_vectors_is_normal():
-    x = structured_noise(20000, (3,), None, seeded())
-    np.testing.assert_allclose(np.cov(x.T), np.eye(3), atol=0.05)
-    # Two standard deviations reach the limits, so 4.6 % are on them.
-    x = structured_noise(20000, (3,), (2, 6), seeded())
-    assert float(x.mean()) == pytest.approx(4, abs=0.02)
-    on_limits = ((x == 2) | (x == 6)).float().mean()
-    assert float(on_limits) == pytest.approx(0.0455, abs=0.005)
-
-
 def test_no_strength_changes_nothing():
     images = noise(3, 2, 5, 5)
     assert random_affine(images, 0, seeded()) is images
@@ -309,41 +256,3 @@ def test_changes_are_as_large_as_they_say(strength, size):
         extreme = np.abs(values).max() / (strength * limit)
         assert 0.97 < extreme < 1 + 1e-6, name
         assert abs(values.mean()) < 0.1 * strength * limit, name
-
-
-@pytest.mark.parametrize("kind", ["lines", "strokes"])
-@pytest.mark.parametrize("size", [(32, 32), (8, 8), (20, 33), (1, 1)])
-def test_ink_is_on_a_ground_of_the_least_value(kind, size):
-    images = structured_noise(300, (1, *size), (-1, 3), seeded(), (kind,))
-    assert images.min() >= -1
-    assert images.max() <= 3
-    if min(size) > 8:
-        # Most of a picture is ground, and every picture has some ink.
-        assert (images.flatten(1).median(1).values < -0.9).double().mean() > 0.8
-        assert (images.flatten(1).amax(1) > 1).double().mean() > 0.8
-
-
-def test_kinds_share_the_images():
-    kinds = ("strokes", "blobs")
-    both = structured_noise(7, (1, 9, 9), (0, 1), seeded(), kinds)
-    strokes = structured_noise(4, (1, 9, 9), (0, 1), seeded(), kinds[:1])
-    torch.testing.assert_close(both[:4], strokes)
-    for wrong in ((), ("blobs", "dots")):
-        with pytest.raises(ValueError, match="choose some of blobs, lines, strokes"):
-            structured_noise(2, (1, 9, 9), (0, 1), seeded(), wrong)
-
-
-def test_strokes_are_curves_of_even_width():
-    """Ink near the curve is full, and none is where the curve is far."""
-    distance = _distance_to_curve(50, (32, 32), seeded())
-    # A curve is as long as it is dense: no pixel on it is far from a point.
-    steps = [(distance - distance.roll(1, axis)).abs()[:, 1:, 1:] for axis in (1, 2)]
-    # Distances to a set change by no more than the way that one goes.
-    assert all((step <= 1 + 1e-4).all() for step in steps)
-    assert (distance.flatten(1).amin(1) < 1).all()
-
-
-def test_colours_are_random():
-    images = structured_noise(60, (3, 16, 16), (0, 1), seeded(), ("lines",))
-    corners = images[:, :, 0, 0]
-    assert corners.std(0).min() > 0.2

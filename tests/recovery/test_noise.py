@@ -1,12 +1,9 @@
 """The unit of ``noise`` and its search, pixels that are not square, and limits."""
 
-import warnings
-
 import numpy as np
 import pytest
 from scipy.fft import dctn
 
-from sklcomp.datasets import make_masked_images
 from sklcomp.recovery import DCTImputer, DCTRegressor, recover_image
 
 
@@ -226,33 +223,3 @@ def test_bad_limits_are_named(clip):
     ):
         with pytest.raises(ValueError, match="clip=.*low < high|'clip' parameter"):
             read()
-
-
-@pytest.mark.parametrize("missing", [0, 0.5, 0.9])
-def test_one_picture_without_its_shape_gets_a_hint(missing):
-    picture = np.add.outer(np.sin(np.arange(160) / 9), np.cos(np.arange(150) / 7))
-    rng = np.random.default_rng(0)
-    X = np.where(rng.random(picture.shape) < missing, np.nan, picture)
-    X[:, 0] = picture[:, 0]
-    with pytest.warns(
-        UserWarning, match=r"160 rows.*X\[np.newaxis\].*\(150,\) says so"
-    ):
-        DCTImputer().fit_transform(X)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        DCTImputer().fit(X[None])
-        DCTImputer((150,)).fit(X)
-
-
-def test_samples_in_any_order_get_no_hint(rng):
-    pictures = make_masked_images(n_samples=60, missing=0.5, random_state=0)[0]
-    walks = np.cumsum(rng.normal(size=(80, 90)), axis=1)
-    classes = np.repeat(rng.normal(size=(3, 40)), 30, axis=0) + rng.normal(
-        size=(90, 40)
-    )
-    phases = np.sin(np.arange(100) / 9 + rng.uniform(0, 6, (50, 1)))
-    for X in (pictures.reshape(60, -1), walks, classes, phases, np.ones((50, 50)),
-              rng.random((50, 50)), np.eye(30)):  # fmt: skip
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            DCTImputer().fit(X)

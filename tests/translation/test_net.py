@@ -7,7 +7,6 @@ from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector
 
 from sklcomp.nn import CycleGANGenerator, PatchDiscriminator
-from sklcomp.nn._architectures import _InstanceNorm2d
 from sklcomp.translation._net import ImagePool, UnpairedBatches, UnpairedImages
 from tests.helpers.translators import (
     Judge,
@@ -272,62 +271,6 @@ def test_batch_norms_and_a_last_batch_of_one(shape, norm):
         np.testing.assert_allclose(parts.history_[name], values, rtol=1e-5)
     assert all(np.isfinite(values).all() for values in fitted.history_.values())
     assert np.isfinite(fitted.transform(a)).all()
-
-
-@pytest.mark.parametrize("affine", [False, True])
-@pytest.mark.parametrize("form", ["channels last", "strided", "contiguous"])
-def test_instance_norm_is_that_of_torch(affine, form):
-    torch.manual_seed(0)
-    x = torch.randn(3, 4, 6, 5, dtype=torch.float64) * 3 + 1
-    if form == "channels last":
-        x = x.contiguous(memory_format=torch.channels_last)
-    elif form == "strided":
-        x = torch.randn(3, 4, 5, 12, dtype=torch.float64)[..., ::2].transpose(2, 3)
-    ours, theirs = (
-        _InstanceNorm2d(4, affine=affine),
-        nn.InstanceNorm2d(4, affine=affine),
-    )
-    results = []
-    for norm in (ours, theirs):
-        if affine:
-            norm.weight.data = torch.linspace(-1, 2, 4, dtype=torch.float64)
-            norm.bias.data = torch.linspace(0, 1, 4, dtype=torch.float64)
-        for mode in (norm.train(), norm.eval()):
-            leaf = x.clone().requires_grad_()
-            output = mode(leaf)
-            parameters = [leaf, *norm.parameters()]
-            gradients = torch.autograd.grad(output.sin().sum(), parameters)
-            results.append([output, *gradients])
-    for found, want in zip(results[:2], results[2:], strict=True):
-        torch.testing.assert_close(found, want)
-
-
-@pytest.mark.parametrize(("n_layers", "n_pixels"), [(1, 16), (2, 34), (3, 70)])
-def test_a_score_sees_a_patch(n_layers, n_pixels):
-    judge = PatchDiscriminator(1, n_layers, 1)
-    for k, layer in enumerate(judge.layers):
-        # Norms see everything, and signs could cancel.
-        if isinstance(layer, nn.InstanceNorm2d):
-            judge.layers[k] = nn.Identity()
-        for parameter in layer.parameters():
-            nn.init.ones_(parameter)
-    x = torch.ones(1, 1, 160, 160, requires_grad=True)
-    scores = judge(x)
-    middle = scores.shape[-1] // 2
-    scores[0, 0, middle, middle].backward()
-    seen = x.grad[0, 0] != 0
-    assert seen.sum() == n_pixels**2
-    assert seen.any(0).sum() == seen.any(1).sum() == n_pixels
-
-
-@pytest.mark.parametrize("n_channels", [1, 3])
-@pytest.mark.parametrize("n_layers", [1, 2, 3])
-def test_smallest_images_of_a_discriminator(n_channels, n_layers):
-    size = 4 * 2**n_layers
-    judge = PatchDiscriminator(2, n_layers, n_channels)
-    assert judge(torch.rand(2, n_channels, size, size + 8)).shape == (
-        2, 1, 2, 2 + 8 // 2**n_layers
-    )  # fmt: skip
 
 
 def test_weights_of_a_fit_lie_as_usual_and_networks_are_in_evaluation_mode():
