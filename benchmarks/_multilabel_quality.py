@@ -22,7 +22,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import ClassifierChain
 from sklearn.svm import LinearSVC
 
-import sklcomp.solvers._privileged as solver
+import sklcomp.solvers.margin._privileged as solver
 from sklcomp.metrics import normalized_coverage, one_error
 from sklcomp.model_selection import IterativeStratifiedKFold
 from sklcomp.multilabel import PrivilegedMultiLabelClassifier, StreamingLabelClassifier

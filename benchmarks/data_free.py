@@ -25,8 +25,8 @@ from sklcomp.nn import (
     fold_batchnorm,
     kd_loss,
 )
-from sklcomp.nn._folding import absorb_batch_norms, insert_batch_norms
 from sklcomp.nn._running import torch_session
+from sklcomp.nn.surgery._folding import absorb_batch_norms, insert_batch_norms
 
 MEAN, STD = 0.1000, 0.2752
 HALF = (3, 8, 60, 42)

@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from sklearn.frozen import FrozenEstimator
 
 from sklcomp.compression import EvolutionaryPruner
-from sklcomp.compression._pruning import PruningProblem
+from sklcomp.compression.search._problem import PruningProblem
 from sklcomp.nn import CifarResNet, LeNet, SmallVGG
 
 BATCH = 64

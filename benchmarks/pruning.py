@@ -18,7 +18,7 @@ from skorch.callbacks import LRScheduler
 from torch import nn
 
 from sklcomp.compression import EvolutionaryPruner
-from sklcomp.compression._pruning import PruningProblem
+from sklcomp.compression.search._problem import PruningProblem
 from sklcomp.nn import (
     CifarResNet,
     LeNet,

@@ -16,9 +16,9 @@ from sklearn.frozen import FrozenEstimator
 from torch import nn
 
 from sklcomp.compression import CoEvolutionaryPruner
-from sklcomp.compression._pair_training import train_pair
-from sklcomp.compression._pruning import PruningProblem
-from sklcomp.compression._translation_fitness import Direction
+from sklcomp.compression.search._pair_fitness import Direction
+from sklcomp.compression.search._pair_training import train_pair
+from sklcomp.compression.search._problem import PruningProblem
 from sklcomp.datasets import make_unpaired_digits
 from sklcomp.metrics import frechet_distance
 from sklcomp.nn import (
@@ -29,8 +29,8 @@ from sklcomp.nn import (
     trace_channels,
 )
 from sklcomp.nn._architectures import _draw_small_weights
-from sklcomp.nn._cost import ChannelCost
 from sklcomp.nn._running import torch_session
+from sklcomp.nn.surgery._cost import ChannelCost
 from sklcomp.translation import CycleGANTranslator
 from sklcomp.translation._net import (
     CycleGANNet,

@@ -9,7 +9,7 @@ import torch
 from sklearn.utils._param_validation import InvalidParameterError
 
 import sklcomp
-from sklcomp.compression._data_free_settings import check_inputs
+from sklcomp.compression.data_free._settings import check_inputs
 from sklcomp.datasets import make_masked_images
 from sklcomp.metrics import one_error, precision_at_k, psnr
 from sklcomp.model_selection import IterativeStratifiedKFold

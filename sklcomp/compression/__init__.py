@@ -9,13 +9,13 @@ except ModuleNotFoundError as _error:
     )
     raise ImportError(_message) from _error
 
-from sklcomp.compression._coevolutionary import CoEvolutionaryPruner
-from sklcomp.compression._data_free import DataFreeDistiller
-from sklcomp.compression._data_free_recipe import DataFreeRecipe
 from sklcomp.compression._embedding import FeatureEmbeddingDistiller
-from sklcomp.compression._evolutionary import EvolutionaryPruner
 from sklcomp.compression._report import CompressionReport
-from sklcomp.compression._search_recipe import PairRecipe, SearchRecipe
+from sklcomp.compression.data_free._distiller import DataFreeDistiller
+from sklcomp.compression.data_free._recipe import DataFreeRecipe
+from sklcomp.compression.search._coevolutionary import CoEvolutionaryPruner
+from sklcomp.compression.search._evolutionary import EvolutionaryPruner
+from sklcomp.compression.search._recipe import PairRecipe, SearchRecipe
 
 __all__ = [
     "CoEvolutionaryPruner",

@@ -14,10 +14,10 @@ from sklcomp.multilabel._base import (
     check_total,
     split_constant,
 )
-from sklcomp.solvers._labels import best_thresholds
-from sklcomp.solvers._low_rank import solve_low_rank
-from sklcomp.solvers._privileged import PrivilegedResult, solve_privileged
-from sklcomp.solvers._rows import squared_norms
+from sklcomp.solvers.margin._low_rank import solve_low_rank
+from sklcomp.solvers.margin._per_label import best_thresholds
+from sklcomp.solvers.margin._privileged import PrivilegedResult, solve_privileged
+from sklcomp.solvers.margin._rows import squared_norms
 from sklcomp.utils._messages import warn_user
 from sklcomp.utils._sklearn import (
     Interval,

@@ -19,10 +19,10 @@ from sklcomp.multilabel._base import (
     split_constant,
 )
 from sklcomp.multilabel._names import check_names, next_numbers
-from sklcomp.solvers._hinge import solve_hinge
-from sklcomp.solvers._labels import signs_of
 from sklcomp.solvers._result import SolverResult
-from sklcomp.solvers._streaming import (
+from sklcomp.solvers.margin._hinge import solve_hinge
+from sklcomp.solvers.margin._per_label import signs_of
+from sklcomp.solvers.margin._streaming import (
     SelfRepresentation,
     factorise_ridge,
     find_prior_scale,

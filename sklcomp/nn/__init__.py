@@ -17,10 +17,15 @@ from sklcomp.nn._architectures import (
     PatchDiscriminator,
     SmallVGG,
 )
-from sklcomp.nn._channels import mask_channels, prune_channels, trace_channels
-from sklcomp.nn._compensation import collect_covariances
-from sklcomp.nn._cost import count_macs, count_parameters, measure_latency
-from sklcomp.nn._data_free_losses import (
+from sklcomp.nn._losses import LocalityPreservingLoss, kd_loss
+from sklcomp.nn.surgery._compensation import collect_covariances
+from sklcomp.nn.surgery._cost import count_macs, count_parameters, measure_latency
+from sklcomp.nn.surgery._cut import mask_channels, prune_channels, trace_channels
+from sklcomp.nn.surgery._folding import fold_batchnorm
+from sklcomp.nn.surgery._graph import ChannelGraph
+from sklcomp.nn.surgery._order import elimination_order, keep_fraction
+from sklcomp.nn.synthesis._generators import DAFLGenerator, DenseGenerator
+from sklcomp.nn.synthesis._losses import (
     BatchNormStatistics,
     activation_loss,
     adversarial_loss,
@@ -28,12 +33,7 @@ from sklcomp.nn._data_free_losses import (
     feature_loss,
     onehot_loss,
 )
-from sklcomp.nn._elimination import elimination_order, keep_fraction
-from sklcomp.nn._folding import fold_batchnorm
-from sklcomp.nn._generators import DAFLGenerator, DenseGenerator
-from sklcomp.nn._graph import ChannelGraph
-from sklcomp.nn._losses import LocalityPreservingLoss, kd_loss
-from sklcomp.nn._noise import structured_noise
+from sklcomp.nn.synthesis._noise import structured_noise
 
 __all__ = [
     "BatchNormStatistics",

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sklcomp.solvers._dct import laplacian_eigenvalues
+from sklcomp.solvers.dct._problem import laplacian_eigenvalues
 from sklcomp.utils._validation import as_float_array, check_unmasked
 
 # Of the weight of the DCT norm against the data times the largest of its weights.

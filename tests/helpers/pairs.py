@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from sklearn.frozen import FrozenEstimator
 
-from sklcomp.compression._pruning import PruningProblem
+from sklcomp.compression.search._problem import PruningProblem
 from sklcomp.nn import CycleGANGenerator, PatchDiscriminator
 from sklcomp.translation import CycleGANTranslator
 from tests.helpers.pruners import coevolutionary_pruner

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from sklcomp.nn._running import tensors_in
-from sklcomp.nn._tracing import ChannelTracer
+from sklcomp.nn.surgery._tracing import ChannelTracer
 
 
 class Tensors(nn.Module):

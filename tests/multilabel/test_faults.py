@@ -18,7 +18,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from sklcomp.multilabel import PrivilegedMultiLabelClassifier, StreamingLabelClassifier
-from sklcomp.solvers._labels import map_labels
+from sklcomp.solvers.margin._per_label import map_labels
 
 LEARNERS = [
     PrivilegedMultiLabelClassifier(max_iter=60, random_state=0),

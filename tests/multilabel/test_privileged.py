@@ -13,7 +13,7 @@ from sklearn.svm import LinearSVC
 
 from sklcomp.model_selection import IterativeStratifiedKFold
 from sklcomp.multilabel import PrivilegedMultiLabelClassifier
-from sklcomp.solvers._labels import best_thresholds
+from sklcomp.solvers.margin._per_label import best_thresholds
 from tests.helpers.labels import privileged_features
 
 TIGHT = {"tol": 1e-10, "max_iter": 4000, "random_state": 0}

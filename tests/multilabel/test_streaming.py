@@ -366,7 +366,7 @@ def test_wide_and_tall_ridge_agree(rng):
 def test_large_ridge_agrees_with_the_factorised_one(stream, monkeypatch):
     X, Y, _ = stream
     small = StreamingLabelClassifier(loss="squared_error").fit(X, Y)
-    monkeypatch.setattr("sklcomp.solvers._streaming.LARGEST_FACTOR", 3)
+    monkeypatch.setattr("sklcomp.solvers.margin._streaming.LARGEST_FACTOR", 3)
     for features in (X, sparse.csr_array(X)):
         large = StreamingLabelClassifier(loss="squared_error").fit(features, Y)
         np.testing.assert_allclose(large.coef_, small.coef_, atol=1e-5)

@@ -18,8 +18,8 @@ from sklcomp.nn import (
     prune_channels,
     trace_channels,
 )
-from sklcomp.nn._folding import insert_batch_norms
 from sklcomp.nn._running import evaluating, reestimate_batch_norms, restoring
+from sklcomp.nn.surgery._folding import insert_batch_norms
 
 
 class Counting(nn.Module):

@@ -1,0 +1,1 @@
+"""Students without data: recipe, sources of examples, loop."""

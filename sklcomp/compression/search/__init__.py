@@ -1,0 +1,1 @@
+"""The two pruners, and what their searches share."""

@@ -1,0 +1,632 @@
+"""Two generators made small together, as Shu et al. (arXiv 1907.10804)."""
+
+from dataclasses import replace
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.base import (
+    BaseEstimator,
+    MetaEstimatorMixin,
+    OneToOneFeatureMixin,
+    TransformerMixin,
+    clone,
+)
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from sklcomp.compression._report import CompressionReport, describe
+from sklcomp.compression.search._mixin import SearchMixin
+from sklcomp.compression.search._pair_fitness import Direction, closeness
+from sklcomp.compression.search._pair_training import (
+    is_trained,
+    max_epochs,
+    start_from,
+    train_pair,
+    trainable_net,
+)
+from sklcomp.compression.search._problem import (
+    FRONT_SHARES,
+    PruningProblem,
+    front_of,
+    kept_channels,
+)
+from sklcomp.compression.search._recipe import PairRecipe
+from sklcomp.evolution import CoevolutionResult, coevolve
+from sklcomp.nn._running import torch_session
+from sklcomp.training._fit import TORCH_CONSTRAINTS, Session, TorchFitMixin
+from sklcomp.training._nets import check_device
+from sklcomp.training._state import settings_of, weights_of
+from sklcomp.translation import CycleGANTranslator
+from sklcomp.translation._images import ImageLayout
+from sklcomp.translation._net import run
+from sklcomp.utils._messages import warn_user
+from sklcomp.utils._sklearn import Interval, StrOptions, fit_context, with_callbacks
+from sklcomp.utils._validation import refuse_masked
+
+# Pixels of the wanted number of patches, at a quarter of the width and height.
+MIN_EXAMPLES, N_PIXELS = 16, 16 * 20_000
+# What a checkpoint of the search need not agree in.
+FREE = ("recipe", "checkpoint", "warm_start", "n_jobs", "verbose", "finetune_epochs",
+        "distill_weight")  # fmt: skip
+# What of the translator the trainings of individuals do not depend on.
+TRANSLATOR_FREE = (*FREE, "device", "max_epochs", "random_state")
+
+
+class Work(NamedTuple):
+    """What a search, and the training of its winners, need of both directions.
+
+    Attributes
+    ----------
+    base : CycleGANTranslator
+        The full translator.
+    problems : tuple of two PruningProblem
+        Of the generators from A to B and back.
+    directions : tuple of two Direction
+        Fitness of a genome and its partner.
+    domains, train : sequence of two Tensor
+        Images of A and of B: all, and those that are not held out.
+    rng : numpy.random.Generator
+        Source of randomness.
+    """
+
+    base: CycleGANTranslator
+    problems: tuple[PruningProblem, PruningProblem]
+    directions: tuple[Direction, Direction]
+    domains: list[Tensor]
+    train: tuple[Tensor, Tensor]
+    rng: np.random.Generator
+
+
+class CoEvolutionaryPruner(
+    SearchMixin,
+    TorchFitMixin,
+    MetaEstimatorMixin,
+    OneToOneFeatureMixin,
+    TransformerMixin,
+    BaseEstimator,
+):
+    r"""Make both generators of an unpaired translation small, together.
+
+    Two populations of bit strings, one for each generator, evolve side by side. A bit
+    stands for a channel, and channels that are added up share one. Each individual is
+    cut out of its generator and scored with the best of the other population, a
+    generation before, as the way back:
+
+    .. math::
+        f(p) = -\frac{1}{m} \sum_i \left( D(G(x_i)) - D(G_p(x_i)) \right)^2
+        - \frac{1}{m} \sum_i \| F_q(G_p(x_i)) - x_i \|^2
+        - \frac{5}{m} \sum_i \| G_p(x_i) - G(x_i) \|^2
+
+    with the discriminator's mean answer D to an image, the full generator G, the cut
+    one :math:`G_p`, the other population's best :math:`F_q` and mean squares over
+    pixels. The last term is ours: without it, a generator that does less is rewarded,
+    as its cycles are shorter. ``recipe="paper"`` is the published form,
+    :math:`1 / (N(p) + \gamma(D + \lambda C))` with the first two terms D and C and the
+    share N of parameters that is left. The best pair is built with truly smaller
+    tensors and trained on, listening to the full generators.
+
+    Parameters
+    ----------
+    translator : CycleGANTranslator
+        Unfitted, it is trained first, on the data of ``fit``. A fitted one goes into
+        ``sklearn.frozen.FrozenEstimator`` and stays as it is. Its skorch callbacks take
+        part in the trainings of small generators, but for those that write or read
+        files of parameters.
+    max_params : float in (0, 1] or int, default=None
+        Budget of parameters of each generator: a share, or a number.
+    max_macs : float in (0, 1] or int, default=None
+        Budget of multiply-accumulate operations of each, likewise. At least one budget
+        is needed, except with ``recipe="paper"``.
+    recipe : {"default", "paper"} or PairRecipe, default="default"
+        How the search is done and the best pair is trained; see :class:`PairRecipe`.
+        "paper" is the published form.
+    population_size : int, default=None
+        Individuals of each population; None is what the recipe says.
+    n_generations : int, default=None
+        Generations after the start, likewise.
+    n_fitness_samples : int, default=16
+        Images of each domain that are held out for the fitness, at most a quarter; of
+        fewer than four, none is, and all serve for both. An unfitted translator is
+        trained on all images.
+    fitness_epochs : int, default=0
+        Epochs for which a pair is trained before it is scored; the published search
+        has 10, which takes thousands of times as long.
+    finetune_epochs : int, default=None
+        Epochs of the training of the best pair; None is the translator's own
+        ``max_epochs``, 0 leaves it as it was cut. It is also left so, with a warning,
+        if the training made it worse on the images that were held out: farther from
+        what the full generators make, and with worse cycles. The rates fall to zero
+        as the translator's ``decay_start`` says.
+    n_jobs : int, default=None
+        Evaluations at a time; the result does not depend on it.
+    checkpoint : str or path, default=None
+        Folder in which the states of the search and of both trainings are kept.
+    warm_start : bool, default=False
+        Go on from the checkpoint, if there is one of the same fit; ``random_state``
+        must be set.
+    n_threads : int, default=1
+        Threads of torch within a training or an evaluation.
+    random_state : int, RandomState instance or None, default=None
+        Seed of everything that is drawn.
+    verbose : int, default=0
+        Positive prints the best fitness of each generation.
+
+    Attributes
+    ----------
+    estimator_ : CycleGANTranslator
+        The small translator, plain and fitted; its ``fit`` trains it on.
+    translator_ : CycleGANTranslator
+        The same.
+    base_translator_ : CycleGANTranslator
+        The translator before compression.
+    kept_channels_ab_ : dict of str to ndarray of int
+        Layer -> indices of the channels that the generator from A to B kept.
+    kept_channels_ba_ : dict of str to ndarray of int
+        The same of the generator from B to A.
+    graph_ab_ : sklcomp.nn.ChannelGraph
+        Which channels of the generator from A to B belong together.
+    graph_ba_ : sklcomp.nn.ChannelGraph
+        The same of the generator from B to A.
+    recipe_ : PairRecipe
+        The values that were used.
+    winners_ : dict of str to tuple of (int, float)
+        For "ab" and "ba": parameters and fitness of the best.
+    history_ : dict of str to ndarray
+        "best_a", "mean_a" (generators from A to B), "best_b", "mean_b" fitness and
+        "n_evaluations" of every generation.
+    pareto_front_ : dict of str to dict
+        For "ab" and "ba": "genomes", "fitness" (with the last partner that they met),
+        "n_parameters" and "n_macs" of all that were evaluated and that nothing smaller
+        beats.
+    report_ : CompressionReport
+        Sizes, speed and "training score" of both generators together, before and
+        after, and which pair was kept and why. The score is the negative error of the
+        cycles of images that were held out of the training of the small generators,
+        but may have been in that of the full ones.
+    n_evaluations_ : int
+        Networks that were built and scored.
+    n_features_in_ : int
+        Numbers that make an example.
+    feature_names_in_ : ndarray of str
+        Names of the features, if X had some.
+
+    See Also
+    --------
+    sklcomp.translation.CycleGANTranslator : What is compressed.
+    PairRecipe : All settings of the search and of the training behind it.
+    EvolutionaryPruner : The same for one network with labels.
+
+    Notes
+    -----
+    The published search program trains every individual for ten epochs from its second
+    generation on, and applies its masks to the wrong layers while doing so; here
+    individuals are not trained, and a closed-form repair does more than that training
+    in milliseconds. Its partner of an individual is the best of the present generation,
+    the paper's and ours that of the generation before.
+
+    References
+    ----------
+    .. [1] H. Shu, Y. Wang, X. Jia, K. Han, H. Chen, C. Xu, Q. Tian and C. Xu,
+       "Co-Evolutionary Compression for Unpaired Image Translation", arXiv:1907.10804.
+
+    Examples
+    --------
+    >>> from sklcomp.compression import CoEvolutionaryPruner
+    >>> from sklcomp.datasets import make_unpaired_digits
+    >>> from sklcomp.translation import CycleGANTranslator
+    >>> digits = make_unpaired_digits(40, image_size=8, random_state=0)
+    >>> pruner = CoEvolutionaryPruner(
+    ...     CycleGANTranslator(
+    ...         digits.image_shape, n_filters=4, n_blocks=1, batch_size=8, max_epochs=2
+    ...     ),
+    ...     max_params=0.4, n_generations=2, random_state=0,
+    ... ).fit(digits.data, digits.target)
+    >>> pruner.report_.ratio("parameters") <= 0.4
+    True
+    >>> pruner.transform(digits.data_a).shape
+    (40, 192)
+    """
+
+    _parameter_constraints: dict[str, list] = {
+        "translator": [CycleGANTranslator, FrozenEstimator],
+        "max_params": [Interval(Real, 0, None, closed="neither"), None],
+        "max_macs": [Interval(Real, 0, None, closed="neither"), None],
+        "recipe": [StrOptions({"default", "paper"}), PairRecipe],
+        "population_size": [Interval(Integral, 2, None, closed="left"), None],
+        "n_generations": [Interval(Integral, 0, None, closed="left"), None],
+        "n_fitness_samples": [Interval(Integral, 1, None, closed="left")],
+        "fitness_epochs": [Interval(Integral, 0, None, closed="left")],
+        "finetune_epochs": [Interval(Integral, 0, None, closed="left"), None],
+        "n_jobs": [Integral, None],
+        **TORCH_CONSTRAINTS,
+    }
+
+    _recipe_type = PairRecipe
+
+    _fitted_names = ("estimator_", "translator_")
+
+    def __init__(
+        self,
+        translator,
+        *,
+        max_params=None,
+        max_macs=None,
+        recipe="default",
+        population_size=None,
+        n_generations=None,
+        n_fitness_samples=16,
+        fitness_epochs=0,
+        finetune_epochs=None,
+        n_jobs=None,
+        checkpoint=None,
+        warm_start=False,
+        n_threads=1,
+        random_state=None,
+        verbose=0,
+    ):
+        self.translator = translator
+        self.max_params = max_params
+        self.max_macs = max_macs
+        self.recipe = recipe
+        self.population_size = population_size
+        self.n_generations = n_generations
+        self.n_fitness_samples = n_fitness_samples
+        self.fitness_epochs = fitness_epochs
+        self.finetune_epochs = finetune_epochs
+        self.n_jobs = n_jobs
+        self.checkpoint = checkpoint
+        self.warm_start = warm_start
+        self.n_threads = n_threads
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @refuse_masked
+    @with_callbacks
+    @fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y):
+        """Search, cut and train on.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, ...)
+            Examples, as the translator's ``fit`` takes them.
+        y : array-like of shape (n_samples,), or images
+            The domain of every row, or the examples of domain B.
+
+        Returns
+        -------
+        self : CoEvolutionaryPruner
+            Fitted.
+        """
+        return self._fit(X, y)
+
+    def _check(self, X: Any, y: Any) -> tuple[Any, Any]:
+        self._check_search()
+        return X, y
+
+    def _prepare(self, data: tuple, session: Session) -> Work:
+        """The trained pair, as two problems of which genomes are scored."""
+        X, y = data
+        base = self._fitted_translator(X, y, session)
+        domains = self._domains(base, X, y)
+        for name in ("n_features_in_", "feature_names_in_"):
+            self.__dict__.pop(name, None)
+            if hasattr(base, name):
+                setattr(self, name, getattr(base, name))
+        rng = np.random.default_rng(session.seed)
+        parts = [self._hold_out(images, rng) for images in domains]
+        train, held = zip(*parts, strict=True)
+        problems = self._problems(base, train, rng)
+        directions = self._directions(base, problems, train, held, session.seed)
+        return Work(base, problems, directions, domains, train, rng)
+
+    def _run(self, work: Work, session: Session) -> tuple:
+        """Search, then train the best pair."""
+        result = self._search(work, session)
+        return work, result, *self._tune(work, result, session)
+
+    def _fitted_translator(
+        self, X: Any, y: Any, session: Session
+    ) -> CycleGANTranslator:
+        """The translator to compress, trained now if it is not frozen."""
+        given = self.translator
+        if isinstance(given, FrozenEstimator):
+            base = given.estimator
+            if not isinstance(base, CycleGANTranslator) or not hasattr(base, "net_"):
+                msg = (
+                    f"the {type(base).__name__} inside FrozenEstimator is no fitted "
+                    "CycleGANTranslator (clone takes the weights of a bare one): fit "
+                    "it before freezing."
+                )
+                raise ValueError(msg)
+            check_device(base)
+            return base
+        if hasattr(given, "net_"):
+            msg = (
+                f"translator is a fitted {type(given).__name__}; {type(self).__name__} "
+                "would train it anew. Pass sklearn.base.clone(translator) for that, or "
+                "FrozenEstimator(translator) to use it as it is."
+            )
+            raise ValueError(msg)
+        base = clone(given)
+        if base.random_state is None:
+            base.set_params(random_state=session.seed)
+        if base.checkpoint is None:
+            own = session.checkpoint.inside("base")
+            base.set_params(checkpoint=own.folder, warm_start=own.warm_start)
+        base.fit(X, y)
+        return base.set_params(checkpoint=given.checkpoint, warm_start=given.warm_start)
+
+    def _domains(self, base: CycleGANTranslator, X: Any, y: Any) -> list[Tensor]:
+        """Images of A and of B, as the translator knows them."""
+        domains = [base.layout_.to_tensor(rows) for rows in base.split_domains(X, y)]
+        if not all(map(len, domains)):
+            labels = np.unique(y)
+            classes = "1 class" if len(labels) == 1 else f"{len(labels)} classes"
+            msg = (
+                f"{type(self).__name__} needs both domains; y has {classes}: {labels}. "
+                f"Domain A is {base.classes_[0]}, all else is B. Shuffle the rows, or "
+                "let StratifiedKFold split them."
+            )
+            raise ValueError(msg)
+        return domains
+
+    def _hold_out(
+        self, images: Tensor, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Images to train on, and images for the fitness; of few, all for both."""
+        n = min(self.n_fitness_samples, len(images) // 4)
+        order = torch.from_numpy(rng.permutation(len(images)))
+        return (images[order[n:]], images[order[:n]]) if n else (images, images)
+
+    def _problems(
+        self, base: CycleGANTranslator, train: Any, rng: np.random.Generator
+    ) -> tuple[PruningProblem, PruningProblem]:
+        generators = base.generator_ab_, base.generator_ba_
+        first, second = (
+            PruningProblem(
+                module, images, max_params=self.max_params, max_macs=self.max_macs,
+                importance=self.recipe_.importance,
+                compensate=self.recipe_.compensate,
+                ignored_layers=(), min_channels=1, rng=rng,
+                inner_width=self.recipe_.inner_width,
+                n_examples=max(MIN_EXAMPLES, N_PIXELS // images[0, 0].numel()),
+            )
+            for module, images in zip(generators, train, strict=True)
+        )  # fmt: skip
+        return first, second
+
+    def _directions(
+        self, base: CycleGANTranslator, problems: Any, train: Any, held: Any, seed: int
+    ) -> tuple[Direction, Direction]:
+        def learn(ab: nn.Module, ba: nn.Module) -> tuple[nn.Module, nn.Module]:
+            with torch_session(seed, self.n_threads):
+                n_epochs = self.fitness_epochs
+                tuned = start_from(base, (ab, ba), n_epochs, seed, self.n_threads)
+                if not is_trained(tuned, trainable_net(tuned), train, seed):
+                    return ab, ba
+            return tuned.generator_ab_, tuned.generator_ba_
+
+        def learn_back(ba: nn.Module, ab: nn.Module) -> tuple[nn.Module, nn.Module]:
+            return learn(ab, ba)[::-1]
+
+        judges = base.discriminator_b_, base.discriminator_a_
+        first, second = (
+            Direction(
+                problems[k], problems[1 - k], judges[k], held[k],
+                gamma=self.recipe_.gamma, cycle_weight=self.recipe_.cycle_weight,
+                train=(learn, learn_back)[k] if self.fitness_epochs else None,
+            )
+            for k in range(2)
+        )  # fmt: skip
+        return first, second
+
+    def _describe_search(self, work: Work, session: Session) -> list:
+        """What a search is a function of; a checkpoint must agree in it."""
+        base = work.base
+        images = [one.numpy(force=True) for one in work.domains]
+        weights = [
+            weights_of(module)
+            for module in (
+                base.generator_ab_, base.generator_ba_,
+                base.discriminator_a_, base.discriminator_b_,
+            )
+        ]  # fmt: skip
+        settings = [settings_of(self, self.recipe_, but=FREE)]
+        if self.fitness_epochs:
+            settings.append(settings_of(base, but=TRANSLATOR_FREE))
+        return [images, session.seed, weights, settings]
+
+    def _search(self, work: Work, session: Session) -> CoevolutionResult:
+        """Evolve, and keep the state of every generation where that is wanted."""
+        starts, operators, values = self._start_of(work.problems, work.rng)
+        record = session.checkpoint.record(
+            "search", lambda: self._describe_search(work, session)
+        )
+        result = coevolve(
+            work.directions, starts, rng=work.rng, state=record.load(),
+            callback=self._after_generation(record, session),
+            # All trainings share one generator of random numbers; None might be more.
+            n_jobs=1 if self.fitness_epochs else self.n_jobs, **operators, **values,
+        )  # fmt: skip
+        self._tell_best({f"best_{k}": result.history[f"best_{k}"] for k in "ab"})
+        if not work.problems[0].has_budget:
+            return result
+        return _with_uniform(work.problems, work.directions, result)
+
+    def _tune(
+        self, work: Work, result: CoevolutionResult, session: Session
+    ) -> tuple[CycleGANTranslator, str]:
+        """Build the best pair and train it; the better of before and after."""
+        base, seed = work.base, session.seed
+        pair = tuple(
+            problem.finish(best)
+            for problem, best in zip(work.problems, result.best, strict=True)
+        )
+        n_epochs = self.finetune_epochs
+        n_epochs = max_epochs(base) if n_epochs is None else n_epochs
+        tuned = train_pair(
+            base, pair, work.train, n_epochs, seed,
+            weight=self.recipe_.distill_weight, n_threads=self.n_threads,
+            checkpoint=session.checkpoint.inside("tuning"),
+        )  # fmt: skip
+        after, note = (tuned.generator_ab_, tuned.generator_ba_), ""
+        if tuned.n_iter_:
+            is_kept, note = _judged(pair, after, work.directions)
+            if not is_kept:
+                tuned = train_pair(
+                    base, pair, work.train, 0, seed, n_threads=self.n_threads
+                )
+        elif n_epochs:
+            note = "kept as they were cut: the training has diverged"
+        return tuned, note
+
+    def _name_results(self, result: tuple) -> None:
+        work, found, tuned, note = result
+        self.base_translator_ = base = work.base
+        self.history_ = found.history
+        n_uniform = 2 * len(FRONT_SHARES) if work.problems[0].has_budget else 0
+        self.n_evaluations_ = int(found.history["n_evaluations"][-1]) + n_uniform
+        self.pareto_front_, self.winners_ = {}, {}
+        for k, side in enumerate(("ab", "ba")):
+            problem = work.problems[k]
+            self.pareto_front_[side] = front_of(
+                problem, found.genomes[k], found.fitness[k]
+            )
+            kept = kept_channels(problem.graph, found.best[k])
+            setattr(self, f"kept_channels_{side}_", kept)
+            setattr(self, f"graph_{side}_", problem.graph)
+            n_parameters = problem.cost(found.best[k])[0]
+            self.winners_[side] = n_parameters, found.best_fitness[k]
+        self.estimator_ = self.translator_ = tuned
+        full = base.generator_ab_, base.generator_ba_
+        small = tuned.generator_ab_, tuned.generator_ba_
+        sides = [
+            _described(one, work.directions, base.layout_) for one in (full, small)
+        ]
+        self.report_ = CompressionReport(sides[0], sides[1], note)
+
+    @refuse_masked
+    def transform(self, X):
+        """Translate from the first domain to the second, with the small generator.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, ...)
+            Examples; every row is taken for one of the first domain.
+
+        Returns
+        -------
+        X_b : ndarray of the shape, dtype and range of X
+            The translation.
+        """
+        check_is_fitted(self)
+        return self.estimator_.transform(X)
+
+    @refuse_masked
+    def inverse_transform(self, X):
+        """Translate from the second domain to the first, with the small generator.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, ...)
+            Examples; every row is taken for one of the second domain.
+
+        Returns
+        -------
+        X_a : ndarray of the shape, dtype and range of X
+            The translation.
+        """
+        check_is_fitted(self)
+        return self.estimator_.inverse_transform(X)
+
+    @refuse_masked
+    def score(self, X, y=None):
+        """Negative error of the cycles of both domains.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, ...)
+            Examples.
+        y : array-like, default=None
+            As in ``fit``; a domain may be missing, and without y all of X is taken for
+            the first.
+
+        Returns
+        -------
+        score : float
+            Negative mean absolute difference. Zero is best.
+        """
+        check_is_fitted(self)
+        return self.estimator_.score(X, y)
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "estimator_")
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.non_deterministic = False
+        return tags
+
+
+def _with_uniform(
+    problems: Any, directions: Any, result: CoevolutionResult
+) -> CoevolutionResult:
+    """The result with pairs of uniform widths, so that the fronts span all sizes."""
+    genomes: Any = list(result.genomes)
+    fitness: Any = list(result.fitness)
+    for k in range(2):
+        own, other = (
+            problem.uniform_front() for problem in (problems[k], problems[1 - k])
+        )
+        found = [directions[k](*pair) for pair in zip(own, other, strict=True)]
+        genomes[k] = np.concatenate([genomes[k], own])
+        fitness[k] = np.concatenate([fitness[k], found])
+    return replace(result, genomes=tuple(genomes), fitness=tuple(fitness))
+
+
+def _judged(cut: Any, tuned: Any, directions: Any) -> tuple[bool, str]:
+    """Whether a tuned pair stays, and why.
+
+    One that differs more from the full pair may be the better translator, unless its
+    cycles are worse too.
+    """
+    before, after = closeness(cut, directions), closeness(tuned, directions)
+    said = (
+        f"error of cycles and of what the full generators make {before.loss:.3g} -> "
+        f"{after.loss:.3g}, of cycles alone {-before.score:.3g} -> {-after.score:.3g}"
+    )
+    if not after.is_worse(before):
+        return True, f"fine-tuned: {said}"
+    warn_user(
+        f"the training of the small generators made them worse: {said}; they are "
+        "left as they were cut. Choose a smaller lr of the translator, or take "
+        "finetune_epochs=0.",
+        ConvergenceWarning,
+    )
+    return False, f"kept as they were cut: {said}"
+
+
+def _described(
+    pair: Any, directions: tuple[Direction, Direction], layout: ImageLayout
+) -> dict[str, float]:
+    """One side of the report, of both generators together."""
+    sides = [
+        describe(module, direction.X[:1])
+        for module, direction in zip(pair, directions, strict=True)
+    ]
+    cycles = []
+    for module, back, direction in zip(pair, pair[::-1], directions, strict=True):
+        # As the translator does it: what was padded is cut off in between.
+        again = run(back, layout.pad(run(module, direction.X)))
+        rows = [layout.to_rows(images, np.float64) for images in (again, direction.X)]
+        cycles.append(np.abs(rows[0] - rows[1]).mean())
+    total = {name: sides[0][name] + sides[1][name] for name in sides[0]}
+    # The full generators may have been trained on these images.
+    return total | {"training score": -float(np.mean(cycles))}

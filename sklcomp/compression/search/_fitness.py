@@ -1,0 +1,86 @@
+"""How good a cut network is, on examples held out for that."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sklcomp.compression.search._problem import PruningProblem
+from sklcomp.nn._running import (
+    evaluating,
+    reestimate_batch_norms,
+    takes_channels_last,
+    use_batch_statistics,
+)
+from sklcomp.training._nets import Task
+
+# Examples in a forward: few enough for the caches of a processor, and enough for the
+# statistics of a batch norm.
+BATCH = 125
+
+
+class Fitness:
+    """Fitness of a genome on examples that nothing else is done with."""
+
+    def __init__(
+        self, problem: PruningProblem, task: Task, X: np.ndarray, y: np.ndarray,
+        kind: Any, trade_off: float,
+    ):  # fmt: skip
+        self.problem, self.task, self.y = problem, task, y
+        device = problem.statistics.device
+        self.X = torch.from_numpy(X).to(device)
+        self.kind, self.trade_off = kind, trade_off
+        # Statistics of a cut network differ, and are estimated anew when it is built.
+        self.is_fresh = problem.compensation is not None
+        self.target = self._logits(problem.module, is_fresh=False)
+        self.fast_X = as_channels_last(self.X)
+        self.is_fast = self._can_be_fast()
+
+    def __call__(self, genome: np.ndarray) -> float:
+        module: Any = self.problem.decode(genome)
+        if self.is_fast:
+            module = module.to(memory_format=torch.channels_last)
+        if callable(self.kind):
+            if self.is_fresh:
+                reestimate_batch_norms(module, self.X)
+            with evaluating(module):
+                worth = float(self.kind(module, self.X.clone(), self._targets()))
+        else:
+            logits = self._logits(module, self.is_fresh, self.is_fast)
+            if self.kind == "accuracy":
+                worth = self.task.score(logits, self.y)
+            else:
+                worth = -float(self.task.divergence(self.target, logits))
+        if self.trade_off:
+            size = self.problem.cost(genome)[0] / self.problem.full_cost[0]
+            worth += self.trade_off * (1 - size)
+        return worth
+
+    def _targets(self) -> Tensor:
+        return torch.from_numpy(self.y).to(self.X.device)
+
+    def _can_be_fast(self) -> bool:
+        """Whether the network runs with channels last."""
+        module = self.problem.decode(np.ones(self.problem.graph.n_genes, bool))
+        return takes_channels_last(
+            lambda: self._logits(module, is_fresh=False, is_fast=True), module
+        )
+
+    def _logits(
+        self, module: nn.Module, is_fresh: bool, is_fast: bool = False
+    ) -> Tensor:
+        X = self.fast_X if is_fast else self.X
+        with evaluating(module):
+            if is_fresh and len(X) > 1:
+                use_batch_statistics(module)
+            return torch.cat([
+                self.task.logits(module(batch.clone()))
+                for batch in X.tensor_split(math.ceil(len(X) / BATCH))
+            ])  # fmt: skip
+
+
+def as_channels_last(X: Tensor) -> Tensor:
+    """Images in the order of memory in which convolutions are fast."""
+    return X.contiguous(memory_format=torch.channels_last) if X.ndim == 4 else X

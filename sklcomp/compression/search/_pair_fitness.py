@@ -1,0 +1,136 @@
+"""How good a cut pair of generators is, by the discriminators and by its cycles."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sklcomp.compression.search._finetuning import Figures
+from sklcomp.compression.search._fitness import as_channels_last
+from sklcomp.compression.search._problem import PruningProblem
+from sklcomp.nn._running import (
+    device_of,
+    evaluating,
+    reestimate_batch_norms,
+    takes_channels_last,
+)
+
+# Weight of the change of a generator's images. Without it a generator that does less
+# than the full one is rewarded, as its cycles are shorter.
+CLOSENESS = 5.0
+
+
+class Direction:
+    """Fitness of one generator, with a partner that brings its images back.
+
+    Parameters
+    ----------
+    problem, partner : PruningProblem
+        Of this generator, and of the one that translates back.
+    discriminator : nn.Module
+        Judges the images that this generator makes.
+    X : Tensor
+        Images that it translates, held out for this.
+    gamma, cycle_weight : float or None
+        Of the published objective; gamma is None for ours.
+    train : callable or None
+        ``(module, partner) -> (module, partner)``, trained for a while.
+    """
+
+    def __init__(
+        self, problem: PruningProblem, partner: PruningProblem,
+        discriminator: nn.Module, X: Tensor, *, gamma: float | None,
+        cycle_weight: float, train: Callable | None,
+    ):  # fmt: skip
+        self.problem, self.partner = problem, partner
+        # A copy, of which threads need not set the mode.
+        self.discriminator = copy.deepcopy(discriminator).eval()
+        self.gamma, self.cycle_weight, self.train = gamma, cycle_weight, train
+        self.X = X.to(device_of(problem.module))
+        self.fast_X = as_channels_last(self.X)
+        with evaluating(problem.module):
+            self.made = problem.module(self.X.clone())
+            self.scores = self._judge(self.made)
+        self.is_fast = self._can_be_fast()
+        self._partner: tuple[bytes, Any] = (b"", None)
+
+    def __call__(self, genome: np.ndarray, partner: np.ndarray | None) -> float:
+        module = self._decode(self.problem, genome)
+        # The published search has no cycle in its first generation.
+        is_first = partner is None and self.gamma is not None
+        back = None if is_first else self._back(partner)
+        if self.train is not None and partner is not None:
+            module, back = self.train(module, back)
+        with evaluating(module):
+            made = module((self.fast_X if self.is_fast else self.X).clone())
+        with evaluating(self.discriminator):
+            judged = F.mse_loss(self._judge(made), self.scores)
+        cycle = 0.0
+        if back is not None:
+            with evaluating(back):
+                cycle = float(F.mse_loss(back(made.clone()), self.X))
+        if self.gamma is None:
+            change = float(F.mse_loss(made, self.made))
+            return -float(judged) - cycle - CLOSENESS * change
+        size = self.problem.cost(genome)[0] / self.problem.full_cost[0]
+        return 1 / (size + self.gamma * (float(judged) + self.cycle_weight * cycle))
+
+    def _judge(self, images: Tensor) -> Tensor:
+        """Mean over the patches of every image."""
+        return self.discriminator(images.clone()).reshape(len(images), -1).mean(1)
+
+    def _decode(self, problem: PruningProblem, genome: np.ndarray) -> nn.Module:
+        module: Any = problem.decode(genome).eval()
+        if problem.compensation is not None:
+            # As in the finished network, of few images: it is done for every genome.
+            n_images = max(2, len(self.X))
+            reestimate_batch_norms(module, problem.statistics[:n_images])
+        return module.to(memory_format=torch.channels_last) if self.is_fast else module
+
+    def _back(self, partner: np.ndarray | None) -> nn.Module:
+        """The partner's network, which is the same for a whole generation."""
+        if partner is None:
+            partner = np.ones(self.partner.graph.n_genes, bool)
+        key = np.packbits(partner).tobytes()
+        known, module = self._partner
+        if known != key:
+            module = self._decode(self.partner, partner)
+            self._partner = key, module
+        return module
+
+    def _can_be_fast(self) -> bool:
+        """Whether all networks take images with channels last."""
+        if self.X.ndim != 4:
+            return False
+        module, back = (
+            problem.decode(np.ones(problem.graph.n_genes, bool)).eval()
+            for problem in (self.problem, self.partner)
+        )
+
+        def translate() -> None:
+            made = module(self.fast_X.clone())
+            self._judge(made)
+            back(made)
+
+        return takes_channels_last(translate, module, back)
+
+
+def closeness(
+    pair: tuple[nn.Module, nn.Module], directions: tuple[Direction, Direction]
+) -> Figures:
+    """Error of what two generators make and of their cycles; minus that of the latter.
+
+    Means of both.
+    """
+    changes, cycles = [], []
+    for module, back, full in zip(pair, pair[::-1], directions, strict=True):
+        with evaluating(module), evaluating(back):
+            made = module(full.X.clone())
+            changes.append(float(F.l1_loss(made, full.made)))
+            cycles.append(float(F.l1_loss(back(made.clone()), full.X)))
+    cycle = sum(cycles) / 2
+    return Figures(sum(changes) / 2 + cycle, -cycle)

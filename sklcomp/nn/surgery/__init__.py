@@ -1,0 +1,1 @@
+"""Channels removed from any network: tracing, order, cut, repair, cost."""

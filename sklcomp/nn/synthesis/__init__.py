@@ -1,0 +1,1 @@
+"""Examples made without data: generators, noise and their losses."""

@@ -1,0 +1,1 @@
+"""Recovery by the DCT norm: exact, sparse and iterative solvers."""

@@ -1,0 +1,1 @@
+"""Linear models of labels by dual coordinate descent."""
