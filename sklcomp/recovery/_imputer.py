@@ -397,7 +397,10 @@ class DCTImputer(
         if reset:
             if layout is None and self.image_shape is None and not is_frame:
                 hint_at_pictures(X)
-            self.image_shape_ = self._image_shape(X, layout)
+            self.image_shape_ = tuple(layout[1:]) if layout else (X.shape[1],)
+            if self.image_shape is not None:
+                self.image_shape_ = as_shape(self.image_shape, "image_shape")
+                check_row_length(X, self.image_shape_, "image_shape")
         return X, layout or X.shape
 
     def _refuse_frame(self, X):
@@ -408,13 +411,6 @@ class DCTImputer(
                 f"image_shape={np.shape(X)[1:]}."
             )
             raise ValueError(msg)
-
-    def _image_shape(self, X, layout):
-        if self.image_shape is None:
-            return tuple(layout[1:]) if layout else (X.shape[1],)
-        shape = as_shape(self.image_shape, "image_shape")
-        check_row_length(X, shape, "image_shape")
-        return shape
 
     def _solve(self, channels, callback=None):
         """Recovered and clipped channels; warns of what is empty or not converged."""

@@ -124,7 +124,7 @@ def test_relation_is_read_as_it_is_meant(read):
     (HEADER.replace("b {", "a {"), "line 3: attribute 'a' was declared in line 2"),
     (HEADER.replace("a numeric", "a"), "line 2: expected @attribute, a name and its"),
     (HEADER.replace("a numeric", "my a numeric") + "1,low\n", "arff, line 2: not a"),
-    (HEADER.replace("numeric", "string") + "x,low\n", "line 2: attribute 'a' holds te"),
+    (HEADER.replace("numeric", "string") + "x,low\n", "line 2: attribute 'a' holds t"),
     (HEADER.encode() + b"1,l\xf6w\n", 'line 5: this is not in utf-8; .*="latin-1'),
 ])  # fmt: skip
 def test_files_that_are_unclear_are_named_by_line_and_cure(read, content, message):

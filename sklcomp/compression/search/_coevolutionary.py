@@ -1,49 +1,46 @@
 """Two generators made small together, as Shu et al. (arXiv 1907.10804)."""
 
-from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from sklearn.base import (
     BaseEstimator,
     MetaEstimatorMixin,
     OneToOneFeatureMixin,
     TransformerMixin,
-    clone,
 )
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor, nn
+from torch import Tensor
 
-from sklcomp.compression._report import CompressionReport, describe
+from sklcomp.compression._report import CompressionReport
 from sklcomp.compression.search._mixin import SearchMixin
-from sklcomp.compression.search._pair_fitness import Direction, closeness
-from sklcomp.compression.search._pair_training import (
-    is_trained,
-    max_epochs,
-    start_from,
-    train_pair,
-    trainable_net,
+from sklcomp.compression.search._pair_fitness import (
+    Direction,
+    describe_pair,
+    judge_pair,
 )
-from sklcomp.compression.search._problem import (
-    FRONT_SHARES,
-    PruningProblem,
+from sklcomp.compression.search._pair_training import (
+    both_ways,
+    domains_of,
+    fitted_translator,
+    hold_out_images,
+    max_epochs,
+    train_pair,
+    weights_of_all,
+)
+from sklcomp.compression.search._problem import FRONT_SHARES, PruningProblem
+from sklcomp.compression.search._recipe import PairRecipe
+from sklcomp.compression.search._results import (
     front_of,
     kept_channels,
+    with_uniform_pairs,
 )
-from sklcomp.compression.search._recipe import PairRecipe
 from sklcomp.evolution import CoevolutionResult, coevolve
-from sklcomp.nn._running import torch_session
 from sklcomp.training._fit import TORCH_CONSTRAINTS, Session, TorchFitMixin
-from sklcomp.training._nets import check_device
-from sklcomp.training._state import settings_of, weights_of
+from sklcomp.training._state import settings_of
 from sklcomp.translation import CycleGANTranslator
-from sklcomp.translation._images import ImageLayout
-from sklcomp.translation._net import run
-from sklcomp.utils._messages import warn_user
 from sklcomp.utils._sklearn import Interval, StrOptions, fit_context, with_callbacks
 from sklcomp.utils._validation import refuse_masked
 
@@ -75,7 +72,7 @@ class Work(NamedTuple):
 
     base: CycleGANTranslator
     problems: tuple[PruningProblem, PruningProblem]
-    directions: tuple[Direction, Direction]
+    directions: tuple[Direction, ...]
     domains: list[Tensor]
     train: tuple[Tensor, Tensor]
     rng: np.random.Generator
@@ -311,14 +308,15 @@ class CoEvolutionaryPruner(
     def _prepare(self, data: tuple, session: Session) -> Work:
         """The trained pair, as two problems of which genomes are scored."""
         X, y = data
-        base = self._fitted_translator(X, y, session)
-        domains = self._domains(base, X, y)
+        base = fitted_translator(self, X, y, session)
+        domains = domains_of(self, base, X, y)
         for name in ("n_features_in_", "feature_names_in_"):
             self.__dict__.pop(name, None)
             if hasattr(base, name):
                 setattr(self, name, getattr(base, name))
         rng = np.random.default_rng(session.seed)
-        parts = [self._hold_out(images, rng) for images in domains]
+        n = self.n_fitness_samples
+        parts = [hold_out_images(images, n, rng) for images in domains]
         train, held = zip(*parts, strict=True)
         problems = self._problems(base, train, rng)
         directions = self._directions(base, problems, train, held, session.seed)
@@ -328,60 +326,6 @@ class CoEvolutionaryPruner(
         """Search, then train the best pair."""
         result = self._search(work, session)
         return work, result, *self._tune(work, result, session)
-
-    def _fitted_translator(
-        self, X: Any, y: Any, session: Session
-    ) -> CycleGANTranslator:
-        """The translator to compress, trained now if it is not frozen."""
-        given = self.translator
-        if isinstance(given, FrozenEstimator):
-            base = given.estimator
-            if not isinstance(base, CycleGANTranslator) or not hasattr(base, "net_"):
-                msg = (
-                    f"the {type(base).__name__} inside FrozenEstimator is no fitted "
-                    "CycleGANTranslator (clone takes the weights of a bare one): fit "
-                    "it before freezing."
-                )
-                raise ValueError(msg)
-            check_device(base)
-            return base
-        if hasattr(given, "net_"):
-            msg = (
-                f"translator is a fitted {type(given).__name__}; {type(self).__name__} "
-                "would train it anew. Pass sklearn.base.clone(translator) for that, or "
-                "FrozenEstimator(translator) to use it as it is."
-            )
-            raise ValueError(msg)
-        base = clone(given)
-        if base.random_state is None:
-            base.set_params(random_state=session.seed)
-        if base.checkpoint is None:
-            own = session.checkpoint.inside("base")
-            base.set_params(checkpoint=own.folder, warm_start=own.warm_start)
-        base.fit(X, y)
-        return base.set_params(checkpoint=given.checkpoint, warm_start=given.warm_start)
-
-    def _domains(self, base: CycleGANTranslator, X: Any, y: Any) -> list[Tensor]:
-        """Images of A and of B, as the translator knows them."""
-        domains = [base.layout_.to_tensor(rows) for rows in base.split_domains(X, y)]
-        if not all(map(len, domains)):
-            labels = np.unique(y)
-            classes = "1 class" if len(labels) == 1 else f"{len(labels)} classes"
-            msg = (
-                f"{type(self).__name__} needs both domains; y has {classes}: {labels}. "
-                f"Domain A is {base.classes_[0]}, all else is B. Shuffle the rows, or "
-                "let StratifiedKFold split them."
-            )
-            raise ValueError(msg)
-        return domains
-
-    def _hold_out(
-        self, images: Tensor, rng: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Images to train on, and images for the fitness; of few, all for both."""
-        n = min(self.n_fitness_samples, len(images) // 4)
-        order = torch.from_numpy(rng.permutation(len(images)))
-        return (images[order[n:]], images[order[:n]]) if n else (images, images)
 
     def _problems(
         self, base: CycleGANTranslator, train: Any, rng: np.random.Generator
@@ -402,51 +346,32 @@ class CoEvolutionaryPruner(
 
     def _directions(
         self, base: CycleGANTranslator, problems: Any, train: Any, held: Any, seed: int
-    ) -> tuple[Direction, Direction]:
-        def learn(ab: nn.Module, ba: nn.Module) -> tuple[nn.Module, nn.Module]:
-            with torch_session(seed, self.n_threads):
-                n_epochs = self.fitness_epochs
-                tuned = start_from(base, (ab, ba), n_epochs, seed, self.n_threads)
-                if not is_trained(tuned, trainable_net(tuned), train, seed):
-                    return ab, ba
-            return tuned.generator_ab_, tuned.generator_ba_
-
-        def learn_back(ba: nn.Module, ab: nn.Module) -> tuple[nn.Module, nn.Module]:
-            return learn(ab, ba)[::-1]
-
+    ) -> tuple[Direction, ...]:
+        learn: Any = (None, None)
+        if self.fitness_epochs:
+            learn = both_ways(base, train, self.fitness_epochs, seed, self.n_threads)
         judges = base.discriminator_b_, base.discriminator_a_
-        first, second = (
+        return tuple(
             Direction(
                 problems[k], problems[1 - k], judges[k], held[k],
                 gamma=self.recipe_.gamma, cycle_weight=self.recipe_.cycle_weight,
-                train=(learn, learn_back)[k] if self.fitness_epochs else None,
+                train=learn[k],
             )
             for k in range(2)
         )  # fmt: skip
-        return first, second
-
-    def _describe_search(self, work: Work, session: Session) -> list:
-        """What a search is a function of; a checkpoint must agree in it."""
-        base = work.base
-        images = [one.numpy(force=True) for one in work.domains]
-        weights = [
-            weights_of(module)
-            for module in (
-                base.generator_ab_, base.generator_ba_,
-                base.discriminator_a_, base.discriminator_b_,
-            )
-        ]  # fmt: skip
-        settings = [settings_of(self, self.recipe_, but=FREE)]
-        if self.fitness_epochs:
-            settings.append(settings_of(base, but=TRANSLATOR_FREE))
-        return [images, session.seed, weights, settings]
 
     def _search(self, work: Work, session: Session) -> CoevolutionResult:
         """Evolve, and keep the state of every generation where that is wanted."""
         starts, operators, values = self._start_of(work.problems, work.rng)
-        record = session.checkpoint.record(
-            "search", lambda: self._describe_search(work, session)
-        )
+
+        def describe_start() -> list:
+            images = [one.numpy(force=True) for one in work.domains]
+            settings = [settings_of(self, self.recipe_, but=FREE)]
+            if self.fitness_epochs:
+                settings.append(settings_of(work.base, but=TRANSLATOR_FREE))
+            return [images, session.seed, weights_of_all(work.base), settings]
+
+        record = session.checkpoint.record("search", describe_start)
         result = coevolve(
             work.directions, starts, rng=work.rng, state=record.load(),
             callback=self._after_generation(record, session),
@@ -456,7 +381,7 @@ class CoEvolutionaryPruner(
         self._tell_best({f"best_{k}": result.history[f"best_{k}"] for k in "ab"})
         if not work.problems[0].has_budget:
             return result
-        return _with_uniform(work.problems, work.directions, result)
+        return with_uniform_pairs(work.problems, work.directions, result)
 
     def _tune(
         self, work: Work, result: CoevolutionResult, session: Session
@@ -476,7 +401,7 @@ class CoEvolutionaryPruner(
         )  # fmt: skip
         after, note = (tuned.generator_ab_, tuned.generator_ba_), ""
         if tuned.n_iter_:
-            is_kept, note = _judged(pair, after, work.directions)
+            is_kept, note = judge_pair(pair, after, work.directions)
             if not is_kept:
                 tuned = train_pair(
                     base, pair, work.train, 0, seed, n_threads=self.n_threads
@@ -506,7 +431,7 @@ class CoEvolutionaryPruner(
         full = base.generator_ab_, base.generator_ba_
         small = tuned.generator_ab_, tuned.generator_ba_
         sides = [
-            _described(one, work.directions, base.layout_) for one in (full, small)
+            describe_pair(one, work.directions, base.layout_) for one in (full, small)
         ]
         self.report_ = CompressionReport(sides[0], sides[1], note)
 
@@ -573,60 +498,3 @@ class CoEvolutionaryPruner(
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.non_deterministic = False
         return tags
-
-
-def _with_uniform(
-    problems: Any, directions: Any, result: CoevolutionResult
-) -> CoevolutionResult:
-    """The result with pairs of uniform widths, so that the fronts span all sizes."""
-    genomes: Any = list(result.genomes)
-    fitness: Any = list(result.fitness)
-    for k in range(2):
-        own, other = (
-            problem.uniform_front() for problem in (problems[k], problems[1 - k])
-        )
-        found = [directions[k](*pair) for pair in zip(own, other, strict=True)]
-        genomes[k] = np.concatenate([genomes[k], own])
-        fitness[k] = np.concatenate([fitness[k], found])
-    return replace(result, genomes=tuple(genomes), fitness=tuple(fitness))
-
-
-def _judged(cut: Any, tuned: Any, directions: Any) -> tuple[bool, str]:
-    """Whether a tuned pair stays, and why.
-
-    One that differs more from the full pair may be the better translator, unless its
-    cycles are worse too.
-    """
-    before, after = closeness(cut, directions), closeness(tuned, directions)
-    said = (
-        f"error of cycles and of what the full generators make {before.loss:.3g} -> "
-        f"{after.loss:.3g}, of cycles alone {-before.score:.3g} -> {-after.score:.3g}"
-    )
-    if not after.is_worse(before):
-        return True, f"fine-tuned: {said}"
-    warn_user(
-        f"the training of the small generators made them worse: {said}; they are "
-        "left as they were cut. Choose a smaller lr of the translator, or take "
-        "finetune_epochs=0.",
-        ConvergenceWarning,
-    )
-    return False, f"kept as they were cut: {said}"
-
-
-def _described(
-    pair: Any, directions: tuple[Direction, Direction], layout: ImageLayout
-) -> dict[str, float]:
-    """One side of the report, of both generators together."""
-    sides = [
-        describe(module, direction.X[:1])
-        for module, direction in zip(pair, directions, strict=True)
-    ]
-    cycles = []
-    for module, back, direction in zip(pair, pair[::-1], directions, strict=True):
-        # As the translator does it: what was padded is cut off in between.
-        again = run(back, layout.pad(run(module, direction.X)))
-        rows = [layout.to_rows(images, np.float64) for images in (again, direction.X)]
-        cycles.append(np.abs(rows[0] - rows[1]).mean())
-    total = {name: sides[0][name] + sides[1][name] for name in sides[0]}
-    # The full generators may have been trained on these images.
-    return total | {"training score": -float(np.mean(cycles))}

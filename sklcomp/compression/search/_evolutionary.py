@@ -21,14 +21,15 @@ from sklcomp.compression.search._finetuning import (
     finetune,
 )
 from sklcomp.compression.search._fitness import Fitness
-from sklcomp.compression.search._mixin import SearchMixin, unseen_uniform
-from sklcomp.compression.search._problem import (
-    PruningProblem,
+from sklcomp.compression.search._mixin import SearchMixin
+from sklcomp.compression.search._problem import PruningProblem
+from sklcomp.compression.search._recipe import SearchRecipe
+from sklcomp.compression.search._results import (
     fittest_within,
     front_of,
     kept_channels,
+    unseen_uniform,
 )
-from sklcomp.compression.search._recipe import SearchRecipe
 from sklcomp.evolution import EvolutionResult, evolve
 from sklcomp.nn._forms import plain_copy
 from sklcomp.nn._running import torch_session
@@ -49,14 +50,6 @@ FREE = (
     "estimator", "recipe", "checkpoint", "warm_start", "n_jobs", "verbose", "finetune",
     "finetune_epochs", "finetune_schedule", "distill_weight", "temperature",
 )  # fmt: skip
-
-
-class Examples(NamedTuple):
-    """Checked data of a fit; ``validation`` is a pair of X and y, or None."""
-
-    X: np.ndarray
-    y: np.ndarray
-    validation: tuple[np.ndarray, np.ndarray] | None
 
 
 class Work(NamedTuple):
@@ -323,13 +316,13 @@ class EvolutionaryPruner(SearchMixin, Compressor):
         """
         return self._fit(X, y, X_val=X_val, y_val=y_val)
 
-    def _check(self, X: Any, y: Any, X_val: Any, y_val: Any) -> Examples:
+    def _check(self, X: Any, y: Any, X_val: Any, y_val: Any) -> tuple:
         X, y = self._check_fit_data(X, y)
         validation = self._check_validation_data(X_val, y_val, y)
         self._check_settings()
-        return Examples(X, y, validation)
+        return X, y, validation
 
-    def _prepare(self, data: Examples, session: Session) -> Work:
+    def _prepare(self, data: tuple, session: Session) -> Work:
         """The trained net, as a problem of which genomes are scored."""
         X, y, validation = data
         recipe = self.recipe_

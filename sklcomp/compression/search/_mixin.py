@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from joblib import effective_n_jobs
 
-from sklcomp.compression.search._problem import PruningProblem, absolute_budget
+from sklcomp.compression.search._problem import absolute_budget
 from sklcomp.evolution._population import check_rates
 from sklcomp.training._checkpoint import Record
 from sklcomp.training._fit import Session
@@ -76,10 +76,3 @@ class SearchMixin(RecipeMixin):
             n_scored = min(map(len, best.values()))
             shown = " and ".join(f"{values[-1]:.5g}" for values in best.values())
             print(f"generation {n_scored - 1}: best fitness {shown}")  # noqa: T201
-
-
-def unseen_uniform(problem: PruningProblem, genomes: np.ndarray) -> list[np.ndarray]:
-    """Uniform genomes of all sizes that a search has not met, for the front's ends."""
-    met = {genome.tobytes() for genome in genomes}
-    front = {genome.tobytes(): genome for genome in problem.uniform_front()}
-    return [genome for key, genome in front.items() if key not in met]

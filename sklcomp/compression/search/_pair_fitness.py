@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
+from sklcomp.compression._report import describe
 from sklcomp.compression.search._finetuning import Figures
 from sklcomp.compression.search._fitness import as_channels_last
 from sklcomp.compression.search._problem import PruningProblem
@@ -18,6 +20,9 @@ from sklcomp.nn._running import (
     reestimate_batch_norms,
     takes_channels_last,
 )
+from sklcomp.translation._images import ImageLayout
+from sklcomp.translation._net import run as run_generator
+from sklcomp.utils._messages import warn_user
 
 # Weight of the change of a generator's images. Without it a generator that does less
 # than the full one is rewarded, as its cycles are shorter.
@@ -134,3 +139,44 @@ def closeness(
             cycles.append(float(F.l1_loss(back(made.clone()), full.X)))
     cycle = sum(cycles) / 2
     return Figures(sum(changes) / 2 + cycle, -cycle)
+
+
+def judge_pair(cut: Any, tuned: Any, directions: Any) -> tuple[bool, str]:
+    """Whether a tuned pair stays, and why.
+
+    One that differs more from the full pair may be the better translator, unless its
+    cycles are worse too.
+    """
+    before, after = closeness(cut, directions), closeness(tuned, directions)
+    said = (
+        f"error of cycles and of what the full generators make {before.loss:.3g} -> "
+        f"{after.loss:.3g}, of cycles alone {-before.score:.3g} -> {-after.score:.3g}"
+    )
+    if not after.is_worse(before):
+        return True, f"fine-tuned: {said}"
+    warn_user(
+        f"the training of the small generators made them worse: {said}; they are "
+        "left as they were cut. Choose a smaller lr of the translator, or take "
+        "finetune_epochs=0.",
+        ConvergenceWarning,
+    )
+    return False, f"kept as they were cut: {said}"
+
+
+def describe_pair(
+    pair: Any, directions: tuple[Direction, Direction], layout: ImageLayout
+) -> dict[str, float]:
+    """One side of the report, of both generators together."""
+    sides = [
+        describe(module, direction.X[:1])
+        for module, direction in zip(pair, directions, strict=True)
+    ]
+    cycles = []
+    for module, back, direction in zip(pair, pair[::-1], directions, strict=True):
+        # As the translator does it: what was padded is cut off in between.
+        again = run_generator(back, layout.pad(run_generator(module, direction.X)))
+        rows = [layout.to_rows(images, np.float64) for images in (again, direction.X)]
+        cycles.append(np.abs(rows[0] - rows[1]).mean())
+    total = {name: sides[0][name] + sides[1][name] for name in sides[0]}
+    # The full generators may have been trained on these images.
+    return total | {"training score": -float(np.mean(cycles))}

@@ -1,16 +1,23 @@
-"""Small generators trained on, with the full ones' images in view."""
+"""The full translator of a pair, and small generators trained on in view of it."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import joblib
+import numpy as np
+import torch
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.frozen import FrozenEstimator
 from torch import Tensor, nn
 
+from sklcomp.nn._running import torch_session
 from sklcomp.training._checkpoint import NOWHERE, Checkpoint
 from sklcomp.training._fit import Session
 from sklcomp.training._loop import acting_as
-from sklcomp.training._nets import FILES, without_callbacks
+from sklcomp.training._nets import FILES, check_device, without_callbacks
+from sklcomp.training._state import weights_of
 from sklcomp.translation import CycleGANTranslator
 from sklcomp.translation._cyclegan import fit_networks
 from sklcomp.translation._net import (
@@ -25,6 +32,72 @@ from sklcomp.utils._messages import warn_user
 
 # What is known of the data when a translator is fitted.
 KNOWN = ("layout_", "image_shape_", "classes_", "n_features_in_", "feature_names_in_")
+
+
+def fitted_translator(
+    owner: Any, X: Any, y: Any, session: Session
+) -> CycleGANTranslator:
+    """The translator to compress, trained now if it is not frozen."""
+    given = owner.translator
+    if isinstance(given, FrozenEstimator):
+        base = given.estimator
+        if not isinstance(base, CycleGANTranslator) or not hasattr(base, "net_"):
+            msg = (
+                f"the {type(base).__name__} inside FrozenEstimator is no fitted "
+                "CycleGANTranslator (clone takes the weights of a bare one): fit "
+                "it before freezing."
+            )
+            raise ValueError(msg)
+        check_device(base)
+        return base
+    if hasattr(given, "net_"):
+        msg = (
+            f"translator is a fitted {type(given).__name__}; {type(owner).__name__} "
+            "would train it anew. Pass sklearn.base.clone(translator) for that, or "
+            "FrozenEstimator(translator) to use it as it is."
+        )
+        raise ValueError(msg)
+    base = clone(given)
+    if base.random_state is None:
+        base.set_params(random_state=session.seed)
+    if base.checkpoint is None:
+        own = session.checkpoint.inside("base")
+        base.set_params(checkpoint=own.folder, warm_start=own.warm_start)
+    base.fit(X, y)
+    return base.set_params(checkpoint=given.checkpoint, warm_start=given.warm_start)
+
+
+def domains_of(owner: Any, base: CycleGANTranslator, X: Any, y: Any) -> list[Tensor]:
+    """Images of A and of B, as the translator knows them."""
+    domains = [base.layout_.to_tensor(rows) for rows in base.split_domains(X, y)]
+    if not all(map(len, domains)):
+        labels = np.unique(y)
+        classes = "1 class" if len(labels) == 1 else f"{len(labels)} classes"
+        msg = (
+            f"{type(owner).__name__} needs both domains; y has {classes}: {labels}. "
+            f"Domain A is {base.classes_[0]}, all else is B. Shuffle the rows, or "
+            "let StratifiedKFold split them."
+        )
+        raise ValueError(msg)
+    return domains
+
+
+def hold_out_images(
+    images: Tensor, n: int, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Images to train on, and n for the fitness; of few, all for both."""
+    n = min(n, len(images) // 4)
+    order = torch.from_numpy(rng.permutation(len(images)))
+    return (images[order[n:]], images[order[:n]]) if n else (images, images)
+
+
+def weights_of_all(base: CycleGANTranslator) -> list:
+    """What all four networks have learnt, as a key of a checkpoint has it."""
+    modules = (
+        base.generator_ab_, base.generator_ba_, base.discriminator_a_,
+        base.discriminator_b_,
+    )  # fmt: skip
+    return [weights_of(module) for module in modules]
 
 
 def train_pair(
@@ -133,6 +206,24 @@ def is_trained(
             raise
         return False
     return True
+
+
+def both_ways(
+    base: CycleGANTranslator, train: Any, n_epochs: int, seed: int, n_threads: int
+) -> tuple[Callable, Callable]:
+    """Trainings of a generator and its way back, for a while, in either order."""
+
+    def learn(ab: nn.Module, ba: nn.Module) -> tuple[nn.Module, nn.Module]:
+        with torch_session(seed, n_threads):
+            tuned = start_from(base, (ab, ba), n_epochs, seed, n_threads)
+            if not is_trained(tuned, trainable_net(tuned), train, seed):
+                return ab, ba
+        return tuned.generator_ab_, tuned.generator_ba_
+
+    def learn_back(ba: nn.Module, ab: nn.Module) -> tuple[nn.Module, nn.Module]:
+        return learn(ab, ba)[::-1]
+
+    return learn, learn_back
 
 
 def _copied(*modules: nn.Module) -> tuple[nn.Module, ...]:
