@@ -3,7 +3,7 @@
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -98,7 +98,8 @@ def warmup(dtype: "DTypeLike | None" = None) -> None:
         ):
             recover_image(picture.astype(kind), order=order, solver=solver)
         for features in (X.astype(kind), sparse.csr_array(X, dtype=kind)):
-            for parameters in ({}, {"slack_cap": 1}, {"rank": 2}):
+            settings: tuple[dict[str, Any], ...] = {}, {"slack_cap": 1}, {"rank": 2}
+            for parameters in settings:
                 PrivilegedMultiLabelClassifier(**parameters).fit(features, y)
             streaming = StreamingLabelClassifier().fit(features, y[:, :2])
             streaming.add_labels(features, y[:, 2])

@@ -61,7 +61,7 @@ def test_predicting_comes_after_fitting_and_expects_as_many_features(rng):
     imputer = DCTImputer((6, 8)).fit(X)
     with pytest.raises(ValueError, match="expecting 48 features"):
         imputer.transform(X[:, :40])
-    with pytest.raises(ValueError, match=r"expecting \(6, 8\)"):
+    with pytest.raises(ValueError, match=r"expected \(6, 8\)"):
         imputer.transform(X.reshape(-1, 8, 6))
 
 

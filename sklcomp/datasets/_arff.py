@@ -195,12 +195,12 @@ def _first_row(lines: Iterable[str]) -> str:
     return next((line for line in rows if line and not line.startswith("%")), "")
 
 
-def _dense_table(rows, n_columns):
+def _dense_table(rows: list, n_columns: int) -> Any:
     values = (np.nan if v is None else v for v in chain.from_iterable(rows))
     return np.fromiter(values, dtype=np.float64).reshape(-1, n_columns)
 
 
-def _sparse_table(rows, n_columns):
+def _sparse_table(rows: list, n_columns: int) -> Any:
     values: list[float] = []
     columns: list[int] = []
     indptr = [0]
@@ -213,7 +213,7 @@ def _sparse_table(rows, n_columns):
     return table.tocsc()
 
 
-def _levels(lines, name, values):
+def _levels(lines: Any, name: str, values: Any) -> Any:
     """Numbers of the values of a nominal attribute; None for a numeric one."""
     if values == "STRING":
         lines.number = lines.names[name]
@@ -232,7 +232,7 @@ def _levels(lines, name, values):
         return np.arange(len(words), dtype=float)
 
 
-def _decode(levels, codes):
+def _decode(levels: Any, codes: Any) -> Any:
     """Levels of codes, of which some may be missing."""
     known = ~np.isnan(codes)
     values = np.full(codes.shape, np.nan)

@@ -109,7 +109,7 @@ def make_masked_images(
     return X, y
 
 
-def _draw_image(shape, rng):
+def _draw_image(shape: tuple, rng: Any) -> np.ndarray:
     """A field with power spectrum k^-3 and three discs, scaled to [0, 1]."""
     rows, columns = np.ogrid[: shape[0], : shape[1]]
     frequency = np.hypot(rows / shape[0], columns / shape[1]) * max(shape)
@@ -123,7 +123,7 @@ def _draw_image(shape, rng):
     return (image - image.min()) / (np.ptp(image) or 1)
 
 
-def _random_mask(shape, missing, rng):
+def _random_mask(shape: tuple, missing: float, rng: Any) -> np.ndarray:
     size = shape[0] * shape[1]
     lost = np.zeros(size, dtype=bool)
     count = min(round(missing * size), size - 1)
@@ -131,14 +131,14 @@ def _random_mask(shape, missing, rng):
     return lost.reshape(shape)
 
 
-def _row_mask(shape, missing, rng):
+def _row_mask(shape: tuple, missing: float, rng: Any) -> np.ndarray:
     lost = np.zeros(shape, dtype=bool)
     count = min(round(missing * shape[0]), shape[0] - 1)
     lost[rng.permutation(shape[0])[:count]] = True
     return lost
 
 
-def _block_mask(shape, missing, rng):
+def _block_mask(shape: tuple, missing: float, rng: Any) -> np.ndarray:
     """Squares at random places until the share is reached, at most to one pixel."""
     lost = np.zeros(shape, dtype=bool)
     side = max(1, min(shape) // 8)

@@ -189,5 +189,5 @@ def make_multilabel_stream(
     return (X, y, coef) if return_coef else (X, y)
 
 
-def _unit(vector):
+def _unit(vector: np.ndarray) -> np.ndarray:
     return vector / np.linalg.norm(vector)

@@ -251,18 +251,18 @@ def fetch_multilabel(
     return (found.data, found.target) if return_X_y else found
 
 
-def _is_present(value):
+def _is_present(value: Any) -> int:
     return PRESENT[str(value).lower().removesuffix(".0")]
 
 
-def _check_size(path, limit, cure):
+def _check_size(path: Any, limit: int, cure: str) -> None:
     size = os.stat(path).st_size
     if size > limit:
         msg = f"{os.fspath(path)} has {size} bytes, more than {limit}; {cure}."
         raise ValueError(msg)
 
 
-def _find_labels(wanted, names, arff_path, xml_path):
+def _find_labels(wanted: Any, names: Any, arff_path: Any, xml_path: Any) -> Any:
     """Names of the ARFF file that the XML file lists, which may escape them too."""
     known = set(names)
     found = [name if name in known else unescape(name) for name in wanted]
@@ -291,12 +291,12 @@ def _labels_of_relation(path: str, content: ArffTable) -> list[str]:
     return content.names[:n_labels] if n_labels > 0 else content.names[n_labels:]
 
 
-def _read_label_names(path):
+def _read_label_names(path: Any) -> list[str]:
     _check_size(path, LARGEST_XML, "it should only name the labels")
     names: list[str] = []
     lines: dict[str, int] = {}
 
-    def take_label(tag, attributes):
+    def take_label(tag: str, attributes: dict) -> None:
         if tag.rpartition(":")[2] != "label" or "name" not in attributes:
             return
         name, line = attributes["name"], parser.CurrentLineNumber
@@ -309,7 +309,7 @@ def _read_label_names(path):
         lines[unescape(name)] = line
         names.append(name)
 
-    def refuse(*_):
+    def refuse(*_: Any) -> Any:
         msg = (
             f"{os.fspath(path)} declares a document type, which can hide harmful "
             "entities; remove its <!DOCTYPE ...>."

@@ -122,7 +122,7 @@ def make_unpaired_digits(
     )
 
 
-def _draw_halves(digit, rng):
+def _draw_halves(digit: np.ndarray, rng: Any) -> list[np.ndarray]:
     """Indices of two disjoint halves, in rounds of one image of each digit."""
     shuffled = rng.permutation(len(digit))
     by_digit = shuffled[np.argsort(digit[shuffled], kind="stable")]
@@ -132,14 +132,14 @@ def _draw_halves(digit, rng):
     return [_order_in_rounds(by_digit[i:even:2], digit, rng) for i in range(2)]
 
 
-def _order_in_rounds(rows, digit, rng):
+def _order_in_rounds(rows: Any, digit: np.ndarray, rng: Any) -> np.ndarray:
     """Reordered rows that are sorted by digit."""
     counts = np.bincount(digit[rows])
     turn = np.concatenate([np.arange(count) for count in counts])
     return rows[np.lexsort((rng.random_sample(len(rows)), turn))]
 
 
-def _enlarge(images, size):
+def _enlarge(images: np.ndarray, size: int) -> np.ndarray:
     """Flattened grey images of three channels in [-1, 1] from pixels in [0, 16]."""
     factor = size / images.shape[1]
     enlarge = partial(zoom, zoom=factor, order=3, mode="nearest", grid_mode=True)

@@ -149,7 +149,7 @@ class RecoveryDisplay:
                 ax.set_title(self._title(name, row, unit), fontsize="small")
         return self
 
-    def _title(self, name, row, unit):
+    def _title(self, name: str, row: int, unit: float) -> str:
         if name == "observed":
             known = np.mean(~np.isnan(self.observed[row]))
             return f"observed: {known:.0%}"
@@ -159,7 +159,7 @@ class RecoveryDisplay:
         return name
 
 
-def _pictures(X, shape, channel_axis):
+def _pictures(X: Any, shape: Any, channel_axis: int | None) -> Any:
     """Images of shape (n_images, height, width[, channels]) from rows or pictures."""
     images = as_float_array(X, "X").astype(np.float64, copy=False)
     images = images.reshape(len(images), *((1,) * (2 - len(shape))), *shape)
@@ -174,16 +174,16 @@ def _pictures(X, shape, channel_axis):
     return images
 
 
-def _gray(images):
+def _gray(images: Any) -> Any:
     """Axis of a single channel, which imshow does not take."""
     return -1 if images.ndim == 4 and images.shape[-1] == 1 else ()
 
 
-def _gray_map(plt):
+def _gray_map(plt: Any) -> Any:
     """Gray levels, with missing pixels in a colour that no gray image has."""
     return plt.get_cmap("gray").with_extremes(bad="#6a51a3")
 
 
-def _opaque(picture):
+def _opaque(picture: Any) -> Any:
     """Colours within [0, 1]; missing pixels of a colour image become black."""
     return np.nan_to_num(np.clip(picture, 0, 1)) if picture.ndim == 3 else picture

@@ -173,7 +173,7 @@ class LabelStreamDisplay:
                 )
         return self
 
-    def _draw_representation(self, ax, figure):
+    def _draw_representation(self, ax: Any, figure: Any) -> None:
         n_new, n_labels = self.representation.shape
         # The last label is earlier than no other.
         values = self.representation[:, :-1]
@@ -195,14 +195,14 @@ class LabelStreamDisplay:
         ax.set_yticks(rows, [names[j] for j in rows])
 
     @staticmethod
-    def _draw_bars(ax, rows, values, name):
+    def _draw_bars(ax: Any, rows: Any, values: Any, name: str) -> None:
         ax.barh(rows, np.nan_to_num(values), color="#4393c3")
         ax.set_xlim(0, 1)
         ax.set_xlabel(name)
         ax.tick_params(labelleft=False)
 
 
-def _score(metric, estimator, X, y):
+def _score(metric: Any, estimator: Any, X: Any, y: Any) -> Any:
     """The metric of every label; NaN for those with one class only."""
     y = estimator._encode_again(y).toarray()
     scores = estimator.decision_function(X)

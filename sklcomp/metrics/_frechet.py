@@ -95,7 +95,7 @@ def frechet_distance(
     return distance * largest * largest
 
 
-def _check_features(values, name, features):
+def _check_features(values: Any, name: str, features: Any) -> np.ndarray:
     """Finite float64 matrix with a row for each example."""
     if features is not None:
         values, name = features(values), f"features({name})"
@@ -127,13 +127,13 @@ def _check_features(values, name, features):
     return array
 
 
-def _root(x):
+def _root(x: np.ndarray) -> Any:
     """A with A^T A = covariance of the rows, of min(n_samples, n_features) rows."""
     root = (x - x.mean(axis=0)) / np.sqrt(len(x) - 1)
     return np.linalg.qr(root, mode="r") if len(root) > root.shape[1] else root
 
 
-def _covariance_distance(a, b):
+def _covariance_distance(a: np.ndarray, b: np.ndarray) -> float:
     """Smallest squared distance of a from a rotated b; one is filled up with zeros."""
     u, _, vt = np.linalg.svd(a @ b.T, full_matrices=False)
     a_turned, b_turned = u.T @ a, vt @ b

@@ -91,7 +91,7 @@ def psnr(
     return float(20 * (np.log10(peak) - np.log10(2 * largest)) - 10 * np.log10(mean))
 
 
-def _default_range(image, dtype):
+def _default_range(image: np.ndarray, dtype: Any) -> float:
     if dtype.kind in "iu":
         if dtype.itemsize > 2:
             msg = (

@@ -180,7 +180,7 @@ def normalized_coverage(
     return float(depth - labelled) / labels.shape[1]
 
 
-def _check_ranking(y_true, y_score, sample_weight):
+def _check_ranking(y_true: Any, y_score: Any, sample_weight: Any) -> tuple:
     """Labels as bool, scores, and weights or None; all checked."""
     labels = check_indicator(read_targets(y_true, "y_true"), "y_true")
     labels = labels.toarray() > 0 if sparse.issparse(labels) else labels

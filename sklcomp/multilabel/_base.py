@@ -35,7 +35,7 @@ LARGEST_FEATURE = LARGEST_COST = 1e75
 class LinearMultiLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
     """Scores X coef + intercept, one column a label; not public."""
 
-    def _check_data(self, X, y, sample_weight, dtype=None):
+    def _check_data(self, X: Any, y: Any, sample_weight: Any, dtype: Any = None) -> Any:
         """Checked rows of positive weight, their targets and weights."""
         names = column_names(y)
         y = None if y is None else read_targets(y)
@@ -56,7 +56,7 @@ class LinearMultiLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEsti
         X, weight, kept = keep_weighted(X, sample_weight, self.C)
         return X, Y if kept is None else Y[kept], weight
 
-    def _encode(self, y):
+    def _encode(self, y: Any) -> Any:
         """Indicator of the positive labels as CSR; sets ``classes_`` and the kind."""
         self._has_sparse_targets = sparse.issparse(y)
         if y.ndim == 2 and y.shape[1] != 1:
@@ -73,7 +73,7 @@ class LinearMultiLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEsti
         self._is_indicator = y.ndim == 2 and self._kind == "binary"
         return self._encode_classes(flat)
 
-    def _name_labels(self, names, n_labels):
+    def _name_labels(self, names: Any, n_labels: int) -> None:
         """Names of the labels of ``fit``; without any, their numbers."""
         if self._kind == "multiclass":
             names = self.classes_
@@ -81,7 +81,7 @@ class LinearMultiLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEsti
             names = range(n_labels)
         self.label_names_ = check_names(names, n_labels, known=())
 
-    def _encode_classes(self, y):
+    def _encode_classes(self, y: Any) -> Any:
         """Indicator of the classes of 1-D targets as CSR; one column for two."""
         unknown = y[~np.isin(y, self.classes_)]
         if unknown.size:
@@ -99,14 +99,14 @@ class LinearMultiLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEsti
             shape=(len(y), 1 if n_classes <= 2 else n_classes),
         )
 
-    def _read_again(self, y, name="y"):
+    def _read_again(self, y: Any, name: str = "y") -> Any:
         """Targets with their columns as in ``fit``, where both have names."""
         Y = read_targets(y, name)
         if self._kind == "multiclass":  # one column, whose name is not kept
             return Y
         return match_columns(Y, column_names(y), self.label_names_, name)
 
-    def _encode_again(self, y, name="y"):
+    def _encode_again(self, y: Any, name: str = "y") -> Any:
         """Indicator of targets like those of ``fit``, columns matched by name."""
         Y = self._read_again(y, name)
         is_indicator = self._kind == "multilabel"
@@ -122,7 +122,7 @@ class LinearMultiLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEsti
             raise ValueError(msg)
         return Y if is_indicator else self._encode_classes(check_classes(Y, name))
 
-    def _class_factors(self, Y, weight, class_weight):
+    def _class_factors(self, Y: Any, weight: Any, class_weight: Any) -> Any:
         """Factors of the costs: of shape (n_samples,), and (n_labels, 2) or None."""
         ones = np.ones(Y.shape[0])
         if class_weight is None:
@@ -163,7 +163,7 @@ class LinearMultiLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEsti
         scores = self._score(X)
         return scores.ravel() if self._kind == "binary" else scores
 
-    def _score(self, X):
+    def _score(self, X: Any) -> Any:
         """Scores of checked examples, one column a label."""
         return safe_sparse_dot(X, self.coef_.T, dense_output=True) + self.intercept_
 
@@ -221,7 +221,7 @@ class LinearMultiLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEsti
             y, found = check_classes(self._read_again(y)), check_classes(found)
         return float(accuracy_score(y, found, sample_weight=sample_weight))
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         tags.target_tags.multi_output = True

@@ -206,27 +206,27 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
 
     def __init__(
         self,
-        C=1.0,
+        C: float = 1.0,
         *,
-        rank=None,
-        gamma="scale",
-        slack_cap=3.0,
-        privileged="signed",
-        fit_intercept=True,
-        intercept_scaling=1.0,
-        prox="auto",
-        max_iter=40,
-        inner_max_iter=30,
-        tol=1e-3,
-        inner_tol=1e-3,
-        threshold="zero",
-        class_weight=None,
-        dtype=None,
-        warm_start=False,
-        n_jobs=None,
-        random_state=None,
-        verbose=0,
-    ):
+        rank: Any = None,
+        gamma: Any = "scale",
+        slack_cap: Any = 3.0,
+        privileged: Any = "signed",
+        fit_intercept: bool = True,
+        intercept_scaling: float = 1.0,
+        prox: Any = "auto",
+        max_iter: int = 40,
+        inner_max_iter: Any = 30,
+        tol: float = 1e-3,
+        inner_tol: Any = 1e-3,
+        threshold: Any = "zero",
+        class_weight: Any = None,
+        dtype: Any = None,
+        warm_start: bool = False,
+        n_jobs: int | None = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
         self.C = C
         self.rank = rank
         self.gamma = gamma
@@ -337,7 +337,7 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
             slack = 2.0 * slack - self.privileged_coef_.sum(axis=1)
         return np.maximum(slack + self.privileged_intercept_, 0.0)
 
-    def _check_cost(self, cost, factor, label_factors):
+    def _check_cost(self, cost: np.ndarray, factor: Any, label_factors: Any) -> Any:
         """Costs times the factors of the classes, whose sums must be finite."""
         largest = 1.0 if label_factors is None else label_factors.max(initial=1.0)
         cap = 1.0 if self.slack_cap == np.inf else self.slack_cap
@@ -352,7 +352,15 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
             )
         return cost
 
-    def _solve(self, X, Y, cost, label_factors, rng, reporter=None):
+    def _solve(
+        self,
+        X: Any,
+        Y: Any,
+        cost: np.ndarray,
+        label_factors: Any,
+        rng: np.random.RandomState,
+        reporter: Any = None,
+    ) -> Any:
         settings = {
             "cost": cost,
             "class_weight": label_factors,
@@ -377,23 +385,25 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
             seed=int(rng.randint(2**30)), **settings,
         )  # fmt: skip
 
-    def _constant(self):
+    def _constant(self) -> Any:
         """Value of the constant feature."""
         return float(self.intercept_scaling) if self.fit_intercept else 0.0
 
-    def _initial_state(self, X, Y):
+    def _initial_state(self, X: Any, Y: Any) -> Any:
         """What an earlier fit of the same labels left for a warm start."""
         if not self.warm_start or "_warm" not in vars(self):
             return None
         key, state = self._warm
         return state if key == self._warm_key(X, Y) else None
 
-    def _warm_key(self, X, Y):
+    def _warm_key(self, X: Any, Y: Any) -> Any:
         # The multipliers belong to the label sets of the examples.
         labels = joblib.hash((Y.shape, Y.indptr, Y.indices))
         return X.shape, labels, self.rank, self._coding
 
-    def _name_results(self, result, X, Y, varies, constant_scores):
+    def _name_results(
+        self, result: Any, X: Any, Y: Any, varies: Any, constant_scores: Any
+    ) -> None:
         n_labels = len(varies)
         self.coef_ = np.zeros((n_labels, X.shape[1]), dtype=X.dtype)
         self.intercept_ = np.where(varies, 0.0, constant_scores).astype(X.dtype)
@@ -425,7 +435,9 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
         if self.warm_start:
             self._warm = (self._warm_key(X, Y), state)
 
-    def _find_thresholds(self, X, Y, cost, label_factors, rng):
+    def _find_thresholds(
+        self, X: Any, Y: Any, cost: np.ndarray, label_factors: Any, rng: Any
+    ) -> Any:
         """Per label the score with the highest F1 in cross-validation."""
         folds = stratify(Y, min(N_THRESHOLD_FOLDS, Y.shape[0]), rng)
         scores = np.empty(Y.shape)

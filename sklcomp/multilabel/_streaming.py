@@ -171,19 +171,19 @@ class StreamingLabelClassifier(LinearMultiLabelClassifier):
 
     def __init__(
         self,
-        C=1.0,
+        C: float = 1.0,
         *,
-        loss="hinge",
-        representation="labels",
-        alpha=10.0,
-        prior_scale="auto",
-        fit_intercept=True,
-        tol=1e-2,
-        max_iter=1000,
-        n_jobs=None,
-        random_state=None,
-        verbose=0,
-    ):
+        loss: Any = "hinge",
+        representation: Any = "labels",
+        alpha: Any = 10.0,
+        prior_scale: Any = "auto",
+        fit_intercept: bool = True,
+        tol: float = 1e-2,
+        max_iter: int = 1000,
+        n_jobs: int | None = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
         self.C = C
         self.loss = loss
         self.representation = representation
@@ -321,7 +321,7 @@ default=None
         self._report(learned["results"])
         return self
 
-    def _arrive(self, X, new, past, weight):
+    def _arrive(self, X: Any, new: Any, past: Any, weight: Any) -> Any:
         """Represent and learn the new labels one after the other."""
         n_new, m = new.shape[1], self.n_labels_
         rng = check_random_state(self.random_state)
@@ -364,7 +364,9 @@ default=None
             earlier.append(own if past is None else target)
         return found
 
-    def _inherit(self, X, target, W, earlier, scores, weight):
+    def _inherit(
+        self, X: Any, target: Any, W: Any, earlier: Any, scores: Any, weight: Any
+    ) -> Any:
         """Representation of a label, the prior that follows, and its scale."""
         coef, intercept = earlier.solve(target)
         prior = coef @ W
@@ -383,12 +385,21 @@ default=None
         prior[-1] += shift
         return coef, prior, scale
 
-    def _factorise(self, X, weight):
+    def _factorise(self, X: Any, weight: Any) -> Any:
         if self.loss != "squared_error":
             return None
         return factorise_ridge(X, self.C * weight, float(self.fit_intercept))
 
-    def _learn(self, X, Y, cost, start, ridge, rng, callback=None):
+    def _learn(
+        self,
+        X: Any,
+        Y: Any,
+        cost: np.ndarray,
+        start: Any,
+        ridge: Any,
+        rng: np.random.RandomState,
+        callback: Any = None,
+    ) -> Any:
         """Coefficients of labels of which each has a prior."""
         if ridge is None:
             return solve_hinge(
@@ -406,7 +417,7 @@ default=None
         ones = np.ones(n_labels, dtype=int)
         return SolverResult(W, ones, np.zeros(n_labels), ones == 1)
 
-    def _check_open(self):
+    def _check_open(self) -> None:
         if self._kind == "multilabel" or np.array_equal(self.classes_, [0, 1]):
             return
         msg = (
@@ -416,7 +427,7 @@ default=None
         )
         raise ValueError(msg)
 
-    def _check_past(self, X, y_past):
+    def _check_past(self, X: Any, y_past: Any) -> Any:
         """Indicator of the earlier labels; None if scores take their place."""
         if self.representation == "scores" and y_past is None:
             return None

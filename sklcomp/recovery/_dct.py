@@ -291,7 +291,7 @@ def clip_filled(
         image[where] = np.clip(image[where], *low_high)
 
 
-def _channels_first(img, channel_axis):
+def _channels_first(img: Any, channel_axis: int | None) -> Any:
     if channel_axis is None:
         return img[np.newaxis]
     if not -img.ndim <= channel_axis < img.ndim or img.ndim < 2:
@@ -304,7 +304,7 @@ def _channels_first(img, channel_axis):
     return np.ascontiguousarray(np.moveaxis(img, channel_axis, 0))
 
 
-def _channel_mask(mask, img, channel_axis):
+def _channel_mask(mask: Any, img: Any, channel_axis: int | None) -> Any:
     """The mask with channels first; a mask of one channel serves all."""
     shared_shape = _channels_first(img, channel_axis).shape[1:]
     if np.shape(mask) == shared_shape:
@@ -388,7 +388,7 @@ def recover_images(images: np.ndarray, observed: np.ndarray, **settings: Any) ->
     return recover_batch(images, observed, **settings).solution
 
 
-def _check_solver(solver, spectrum, nuclear, noise):
+def _check_solver(solver: Any, spectrum: Any, nuclear: Any, noise: Any) -> None:
     """Raise unless the solver can serve these terms."""
     n_axes = spectrum.weights.ndim
     if nuclear and n_axes < 2:

@@ -208,27 +208,27 @@ class DCTImputer(
 
     def __init__(
         self,
-        image_shape=None,
-        channel_axis=None,
+        image_shape: Any = None,
+        channel_axis: int | None = None,
         *,
-        order=1.5,
-        nuclear=0.0,
-        noise=0.0,
-        weights=None,
-        axis_scale=None,
-        spacing=None,
-        solver="auto",
-        refine=None,
-        holdout=0.15,
-        n_repeats=2,
-        tol=1e-3,
-        max_iter=200,
-        clip=None,
-        missing_values=np.nan,
-        dtype=None,
-        n_jobs=None,
-        random_state=None,
-    ):
+        order: Any = 1.5,
+        nuclear: Any = 0.0,
+        noise: Any = 0.0,
+        weights: Any = None,
+        axis_scale: Any = None,
+        spacing: Any = None,
+        solver: Any = "auto",
+        refine: Any = None,
+        holdout: Any = 0.15,
+        n_repeats: Any = 2,
+        tol: float = 1e-3,
+        max_iter: int = 200,
+        clip: Any = None,
+        missing_values: Any = np.nan,
+        dtype: Any = None,
+        n_jobs: int | None = None,
+        random_state: Any = None,
+    ) -> None:
         self.image_shape = image_shape
         self.channel_axis = channel_axis
         self.order = order
@@ -343,7 +343,7 @@ class DCTImputer(
 
     @with_callbacks
     @fit_context(prefer_skip_nested_validation=True)
-    def _fit(self, X):
+    def _fit(self, X: Any) -> Any:
         for name, value in self.get_params(deep=False).items():
             check_unmasked(value, name)
         rows, layout = self._check_images(X, reset=True)
@@ -370,7 +370,7 @@ class DCTImputer(
         reporter.finish()
         return self._layout.join(result.solution).reshape(layout)
 
-    def _check_images(self, X, *, reset):
+    def _check_images(self, X: Any, *, reset: Any) -> Any:
         """Flat checked rows with NaN where missing, and the layout to give back."""
         layout, is_frame = None, hasattr(X, "columns")
         X = fill_markers(X, "X")
@@ -403,7 +403,7 @@ class DCTImputer(
                 check_row_length(X, self.image_shape_, "image_shape")
         return X, layout or X.shape
 
-    def _refuse_frame(self, X):
+    def _refuse_frame(self, X: Any) -> None:
         if transform_output(self) != "default" and count_axes(X) > 2:
             msg = (
                 f"X has {count_axes(X)} axes, which no data frame can hold; with "
@@ -412,7 +412,7 @@ class DCTImputer(
             )
             raise ValueError(msg)
 
-    def _solve(self, channels, callback=None):
+    def _solve(self, channels: np.ndarray, callback: Any = None) -> Any:
         """Recovered and clipped channels; warns of what is empty or not converged."""
         observed = ~np.isnan(channels)
         counts = observed.reshape(len(channels), -1).sum(axis=1)
@@ -444,7 +444,7 @@ class DCTImputer(
             warn_not_converged(result, self.tol)
         return result
 
-    def _choose(self, channels):
+    def _choose(self, channels: np.ndarray) -> Any:
         """Settings with numbers in place of "auto"; sets cv_results_."""
         order = self.order if self.weights is None else None
         settings = {"order": order, "noise": self.noise, "nuclear": self.nuclear}
@@ -454,12 +454,9 @@ class DCTImputer(
         observed = ~np.isnan(channels)
         rows = np.flatnonzero(observed.reshape(len(channels), -1).any(axis=1))
         if len(rows) == 0:
-            return {
-                name: DEFAULTS[name] if value == "auto" else value
-                for name, value in settings.items()
-            }
+            return {k: DEFAULTS[k] if v == "auto" else v for k, v in settings.items()}
 
-        def recover(images, known, **terms):
+        def recover(images: np.ndarray, known: np.ndarray, **terms: Any) -> Any:
             todo = np.arange(len(images))
             results = self._recover(images, known, todo, **terms)[1]
             return np.concatenate([result.solution for result in results])
@@ -472,10 +469,12 @@ class DCTImputer(
         )  # fmt: skip
         return chosen
 
-    def _make_spectrum(self, shape, order):
+    def _make_spectrum(self, shape: tuple[int, ...], order: Any) -> Any:
         return Spectrum(shape, order, self.weights, self.axis_scale, self.spacing)
 
-    def _recover(self, channels, observed, todo, *, spectrum, **settings):
+    def _recover(
+        self, channels: Any, observed: Any, todo: Any, *, spectrum: Any, **settings: Any
+    ) -> Any:
         """Recover some images in batches of fixed size, on n_jobs threads."""
         size = max(1, BATCH_PIXELS // channels[0].size)
         batches = [todo[i : i + size] for i in range(0, len(todo), size)]
@@ -493,7 +492,7 @@ class DCTImputer(
             )  # fmt: skip
         return batches, results
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]

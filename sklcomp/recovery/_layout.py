@@ -1,5 +1,7 @@
 """What an array of images looks like."""
 
+from typing import Any
+
 import numpy as np
 
 from sklcomp.utils._messages import warn_user
@@ -22,7 +24,7 @@ def hint_at_pictures(X: np.ndarray) -> None:
     scale = np.nanmax(np.abs(X), axis=0, initial=0)
     rows = X / np.where(scale > 0, scale, 1)
 
-    def difference(step):
+    def difference(step: Any) -> Any:
         pairs = np.abs(rows[step:] - rows[:-step])
         known = ~np.isnan(pairs)
         return pairs[known].mean() if known.sum() >= MIN_PAIRS else np.nan

@@ -146,19 +146,19 @@ class DCTRegressor(
 
     def __init__(
         self,
-        grid_shape=None,
+        grid_shape: Any = None,
         *,
-        extent="data",
-        order=1.5,
-        noise=0.0,
-        nuclear=0.0,
-        axis_scale=None,
-        spacing=None,
-        clip=None,
-        solver="auto",
-        tol=1e-3,
-        max_iter=200,
-    ):
+        extent: Any = "data",
+        order: Any = 1.5,
+        noise: Any = 0.0,
+        nuclear: Any = 0.0,
+        axis_scale: Any = None,
+        spacing: Any = None,
+        clip: Any = None,
+        solver: Any = "auto",
+        tol: float = 1e-3,
+        max_iter: int = 200,
+    ) -> None:
         self.grid_shape = grid_shape
         self.extent = extent
         self.order = order
@@ -273,7 +273,7 @@ class DCTRegressor(
         """
         return super().score(X, _complete(y, "y"), sample_weight)
 
-    def _checked_shape(self, X):
+    def _checked_shape(self, X: Any) -> Any:
         n_axes = X.shape[1]
         if self.grid_shape is None:
             if isinstance(self.extent, str) and self.extent == "pixels":
@@ -295,7 +295,7 @@ class DCTRegressor(
             raise ValueError(msg)
         return tuple(int(n) for n in shape)
 
-    def _checked_extent(self, X):
+    def _checked_extent(self, X: Any) -> Any:
         last = np.array(self.grid_shape_) - 1.0
         if not isinstance(self.extent, str):
             try:
@@ -323,7 +323,7 @@ class DCTRegressor(
             raise ValueError(msg)
         return np.stack([np.zeros_like(last), last], axis=1)
 
-    def _to_nodes(self, X):
+    def _to_nodes(self, X: Any) -> Any:
         """Coordinates in units of nodes, moved into the grid."""
         low, high = self.extent_.T
         last = np.array(self.grid_shape_) - 1.0
@@ -332,7 +332,7 @@ class DCTRegressor(
         share = (np.clip(X, low, high) / 2 - low / 2) / np.where(width > 0, width, 1)
         return share * last
 
-    def _choose_noise(self, means, observed, spectrum):
+    def _choose_noise(self, means: Any, observed: np.ndarray, spectrum: Any) -> Any:
         """A number in place of "auto"."""
         if self.noise != "auto":
             return self.noise
@@ -345,7 +345,7 @@ class DCTRegressor(
         )  # fmt: skip
         return chosen["noise"]
 
-    def _average(self, flat, outputs):
+    def _average(self, flat: Any, outputs: Any) -> Any:
         """Mean of the values at each node, and which nodes have any."""
         n_nodes = int(np.prod(self.grid_shape_))
         counts = np.bincount(flat, minlength=n_nodes)
@@ -358,14 +358,14 @@ class DCTRegressor(
         observed = np.broadcast_to(counts.reshape(self.grid_shape_) > 0, shape)
         return np.reshape(means, shape), observed
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         # The check behind it has ten coordinates: two nodes along each are no field.
         tags.regressor_tags.poor_score = True
         return tags
 
 
-def _complete(values, name):
+def _complete(values: Any, name: str) -> Any:
     """The values with NaN for other markers; raises ValueError where one is missing."""
     values = fill_markers(values, name)
     if values is None or hasattr(values, "toarray"):
@@ -384,7 +384,7 @@ def _complete(values, name):
     return values
 
 
-def _check_size(shape):
+def _check_size(shape: tuple[int, ...]) -> None:
     if math.prod(shape) > MAX_NODES:
         msg = (
             f"A grid of shape {shape} has more than {MAX_NODES} nodes, too many for "

@@ -85,7 +85,7 @@ def choose_parameters(
 
     share = float(observed.mean())
 
-    def measure(candidate):
+    def measure(candidate: Any) -> Any:
         terms = {name: candidate[name] for name in ("noise", "nuclear")}
         terms["spectrum"] = spectrum(candidate["order"])
         errors = []
@@ -112,7 +112,7 @@ def choose_parameters(
     return chosen, _cv_results(tried, errors, scale)
 
 
-def _search(chosen, free, measure, noise_range):
+def _search(chosen: Any, free: Any, measure: Any, noise_range: Any) -> Any:
     """Candidates of one stage, their errors and their distances to the default."""
     candidates, measured, distances = [], [], []
     searched = [name for name in free if name in GRIDS]
@@ -132,13 +132,13 @@ def _search(chosen, free, measure, noise_range):
     return candidates, measured, distances
 
 
-def _measure_noise(measure, start, limit):
+def _measure_noise(measure: Any, start: Any, limit: Any) -> Any:
     """Errors of weights from ``start`` on, and of 0, as far as the border is the best.
 
     Steps of half a decade, of which the nearest to ``start`` is the first.
     """
 
-    def weight(step):
+    def weight(step: Any) -> Any:
         return (1.0, 3.0)[step % 2] * 10.0 ** (step // 2)
 
     low = round(2 * np.log10(start))
@@ -186,7 +186,13 @@ def hide_pixels(
     return hidden, scored
 
 
-def _hide_balls(observed, hidden, scored, share, rng):
+def _hide_balls(
+    observed: np.ndarray,
+    hidden: Any,
+    scored: Any,
+    share: Any,
+    rng: np.random.RandomState,
+) -> None:
     """Fill the two masks of one image, in place."""
     points = np.argwhere(observed)
     n_hidden = max(1, round(share * len(points)))
@@ -215,7 +221,7 @@ def _hide_balls(observed, hidden, scored, share, rng):
     scored &= hidden
 
 
-def _ball(radius, shape):
+def _ball(radius: Any, shape: tuple[int, ...]) -> Any:
     """Offsets nearer than the radius, of shape (n_offsets, n_axes)."""
     reach = [min(int(np.ceil(radius)) - 1, n - 1) for n in shape]
     box = np.stack(np.meshgrid(*(np.arange(-r, r + 1) for r in reach)), axis=-1)
@@ -228,11 +234,11 @@ def mask_seed(observed: np.ndarray) -> int:
     return zlib.crc32(np.packbits(observed).tobytes())
 
 
-def _distance_to_default(name, value):
+def _distance_to_default(name: str, value: Any) -> Any:
     return abs(GRIDS[name].index(value) - GRIDS[name].index(DEFAULTS[name]))
 
 
-def _nearest_to_default(candidates, measured, distances):
+def _nearest_to_default(candidates: Any, measured: Any, distances: Any) -> Any:
     errors = [np.concatenate(draws) for draws in measured]
     means = np.array([error.mean() for error in errors])
     best = errors[int(means.argmin())]
@@ -243,7 +249,7 @@ def _nearest_to_default(candidates, measured, distances):
     raise AssertionError("the best candidate is within its own standard error")
 
 
-def _cv_results(candidates, measured, scale):
+def _cv_results(candidates: Any, measured: Any, scale: Any) -> Any:
     scores = np.array(
         [[-(error.mean()) * scale**2 for error in draws] for draws in measured]
     )

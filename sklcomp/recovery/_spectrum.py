@@ -1,5 +1,7 @@
 """Weights of the DCT norm on a grid, and the unit of ``noise`` that goes with them."""
 
+from typing import Any
+
 import numpy as np
 
 from sklcomp.solvers.dct._problem import laplacian_eigenvalues
@@ -18,7 +20,14 @@ class Spectrum:
     weight of the DCT norm against the squared errors of the data.
     """
 
-    def __init__(self, shape, order=1.5, weights=None, axis_scale=None, spacing=None):
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        order: Any = 1.5,
+        weights: Any = None,
+        axis_scale: Any = None,
+        spacing: Any = None,
+    ) -> None:
         self.order = None if weights is not None else order
         self.noise_unit = 1.0
         scale = _one_per_axis(axis_scale, "axis_scale", shape)
@@ -48,7 +57,7 @@ class Spectrum:
                 )
                 raise ValueError(msg)
 
-    def noise_range(self, share):
+    def noise_range(self, share: Any) -> Any:
         """A small ``noise`` to begin a search with, and the largest that is resolved.
 
         Small is a weight of 0.1 from pixel to pixel, whatever the size of the image.
@@ -58,7 +67,7 @@ class Spectrum:
         return 0.1 / unit, NOISE_LIMITS[1] / (unit * peak)
 
 
-def _one_per_axis(values, name, shape):
+def _one_per_axis(values: Any, name: str, shape: tuple[int, ...]) -> Any:
     """Numbers of the axes as an array, ones for None."""
     if values is None:
         return np.ones(len(shape))
@@ -72,7 +81,7 @@ def _one_per_axis(values, name, shape):
     return array
 
 
-def _non_negative(values, name):
+def _non_negative(values: Any, name: str) -> Any:
     check_unmasked(values, name)
     array = as_float_array(values, name).astype(np.float64)
     if not np.isfinite(array).all() or (array < 0).any() or not (array > 0).any():

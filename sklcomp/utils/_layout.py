@@ -35,7 +35,7 @@ def check_row_length(X: np.ndarray, shape: tuple[int, ...], name: str) -> None:
 
 def shape_of(X: Any) -> tuple[int, ...]:
     """The shape of any container."""
-    return tuple(X.shape) if hasattr(X, "shape") else np.shape(X)
+    return tuple(X.shape) if hasattr(X, "shape") else np.asarray(X).shape
 
 
 def count_axes(X: Any) -> int:

@@ -94,7 +94,7 @@ def fill_markers(values: Any, name: str) -> Any:
     return filled.reshape(array.shape)
 
 
-def _unmask(values):
+def _unmask(values: Any) -> Any:
     """NaN where an array is masked, also in lists, as numpy reads on below the mask."""
     if isinstance(values, np.ma.MaskedArray):
         _refuse_times(values.dtype, "a masked array")
@@ -108,13 +108,13 @@ def _unmask(values):
     return values
 
 
-def _refuse_times(dtype, name):
+def _refuse_times(dtype: Any, name: str) -> None:
     is_time = getattr(dtype, "kind", None) in ("m", "M")
     if is_time or getattr(dtype, "is_temporal", bool)():
         raise ValueError(_NO_NUMBERS.format(name=name, kind=f"dtype {dtype}"))
 
 
-def _fill_marker(entry, name):
+def _fill_marker(entry: Any, name: str) -> Any:
     """NaN for a marker of an array of objects; by name, as pandas stays unimported."""
     is_marker = type(entry).__name__ in ("NAType", "NaTType")
     if entry is None or entry is np.ma.masked or is_marker:
