@@ -215,6 +215,7 @@ class Compressor(TorchFitMixin, MetaEstimatorMixin, BaseEstimator):
         name = f"the {what} {type(module).__name__}"
         check_form(module, name, "answer" if what == "teacher" else "begin")
         device = device_of(module)
+        # A forward there succeeds, and its numbers mean nothing.
         if device.type == "meta":
             msg = (
                 f"{name} is on the device meta, where weights have no values: bring it "
@@ -223,7 +224,9 @@ class Compressor(TorchFitMixin, MetaEstimatorMixin, BaseEstimator):
             raise ValueError(msg)
         try:
             with evaluating(module):
+                # A copy: a network may overwrite what it is given.
                 output = first_output(module(torch.from_numpy(X[:2].copy()).to(device)))
+        # It is a RuntimeError too, and no fault of the shape.
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
@@ -274,6 +277,8 @@ class Compressor(TorchFitMixin, MetaEstimatorMixin, BaseEstimator):
         self._set_outputs(net, y)
         has_settings = any(p.startswith("module__") for p in net.get_params(deep=False))
         if isinstance(net.module, nn.Module) and not has_settings:
+            # skorch trains a module that is an instance in place, and the user's must
+            # not change. With settings of its own it is made anew anyway.
             net = rebuild_net(net, plain_copy(net.module), keeps_files=True)
         return net
 
@@ -283,6 +288,7 @@ class Compressor(TorchFitMixin, MetaEstimatorMixin, BaseEstimator):
         net.initialize()
         net.check_data(X, y)
         if hasattr(self, "classes_"):
+            # skorch would take its classes from y, which may lack some of them.
             net.classes_inferred_ = np.arange(len(self.classes_))
         return net
 
@@ -345,6 +351,7 @@ class Compressor(TorchFitMixin, MetaEstimatorMixin, BaseEstimator):
             # Loaders of batches draw from torch's generator.
             with torch.random.fork_rng(devices=[]), restoring(self.estimator_.module_):
                 return getattr(self.estimator_, method)(X)
+        # It is a RuntimeError too, and no fault of the shape.
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:

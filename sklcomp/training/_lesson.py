@@ -48,6 +48,7 @@ class Teacher:
     ):  # fmt: skip
         self.module = plain_copy(module).to(device).eval()
         for parameter in self.module.parameters():
+            # Gradients that nobody uses would only take time.
             parameter.requires_grad_(False)
         self.layer, self.device = layer, device
         self.task = Task.of_module(self.module, X, is_classes)

@@ -33,6 +33,8 @@ def hold_out(y: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     classes = None
     if y.dtype.kind == "i":
         counts = np.unique_counts(y).counts
+        # scikit-learn refuses to split a class of one by shares, or more classes than
+        # there are places.
         if n_held >= len(counts) and counts.min() > 1:
             classes = y
     return train_test_split(

@@ -80,6 +80,7 @@ def restore_generators(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["generator"])
     np.random.set_state(_revived(state["numpy_generator"]))  # noqa: NPY002
     random.setstate(state["python_generator"])
+    # A fit may go on where there are other GPUs, or none.
     if len(state["cuda_generators"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda_generators"])
 

@@ -341,6 +341,8 @@ class CycleGANTranslator(
         images = self.layout_.to_tensor(rows)
         with torch_session(0, self.n_threads):
             for generator in generators:
+                # Padded anew for each: what was made of the edges is no part of an
+                # image.
                 images = run(generator, self.layout_.pad(images))
         return images
 
@@ -348,6 +350,8 @@ class CycleGANTranslator(
         """What generators make of X, in the form of X."""
         rows = self._check_rows(X, reset=False)
         dtype = rows.dtype
+        # The translation of small whole numbers may leave 0 to 255, and need not be
+        # whole.
         if dtype == np.uint8 and not self.layout_.is_image:
             dtype = np.dtype(np.float64)
         made = self.layout_.to_rows(self._made(rows, *generators), dtype)
@@ -432,6 +436,7 @@ class CycleGANTranslator(
         errors = []
         for rows, generators in zip(domains, (pair, pair[::-1]), strict=True):
             if len(rows):
+                # As rows, so that what was padded does not count.
                 images, again = (
                     self.layout_.to_rows(self._made(rows, *path), np.float64)
                     for path in ((), generators)

@@ -80,6 +80,7 @@ class ImageLayout:
         """Rows as float32: vectors, or images (n, channels, height, width), padded."""
         values = np.asarray(X, dtype=np.float32)
         if not self.is_image:
+            # A copy: the array may be the user's, and a network may work in place.
             return torch.from_numpy(values.copy())
         if X.dtype == np.uint8:
             values = values / 127.5 - 1
@@ -109,5 +110,7 @@ class ImageLayout:
                 output = output.movedim(1, -1)
         values = output.flatten(1).numpy(force=True)
         if dtype == np.uint8 and self.is_image:
+            # The generator of a user need not end in tanh, and a cast would wrap
+            # around.
             values = np.clip(np.rint((values + 1) * 127.5), 0, 255)
         return values.astype(dtype)

@@ -358,6 +358,8 @@ class DataFreeDistiller(RecipeMixin, SyntheticExamples, Compressor):
         if module is None:
             module = train_net(self._untrained("teacher", y), X, y).module_
         self.teacher_ = module
+        # One generator for noise, latent draws and batches. The order in which it is
+        # drawn from must stay, or a seed would give another student.
         rng = torch.Generator(self.device).manual_seed(session.seed)
         inputs = check_inputs(self.get_params(deep=False), X)
         self._shape_in = inputs.shape
@@ -370,6 +372,8 @@ class DataFreeDistiller(RecipeMixin, SyntheticExamples, Compressor):
         self, inputs: Inputs, rng: torch.Generator, y: Any
     ) -> tuple[Teacher, DataFreeRecipe]:
         """The teacher as a judge, and the recipe for it."""
+        # There are no data to try a teacher on; noise of the right shape and range will
+        # do.
         probes = inputs.noise(N_PROBES, rng)
         n_outputs = self._count_outputs(self.teacher_, probes.cpu().numpy(), "teacher")
         if n_outputs < 2:
@@ -400,6 +404,7 @@ class DataFreeDistiller(RecipeMixin, SyntheticExamples, Compressor):
             recipe = without_features(
                 recipe, "teacher", ("activation_weight", "feature_weight")
             )
+        # Noise needs no gradients: it is the way out for teachers without them.
         if self.synthesis == "generator":
             check_gradients(teacher.module, probes)
         return teacher, recipe
@@ -458,6 +463,8 @@ class DataFreeDistiller(RecipeMixin, SyntheticExamples, Compressor):
 
     def _name_results(self, result: Work) -> None:
         net, training, inputs = result
+        # No test set has chosen among epochs, as the published script does with real
+        # labels: the result is the last iterate, or the average.
         history = training.history
         net = rebuild_net(net, training.finish()).initialize()
         net.module_.eval()

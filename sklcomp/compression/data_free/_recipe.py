@@ -173,6 +173,8 @@ class DataFreeRecipe(Recipe):
     }
 
 
+# As in the authors' code. The generator's rate of 0.2 is no slip of ours: with joint
+# steps on MNIST it was better than 0.001, on digits of 8 x 8 pixels much worse.
 _MNIST = DataFreeRecipe(
     conditional=False, head="batchnorm", generator_width=128, latent_dim=100,
     onehot_weight=1.0, entropy_weight=5.0, activation_weight=0.1, bn_weight=0.0,
@@ -189,6 +191,9 @@ _CIFAR10 = _MNIST.replace(
 )  # fmt: skip
 DataFreeRecipe._published = {
     "fast": DataFreeRecipe(),
+    # Without the adversarial term, with milder augmentation, a larger weight of the
+    # statistics and fewer student steps, the accuracy on MNIST rose from 88.0 to 97.1 %
+    # for a teacher with batch norms. These were changed together.
     "fast-bn": DataFreeRecipe(
         conditional=False, head="batchnorm", entropy_weight=5.0, bn_weight=1.0,
         adversarial_weight=0.0, feature_weight=0.0, noise_share=0.0, student_steps=8,

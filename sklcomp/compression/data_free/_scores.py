@@ -112,6 +112,9 @@ class SyntheticExamples:
             X = draw_judges(self._teacher, self._inputs, len(self.classes_), n, rng)
             student = self._task.logits(self.estimator_.forward(X))
             scores = self._teacher.answer_all(X)[1]
+        # Of all that was tried this followed the real accuracy best: rank correlation
+        # .89 over 34 students of teachers without batch norm. Agreement on noise, or on
+        # the examples that the student learned from, told next to nothing.
         return -float(kd_loss(student.cpu(), scores, 4.0))
 
 

@@ -311,11 +311,13 @@ class CoEvolutionaryPruner(
         base = fitted_translator(self, X, y, session)
         domains = domains_of(self, base, X, y)
         for name in ("n_features_in_", "feature_names_in_"):
+            # Those of an earlier fit must not outlive data without names.
             self.__dict__.pop(name, None)
             if hasattr(base, name):
                 setattr(self, name, getattr(base, name))
         rng = np.random.default_rng(session.seed)
         n = self.n_fitness_samples
+        # A before B: the order of the draws belongs to what a seed gives.
         parts = [hold_out_images(images, n, rng) for images in domains]
         train, held = zip(*parts, strict=True)
         problems = self._problems(base, train, rng)
@@ -350,6 +352,7 @@ class CoEvolutionaryPruner(
         learn: Any = (None, None)
         if self.fitness_epochs:
             learn = both_ways(base, train, self.fitness_epochs, seed, self.n_threads)
+        # What is made from A is of B, so the judge of B looks at it.
         judges = base.discriminator_b_, base.discriminator_a_
         return tuple(
             Direction(
@@ -368,6 +371,8 @@ class CoEvolutionaryPruner(
             images = [one.numpy(force=True) for one in work.domains]
             settings = [settings_of(self, self.recipe_, but=FREE)]
             if self.fitness_epochs:
+                # Without trainings the search does not depend on how the translator
+                # trains.
                 settings.append(settings_of(work.base, but=TRANSLATOR_FREE))
             return [images, session.seed, weights_of_all(work.base), settings]
 
@@ -403,6 +408,7 @@ class CoEvolutionaryPruner(
         if tuned.n_iter_:
             is_kept, note = judge_pair(pair, after, work.directions)
             if not is_kept:
+                # Without epochs it is the pair as it was cut, in a fitted translator.
                 tuned = train_pair(
                     base, pair, work.train, 0, seed, n_threads=self.n_threads
                 )
@@ -414,6 +420,7 @@ class CoEvolutionaryPruner(
         work, found, tuned, note = result
         self.base_translator_ = base = work.base
         self.history_ = found.history
+        # The pairs at the ends of the front were built and scored as well.
         n_uniform = 2 * len(FRONT_SHARES) if work.problems[0].has_budget else 0
         self.n_evaluations_ = int(found.history["n_evaluations"][-1]) + n_uniform
         self.pareto_front_, self.winners_ = {}, {}

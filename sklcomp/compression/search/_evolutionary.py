@@ -327,6 +327,7 @@ class EvolutionaryPruner(SearchMixin, Compressor):
         X, y, validation = data
         recipe = self.recipe_
         rng = np.random.default_rng(session.seed)
+        # Before anything is trained, so that no training here sees them.
         train, held = hold_out(y, self.n_fitness_samples, session.seed)
         base = self._prototype
         is_frozen = isinstance(self.estimator, FrozenEstimator)
@@ -345,10 +346,14 @@ class EvolutionaryPruner(SearchMixin, Compressor):
             problem, task, X[held], y[held], recipe.fitness, recipe.trade_off
         )
         self.base_estimator_, self._problem = base, problem
+        # What a frozen net was trained on is not known here.
         self._is_unseen = validation is not None or not is_frozen
         judge = Judge(base, task, *(validation or (X[held], y[held])))
+        # The teacher's weight is tried on what the judge does not look at.
         rows = train if validation is None else np.arange(len(X))
         tuning = X, y, rows
+        # A frozen net may have seen what was held out, so nothing is gained by leaving
+        # it out of the tuning.
         if validation is None and not is_frozen:
             tuning = X[train], y[train], np.arange(len(train))
         return Work(problem, score, judge, rng, (X, y), tuning)
@@ -419,6 +424,7 @@ class EvolutionaryPruner(SearchMixin, Compressor):
             **{name: own for name, (own,) in operators.items()},
         )  # fmt: skip
         self._tell_best({"best": result.history["best"]})
+        # The search stays near its budget; at() is to have a network of every size.
         uniform = problem.has_budget and unseen_uniform(problem, result.genomes)
         if not uniform:
             return result
@@ -442,6 +448,7 @@ class EvolutionaryPruner(SearchMixin, Compressor):
             base, work.judge.task.is_classes, *work.tuning, recipe.temperature,
             n_epochs, is_falling, session.seed, self.n_threads,
         )  # fmt: skip
+        # A number is not tried against others: it costs no training.
         weights = WEIGHTS if isinstance(weight, str) else (weight,)
         return finetune(tuner, cut, weights, work.judge, self._is_unseen)
 
@@ -490,6 +497,7 @@ class EvolutionaryPruner(SearchMixin, Compressor):
         genome = fittest_within(
             self.pareto_front_, self._problem.full_cost, max_params, max_macs
         )
+        # Repeats, whatever was drawn before, and leaves the user's generators alone.
         with torch_session(0, self.n_threads):
             module = self._problem.finish(genome)
         shape = (1, *self._problem.statistics.shape[1:])

@@ -77,6 +77,7 @@ class Judge:
         """
         try:
             return self._own_loss(module)
+        # The training step of a user may give its loss other targets than y.
         except (RuntimeError, ValueError, TypeError, IndexError):
             loss = F.cross_entropy if self.task.is_classes else F.mse_loss
             return float(loss(self._answers(module), torch.from_numpy(self.y)))
@@ -251,7 +252,9 @@ class Tuner:
         n_epochs = max(1, round(SHARE * self.n_epochs))
         tried = [self(module, weight, n_epochs, self.rows) for weight in weights]
         losses = [judge(net.module_).loss for net in tried]
+        # argmin would take a NaN for the least.
         best = int(np.nan_to_num(losses, nan=np.inf).argmin())
+        # It had all epochs and all rows: another training would give the same net.
         if n_epochs == self.n_epochs and len(self.rows) == len(self.X):
             return tried[best], weights[best]
         return self(module, weights[best], self.n_epochs), weights[best]

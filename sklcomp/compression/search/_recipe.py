@@ -133,9 +133,14 @@ class SearchRecipe(Recipe):
 
 SearchRecipe._published = {
     "default": SearchRecipe(),
+    # Free bits took 260 to 970 evaluations in our measurements, nested genes 80 to 195.
     "free": SearchRecipe(
         genes="free", population_size=32, n_generations=30, n_polish_steps=60
     ),
+    # Sizes and rates are those of the group's published code: of a generation .7 are
+    # crossed, .1 mutated and .2 copied. The paper's trade-off is not known; 1 makes a
+    # point of size worth a point of accuracy. Its form has no order of channels: "l1"
+    # is for the repair, where a layer is empty or a budget is given.
     "paper": SearchRecipe(
         genes="free", importance="l1", compensate=False, fitness="accuracy",
         trade_off=1.0, operators="segments", population_size=32, n_generations=50,
@@ -228,6 +233,9 @@ class PairRecipe(Recipe):
 
 PairRecipe._published = {
     "default": PairRecipe(),
+    # One gene segment for trunk and branches, and fine-tuning without distillation, as
+    # in the published code. Its fitness depends on the number of images and counts
+    # channels; so gamma, for means and a share of parameters, is ours.
     "paper": PairRecipe(
         genes="free", importance="l1", compensate=False, operators="segments",
         inner_width=False, gamma=10.0, population_size=32, n_generations=50,
