@@ -1,4 +1,7 @@
-"""Teachers that are no networks: any fitted estimator that answers."""
+"""Teachers that are no networks: fitted estimators that teach by their answers.
+
+``FeatureEmbeddingDistiller`` makes one where a frozen teacher has no module.
+"""
 
 from typing import Any
 

@@ -1,4 +1,8 @@
-"""What every compressor does: check data, take the user's nets, predict."""
+"""Compressor: what the compressors of one net share.
+
+``EvolutionaryPruner`` and both distillers inherit from it: it checks their data, takes
+the user's nets, and predicts with the small one.
+"""
 
 import copy
 import inspect

@@ -1,4 +1,4 @@
-"""Student networks by feature embedding, after Chen et al. (arXiv 1812.06597)."""
+"""FeatureEmbeddingDistiller: students by feature embedding (arXiv 1812.06597)."""
 
 from collections.abc import Callable
 from numbers import Integral, Real
@@ -336,8 +336,7 @@ class FeatureEmbeddingDistiller(Compressor):
         self, net: Any, X: np.ndarray, y: np.ndarray, reporter: Callable[[int], bool]
     ) -> Lesson:
         """What the student is to hear from the teacher."""
-        # Without the embedding no features are asked for, so that a teacher that shows
-        # none can teach.
+        # Without the embedding a teacher that shows no features can teach.
         layer = self.teacher_layer if self.gamma else None
         if self.gamma:
             check_layer(self.teacher_, self.teacher_layer, "teacher_layer")
@@ -370,8 +369,7 @@ class FeatureEmbeddingDistiller(Compressor):
         n_rows: int,
     ) -> None:  # fmt: skip
         """Warn if the neighbours of a batch say nothing."""
-        # In a small batch the k-th neighbour is a stranger; ten times k is a rule of
-        # thumb.
+        # In a small batch the k-th neighbour is a stranger; ten times k will do.
         if len(features) <= self.n_neighbors < n_rows - 1:
             warn_user(
                 f"batch_size={net.batch_size} of the student leaves no choice of "
@@ -404,8 +402,7 @@ class FeatureEmbeddingDistiller(Compressor):
         if state is not None and len(state["losses"]["task"]) <= net.max_epochs:
             restore_training(net, state)
             lesson.restore(net, state)
-            # A callback ended that fit. It is over, unless more epochs are asked for
-            # now.
+            # A callback ended that fit: it is over unless more epochs are wanted.
             if state["max_epochs_when_stopped"] == net.max_epochs:
                 raise StopTraining
 

@@ -1,4 +1,7 @@
-"""What students learn from: a teacher's answers, and nets that listen to them."""
+"""Teacher and Lesson: what a student learns from beside its own loss.
+
+The distillers train with them, and the fine-tuning of ``EvolutionaryPruner`` does.
+"""
 
 import copy
 import math

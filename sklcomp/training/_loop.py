@@ -1,4 +1,7 @@
-"""Train nets so that runs repeat and interrupts are heard."""
+"""``train_net``: trains a skorch net so that runs repeat and interrupts are heard.
+
+Every estimator with a network inside trains by it.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,4 +1,7 @@
-"""Nets of users: their rows, their settings, and what their outputs mean."""
+"""Nets of users: rows held out, copies without harm, and what their outputs mean.
+
+The compressors, the distillers' lessons and the fine-tuning call it.
+"""
 
 import copy
 import inspect

@@ -1,4 +1,7 @@
-"""The state of a training, so that it can go on as if it had not been interrupted."""
+"""The state of a training, so that it goes on as if it had not been interrupted.
+
+All trainings that keep a checkpoint write it, and take up an earlier one.
+"""
 
 import json
 import random

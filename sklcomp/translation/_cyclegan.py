@@ -1,4 +1,4 @@
-"""Unpaired translation with cycle consistency, as Zhu et al. (arXiv 1703.10593)."""
+"""CycleGANTranslator: translation without pairs, as Zhu et al. (arXiv 1703.10593)."""
 
 from numbers import Integral, Real
 from typing import Any

@@ -1,4 +1,7 @@
-"""Examples of two domains as users give them: rows or images, labels or two sets."""
+"""TwoDomainsMixin: reads two domains as users give them, for CycleGANTranslator.
+
+They come as rows or images, with labels or as two sets.
+"""
 
 from typing import Any
 

@@ -1,4 +1,7 @@
-"""What users call images, as tensors and back."""
+"""ImageLayout: turns what users call images into tensors, and back.
+
+``CycleGANTranslator`` makes one in each fit.
+"""
 
 from dataclasses import dataclass
 from typing import Any

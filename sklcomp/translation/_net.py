@@ -1,4 +1,7 @@
-"""A skorch net of two generators and two discriminators."""
+"""CycleGANNet: a skorch net of two generators and two discriminators.
+
+``CycleGANTranslator`` trains one, and so does ``CoEvolutionaryPruner``.
+"""
 
 import math
 from collections.abc import Callable, Iterator
@@ -345,7 +348,7 @@ class CycleGANNet(NeuralNet):
         ):
             # One call for both, which is faster; only a batch norm, which the default
             # networks do not have, sees the difference. The mean over both halves is
-            # half the sum of the published losses, as it is there.
+            # half the sum of their losses, as in the published loop.
             scores = module(torch.cat([true, pool(false)]))
             wanted = torch.zeros_like(scores)
             wanted[: len(true)] = 1

@@ -1,4 +1,4 @@
-"""The networks of a translator: the user's, or small defaults."""
+"""The four networks of a CycleGANTranslator: the user's, or small defaults."""
 
 import inspect
 from collections.abc import Callable

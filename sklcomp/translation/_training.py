@@ -1,4 +1,7 @@
-"""The training of a translator's four networks, and what a checkpoint keeps of it."""
+"""The training of the four networks of a translator, and the state that it keeps.
+
+``CycleGANTranslator`` and the trainings of small pairs call it.
+"""
 
 import copy
 import inspect

@@ -1,4 +1,4 @@
-"""Student networks without data, after Chen et al. (arXiv 1904.01186)."""
+"""DataFreeDistiller: student networks without data (arXiv 1904.01186)."""
 
 import math
 from numbers import Integral, Real

@@ -1,4 +1,7 @@
-"""A student trained on examples that are made while it learns."""
+"""DataFreeTraining: trains a student on examples that are made while it learns.
+
+``DataFreeDistiller`` makes one for each fit.
+"""
 
 import copy
 import math

@@ -1,4 +1,7 @@
-"""All settings of a training without data, and the published ones."""
+"""DataFreeRecipe: the settings of a training without data, ours and the published.
+
+Users give one, or its name, to ``DataFreeDistiller``.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

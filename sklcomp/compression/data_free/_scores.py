@@ -1,4 +1,4 @@
-"""What a student without data is asked that needs no data, or no labels."""
+"""Methods of a fitted DataFreeDistiller that need no labels, or no data at all."""
 
 from typing import Any
 

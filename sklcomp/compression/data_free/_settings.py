@@ -1,4 +1,7 @@
-"""What fits the networks of a training without data, and what cannot."""
+"""Checks of a training without data: what these networks and inputs allow.
+
+``DataFreeDistiller`` calls them before and after the training.
+"""
 
 import math
 from numbers import Integral

@@ -1,4 +1,7 @@
-"""Examples that nobody has taken, for a training without data."""
+"""Sources of made-up examples: noise, a generator, and the bank that keeps them.
+
+``DataFreeDistiller`` makes them, and ``DataFreeTraining`` draws from them.
+"""
 
 import copy
 from collections.abc import Callable, Sequence

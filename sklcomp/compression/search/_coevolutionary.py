@@ -1,4 +1,4 @@
-"""Two generators made small together, as Shu et al. (arXiv 1907.10804)."""
+"""CoEvolutionaryPruner: two generators made small together (arXiv 1907.10804)."""
 
 from numbers import Integral, Real
 from typing import Any, NamedTuple
@@ -317,7 +317,6 @@ class CoEvolutionaryPruner(
                 setattr(self, name, getattr(base, name))
         rng = np.random.default_rng(session.seed)
         n = self.n_fitness_samples
-        # A before B: the order of the draws belongs to what a seed gives.
         parts = [hold_out_images(images, n, rng) for images in domains]
         train, held = zip(*parts, strict=True)
         problems = self._problems(base, train, rng)
@@ -371,8 +370,7 @@ class CoEvolutionaryPruner(
             images = [one.numpy(force=True) for one in work.domains]
             settings = [settings_of(self, self.recipe_, but=FREE)]
             if self.fitness_epochs:
-                # Without trainings the search does not depend on how the translator
-                # trains.
+                # How the translator trains matters only where individuals train.
                 settings.append(settings_of(work.base, but=TRANSLATOR_FREE))
             return [images, session.seed, weights_of_all(work.base), settings]
 
@@ -408,7 +406,6 @@ class CoEvolutionaryPruner(
         if tuned.n_iter_:
             is_kept, note = judge_pair(pair, after, work.directions)
             if not is_kept:
-                # Without epochs it is the pair as it was cut, in a fitted translator.
                 tuned = train_pair(
                     base, pair, work.train, 0, seed, n_threads=self.n_threads
                 )
@@ -420,7 +417,6 @@ class CoEvolutionaryPruner(
         work, found, tuned, note = result
         self.base_translator_ = base = work.base
         self.history_ = found.history
-        # The pairs at the ends of the front were built and scored as well.
         n_uniform = 2 * len(FRONT_SHARES) if work.problems[0].has_budget else 0
         self.n_evaluations_ = int(found.history["n_evaluations"][-1]) + n_uniform
         self.pareto_front_, self.winners_ = {}, {}

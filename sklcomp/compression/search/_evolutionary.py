@@ -1,4 +1,4 @@
-"""Evolutionary removal of channels, after Wang et al. (arXiv 1707.08005)."""
+"""EvolutionaryPruner: channels removed by a genetic search (arXiv 1707.08005)."""
 
 from dataclasses import replace
 from numbers import Integral, Real
@@ -346,10 +346,8 @@ class EvolutionaryPruner(SearchMixin, Compressor):
             problem, task, X[held], y[held], recipe.fitness, recipe.trade_off
         )
         self.base_estimator_, self._problem = base, problem
-        # What a frozen net was trained on is not known here.
         self._is_unseen = validation is not None or not is_frozen
         judge = Judge(base, task, *(validation or (X[held], y[held])))
-        # The teacher's weight is tried on what the judge does not look at.
         rows = train if validation is None else np.arange(len(X))
         tuning = X, y, rows
         # A frozen net may have seen what was held out, so nothing is gained by leaving
@@ -448,7 +446,6 @@ class EvolutionaryPruner(SearchMixin, Compressor):
             base, work.judge.task.is_classes, *work.tuning, recipe.temperature,
             n_epochs, is_falling, session.seed, self.n_threads,
         )  # fmt: skip
-        # A number is not tried against others: it costs no training.
         weights = WEIGHTS if isinstance(weight, str) else (weight,)
         return finetune(tuner, cut, weights, work.judge, self._is_unseen)
 

@@ -1,7 +1,7 @@
-"""The training of a cut network: how much of a teacher, at what rate, and what stays.
+"""The training of a cut network, and the choice between the cut and the tuned one.
 
-Examples that the full network was trained on say nothing of a cut network against a
-tuned one: the former still remembers them.
+``EvolutionaryPruner`` calls it with the winner of its search. Examples that the full
+network was trained on cannot make that choice: the cut network still remembers them.
 """
 
 import copy

@@ -1,4 +1,7 @@
-"""How good a cut network is, on examples held out for that."""
+"""Fitness: how good a cut network is, on examples held out for that.
+
+``EvolutionaryPruner`` hands it to ``evolve``.
+"""
 
 import math
 from typing import Any

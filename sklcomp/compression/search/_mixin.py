@@ -1,4 +1,4 @@
-"""What both pruners' searches share: their settings, their budget, what they tell."""
+"""SearchMixin: settings, budget and progress of a search, for both pruners."""
 
 from collections.abc import Callable
 from typing import Any

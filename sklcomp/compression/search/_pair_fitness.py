@@ -1,4 +1,8 @@
-"""How good a cut pair of generators is, by the discriminators and by its cycles."""
+"""Direction: how good a cut generator is, with a partner that brings images back.
+
+``CoEvolutionaryPruner`` hands two of them to ``coevolve``, and judges and reports the
+best pair by them.
+"""
 
 import copy
 from collections.abc import Callable

@@ -1,4 +1,5 @@
-"""The full translator of a pair, and small generators trained on in view of it."""
+"""Trainings of a ``CoEvolutionaryPruner``: of the full translator, and of small pairs.
+"""
 
 import copy
 from collections.abc import Callable

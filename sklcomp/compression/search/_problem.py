@@ -1,4 +1,7 @@
-"""A network as a pruning problem: genomes, what they cost, what they decode to."""
+"""PruningProblem: one network, the genomes of its cuts, and what each cut costs.
+
+Both pruners make one for each network, and their fitness decodes genomes by it.
+"""
 
 from collections.abc import Sequence
 from functools import partial

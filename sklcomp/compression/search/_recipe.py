@@ -1,4 +1,7 @@
-"""How channels are searched for, and what comes out is trained: published, and ours."""
+"""SearchRecipe and PairRecipe: settings of the pruners, ours and the published.
+
+Users give one, or its name, to a pruner: how it searches, and how it trains the best.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a search found: its front, the channels that are kept, a uniform reference."""
+"""What both pruners read off a search: Pareto fronts, kept channels, uniform nets."""
 
 from collections.abc import Sequence
 from dataclasses import replace
