@@ -56,10 +56,10 @@ def _can_classify(self: Any) -> bool:
 
 
 class Compressor(TorchFitMixin, MetaEstimatorMixin, BaseEstimator):
-    """Shared by all that make a small net from a user's net.
+    """Shared by all estimators that make a small net from a user's net.
 
-    A subclass names the parameter of which ``estimator_`` will be, and the one that
-    holds what is compressed or taught from.
+    A subclass names two of its parameters: the net of which ``estimator_`` will be a
+    copy, and the net that is compressed or that teaches.
     """
 
     _net_name = "estimator"
@@ -411,7 +411,7 @@ def _float_hint(module: nn.Module) -> str:
 
 
 def check_kind(net: Any) -> None:
-    """Raise if a net is neither of a classifier's outputs nor of a regressor."""
+    """Raise unless a net is a regressor, or has an output for each class."""
     if (
         not isinstance(net, NeuralNet)
         or isinstance(net, NeuralNetBinaryClassifier)

@@ -80,7 +80,7 @@ class FeatureEmbeddingDistiller(Compressor):
         Name of a part of the teacher's module, whose output is the features, or
         "penultimate": the input of the Linear that runs last.
     student_layer : str, default="penultimate"
-        Likewise of the student's.
+        The same for the module of the student.
     gamma : float, default=0.1
         Weight of the embedding; 0 leaves it out. Too large a weight lets all features
         collapse into a point, which is warned about.
@@ -91,10 +91,10 @@ class FeatureEmbeddingDistiller(Compressor):
         Scale of distances between the teacher's features. "auto" takes it from every
         batch; see :class:`sklcomp.nn.LocalityPreservingLoss`.
     kd_weight : float, default=0.0
-        w, weight of the teacher's answers. For regression they are compared by their
-        squared difference.
+        w in the formula, the weight of the teacher's answers. For regression they are
+        compared by their squared difference.
     temperature : float, default=4.0
-        T.
+        T in the formula, by which the scores of both nets are softened.
     cache_teacher : bool or "auto", default="auto"
         Ask the teacher once for every example, instead of in every step. "auto" does so
         unless your net may show examples in another form each time (its own data set,
@@ -103,15 +103,15 @@ class FeatureEmbeddingDistiller(Compressor):
     clip_grad_norm : float or None, default=1.0
         Largest norm of all gradients of a step together.
     checkpoint : str or path, default=None
-        Folder in which the state of the training is kept after every epoch. That of a
-        teacher which is not fitted is not kept, but done again.
+        Folder in which the state of the training is kept after every epoch. The
+        training of an unfitted teacher is not kept: it is done again.
     warm_start : bool, default=False
         Go on from the checkpoint, if there is one of the same fit; ``random_state``
         must be set. A larger ``max_epochs`` is the same fit.
     n_threads : int, default=1
-        Threads of torch.
+        Threads that torch may use.
     random_state : int, RandomState instance or None, default=None
-        Same number, same result.
+        Seed of all that is drawn: same number, same result.
     verbose : int, default=0
         1 prints the losses of every epoch.
 
@@ -142,7 +142,7 @@ class FeatureEmbeddingDistiller(Compressor):
     n_features_in_ : int
         Length of the second axis of X.
     feature_names_in_ : ndarray of str
-        Names of the features, if X had some.
+        Names of the features, if X had any.
 
     See Also
     --------

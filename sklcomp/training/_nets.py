@@ -74,7 +74,7 @@ def rebuild_net(net: Any, module: nn.Module, keeps_files: bool = False) -> Any:
 
 
 def without_callbacks(callbacks: Any, kinds: Any) -> Any:
-    """Callbacks but those of some kinds."""
+    """The callbacks that are of none of these kinds."""
     if not isinstance(callbacks, (list, tuple)):
         return callbacks
 
@@ -125,14 +125,14 @@ class Task:
 
     @classmethod
     def of_module(cls, module: nn.Module, X: Tensor, is_classes: bool) -> "Task":
-        """By what a network answers to some of the examples."""
+        """Read off what a network answers to the first examples."""
         some = X[:N_TRIED].to(device_of(module), copy=True)
         with evaluating(module):
             return cls.of_outputs(module(some), is_classes)
 
     @classmethod
     def of_outputs(cls, output: Any, is_classes: bool) -> "Task":
-        """By what a net answers: rows that sum to one are probabilities."""
+        """Read off answers: rows that sum to one are probabilities."""
         output = first_output(output)
         is_probability = bool((output >= 0).all()) and bool(
             ((output.sum(-1) - 1).abs() < 1e-4).all()

@@ -134,14 +134,14 @@ def _as_list(value: Any) -> Any:
 
 
 def weights_of(module: nn.Module) -> list[Any]:
-    """What a module is and all that it has learnt, as a key of a checkpoint has it."""
+    """A module's structure and weights, in the form that identifies a checkpoint."""
     # Addresses are others in another process.
     kind = re.sub(" at 0x[0-9a-fA-F]+", "", repr(module))
     return [kind, *map(_described, module.state_dict().values())]
 
 
 def settings_of(*owners: Any, but: tuple[str, ...] = ()) -> str:
-    """Settings that a checkpoint must agree in, in words.
+    """Settings in which a checkpoint must agree with a fit, as text.
 
     Of modules and estimators only the class: what they are, others say.
     """

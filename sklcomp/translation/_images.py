@@ -63,7 +63,7 @@ class ImageLayout:
         return height, width
 
     def check(self, X: np.ndarray, given: tuple, name: str = "X") -> None:
-        """Raise ValueError if rows, which came in a shape, are no such examples."""
+        """Raise ValueError if rows that came in this shape do not have the layout."""
         check_examples(given, self.shape, name)
         if not self.is_image:
             if np.abs(X).max() > np.finfo(np.float32).max:

@@ -113,13 +113,13 @@ class CycleGANNet(NeuralNet):
     discriminator_optimizer : class
         Optimizer of the discriminators.
     cycle_weight, identity_weight : float
-        Weights of the losses.
+        Weights of the losses of cycles and of identity.
     pool_size : int
-        Earlier images that each discriminator may be shown.
+        Earlier images of each generator that are kept for its discriminator.
     decay_start : float
-        Share of the training after which the rates of learning fall, linearly, to zero.
+        Share of the training after which the learning rates fall linearly to zero.
     **kwargs
-        All else of a skorch net.
+        All other settings of a skorch net.
     """
 
     cuda_dependent_attributes_: list[str]

@@ -101,10 +101,11 @@ class DataFreeDistiller(RecipeMixin, SyntheticExamples, Compressor):
         a number or one for each channel. Noise stays within it, and so does what a
         generator with the head "range" makes.
     input_mean : float or sequence of float, default=0.0
-        Mean of the values, likewise. Of vectors, one for each feature is worth much. A
-        generator with the head "batchnorm" gives its batches this mean.
+        Mean of the values, one for all or one for each channel. For vectors, one for
+        each feature is worth much. A generator with the head "batchnorm" gives its
+        batches this mean.
     input_std : float or sequence of float, default=1.0
-        Standard deviation of the values, likewise.
+        Standard deviation of the values, given like the mean.
     classes : array-like of shape (n_classes,), default=None
         What the outputs of a trained teacher stand for. None takes its own, those of y
         if it knows others, or numbers from 0.
@@ -132,9 +133,9 @@ class DataFreeDistiller(RecipeMixin, SyntheticExamples, Compressor):
         Go on from the checkpoint, if there is one of the same fit; ``random_state``
         must be set.
     n_threads : int, default=1
-        Threads of torch.
+        Threads that torch may use.
     random_state : int, RandomState instance or None, default=None
-        Same number, same result.
+        Seed of all that is drawn: same number, same result.
     verbose : int, default=0
         Positive prints the losses every ``verbose`` iterations.
 
@@ -166,12 +167,12 @@ class DataFreeDistiller(RecipeMixin, SyntheticExamples, Compressor):
     n_features_in_ : int
         Length of the second axis of X, if ``fit`` was given any.
     feature_names_in_ : ndarray of str
-        Names of the features, if X had some.
+        Names of the features, if X had any.
 
     See Also
     --------
     DataFreeRecipe : All settings of the training.
-    FeatureEmbeddingDistiller : With some data.
+    FeatureEmbeddingDistiller : Trains a student with data.
     sklcomp.inspection.DistillationDisplay : Draws losses and generated images.
 
     Notes
@@ -309,7 +310,7 @@ class DataFreeDistiller(RecipeMixin, SyntheticExamples, Compressor):
             Needed to train a teacher that is not trained yet. A trained one learns
             nothing from it; ``input_shape`` may be taken from its shape.
         y : array-like of shape (n_samples,), default=None
-            Classes, likewise.
+            Classes of X. They are needed, and not needed, together with it.
 
         Returns
         -------

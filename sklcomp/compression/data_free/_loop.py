@@ -90,7 +90,7 @@ class DataFreeTraining:
     def run(
         self, record: Record, reporter: Callable[[int], bool], verbose: int
     ) -> None:
-        """All steps that are left, with states of them on disk.
+        """Take all steps that are left, and keep their states on disk.
 
         Parameters
         ----------
@@ -99,7 +99,7 @@ class DataFreeTraining:
         reporter : callable
             Called with the number of each step; True asks to stop.
         verbose : int
-            Positive prints the losses every so many steps.
+            Positive prints the losses every ``verbose`` steps.
         """
         n_iterations = self.recipe.n_iterations
         every = -(-n_iterations // N_CHECKPOINTS)
@@ -116,7 +116,7 @@ class DataFreeTraining:
                 return
 
     def step(self) -> dict[str, float]:
-        """One of the source and some of the student.
+        """One step of the source of examples, and ``student_steps`` of the student.
 
         Returns
         -------
@@ -208,14 +208,14 @@ class DataFreeTraining:
         return absorb_batch_norms(module).eval()
 
     def networks(self) -> list[Any]:
-        """What all begins with, by which fits are told apart."""
+        """Weights at the start, by which a checkpoint tells fits apart."""
         modules = [self.student, self.teacher.module]
         if isinstance(self.source, GeneratorSource):
             modules.append(self.source.generator)
         return [weights_of(module) for module in modules]
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next steps depend on."""
+        """All that the next steps depend on."""
         return {
             "n_iter": self.n_iter,
             "history": dict(self.history),

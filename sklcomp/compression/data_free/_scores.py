@@ -35,9 +35,9 @@ class SyntheticExamples:
         Parameters
         ----------
         n : int, default=10
-            How many.
+            Number of examples.
         random_state : int, RandomState instance or None, default=None
-            Same number, same examples.
+            Seed of the examples: same number, same examples.
 
         Returns
         -------
@@ -89,7 +89,7 @@ class SyntheticExamples:
         Parameters
         ----------
         n : int, default=1200
-            Images.
+            Number of images.
         random_state : int, RandomState instance or None, default=0
             Seed of the generators.
 

@@ -151,7 +151,7 @@ def choose_classes(classes: Any, teacher: Any, y: Any, n_outputs: int) -> np.nda
 
 
 def count_norms(module: nn.Module, X: Tensor) -> int:
-    """Batch norms with statistics that run."""
+    """Number of batch norms with running statistics that a forward reaches."""
     # By a forward: a norm that no example passes has nothing to compare with.
     watch = BatchNormStatistics(module)
     if watch.n_layers:
@@ -184,7 +184,7 @@ def find_layer(module: nn.Module, layer: str, X: Tensor, is_needed: bool) -> str
 def without_features(
     recipe: DataFreeRecipe, what: str, names: tuple[str, ...]
 ) -> DataFreeRecipe:
-    """Without features, losses of them are left out."""
+    """The recipe without these losses of features, with a warning that names them."""
     lost = [name for name in names if getattr(recipe, name)]
     if lost:
         warn_user(

@@ -48,7 +48,7 @@ class Inputs:
 
     @property
     def is_image(self) -> bool:
-        """Whether there is something like a neighbour of a value."""
+        """Whether examples have pixels, and are not only lists of features."""
         return len(self.shape) == 3
 
     @property
@@ -88,8 +88,8 @@ class Inputs:
 class NoiseSource:
     """Structured noise; nothing is learned.
 
-    Of twice as many shapes as are kept, as many are taken of each class that the
-    teacher sees in them.
+    Twice as many shapes are drawn as are kept. The same number is kept of each class
+    that the teacher sees in them.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ class NoiseSource:
     n_classes : int
         Classes of the teacher.
     recipe : DataFreeRecipe
-        What is asked of the examples, without "auto".
+        Settings of the noise, without "auto".
     rng : torch.Generator
         Source of the noise.
     """
@@ -163,7 +163,7 @@ class GeneratorSource:
     n_classes : int
         Classes of the teacher.
     recipe : DataFreeRecipe
-        What is asked of the examples, without "auto".
+        Weights of the losses and size of the generator, without "auto".
     rng : torch.Generator
         Source of the noise.
     prototype : nn.Module or None
@@ -294,7 +294,7 @@ class GeneratorSource:
         return losses
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next steps depend on."""
+        """All that the next steps depend on."""
         return {
             "generator": self.generator.state_dict(),
             "generator_optimizer": self.optimizer.state_dict(),
@@ -356,7 +356,7 @@ class ReplayBank:
 
 
 def keep_on_cpu(source: GeneratorSource | NoiseSource) -> None:
-    """Leave a source what it makes examples by, where any machine can read it."""
+    """Leave a source what ``sample`` needs, on the CPU, where any machine loads it."""
     for name in ("images", "scores", "optimizer"):
         vars(source).pop(name, None)
     source.rng = torch.Generator()

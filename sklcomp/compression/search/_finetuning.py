@@ -32,7 +32,7 @@ LOST = 0.1
 
 
 class Figures(NamedTuple):
-    """What some examples say of a network: its own loss, and its score."""
+    """Loss and score of a network on one set of examples."""
 
     loss: float
     score: float
@@ -48,14 +48,14 @@ class Figures(NamedTuple):
 
 
 class Judge:
-    """Loss and score of networks on some examples.
+    """Measures loss and score of networks on one set of examples.
 
     Parameters
     ----------
     net : skorch net
-        An initialised net, whose loss it is.
+        An initialised net, whose own loss is taken.
     task : Task
-        What outputs mean.
+        What the outputs of the networks mean.
     X : ndarray of shape (n_samples, ...)
         Examples.
     y : ndarray
@@ -71,9 +71,9 @@ class Judge:
         return Figures(self.loss(module), self.score(module))
 
     def loss(self, module: nn.Module) -> float:
-        """What the net's own loss says, in the mean.
+        """Mean of the net's own loss.
 
-        Cross entropy, or squared error, if it cannot be taken of y as it is.
+        Cross entropy, or squared error, where that loss cannot be taken of y.
         """
         try:
             return self._own_loss(module)
@@ -188,19 +188,19 @@ class Tuner:
     base : skorch net
         The full net: settings of the training, and the teacher.
     is_classes : bool
-        What its outputs are.
+        Whether its outputs are classes; if not, they are numbers.
     X, y : ndarray
         Examples to train on.
     rows : ndarray of int
-        Those of them that weights of the teacher are tried on.
+        Those of them that are trained on while the weight of the teacher is chosen.
     temperature : float
-        Of the teacher's answers.
+        Temperature by which the answers of the teacher are softened.
     n_epochs : int
         Epochs of a whole training.
     is_falling : bool
         Whether rates fall to zero if the net has no scheduler of its own.
     seed, n_threads : int
-        Of torch.
+        Seed and number of threads of torch.
     """
 
     base: Any

@@ -20,7 +20,7 @@ EVOLVING = (
 
 
 class SearchMixin(RecipeMixin):
-    """Of an estimator that searches for the channels to keep; by its recipe."""
+    """For estimators that search for the channels to keep, as their recipe says."""
 
     def _check_search(self: Any) -> None:
         """Find the recipe; raise for what cannot be met, before anything is trained."""

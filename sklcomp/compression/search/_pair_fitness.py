@@ -144,9 +144,10 @@ class Direction:
 def closeness(
     pair: tuple[nn.Module, nn.Module], directions: tuple[Direction, Direction]
 ) -> Figures:
-    """Error of what two generators make and of their cycles; minus that of the latter.
+    """Loss and score of a pair of generators, as means over both.
 
-    Means of both.
+    The loss is the error of their cycles and of their images, which should be those of
+    the full generators. The score is minus the error of the cycles.
     """
     changes, cycles = [], []
     for module, back, full in zip(pair, pair[::-1], directions, strict=True):

@@ -1,4 +1,4 @@
-"""Trainings of a ``CoEvolutionaryPruner``: of the full translator, and of small pairs.
+"""Trainings for ``CoEvolutionaryPruner``: of the full translator, and of small pairs.
 """
 
 import copy
@@ -97,7 +97,7 @@ def hold_out_images(
 
 
 def weights_of_all(base: CycleGANTranslator) -> list:
-    """What all four networks have learnt, as a key of a checkpoint has it."""
+    """Weights of all four networks, in the form that identifies a checkpoint."""
     modules = (
         base.generator_ab_, base.generator_ba_, base.discriminator_a_,
         base.discriminator_b_,

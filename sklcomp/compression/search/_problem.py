@@ -150,18 +150,18 @@ class PruningProblem:
         )
 
     def finish(self, genome: np.ndarray) -> nn.Module:
-        """The decoded network with batch norms that know their new inputs."""
+        """The decoded network, with batch norms estimated anew for what they read."""
         module = self.decode(genome)
         if self.compensation is not None:
             reestimate_batch_norms(module, self.statistics)
         return module
 
     def uniform(self, share: float) -> np.ndarray:
-        """The most important of every segment, this share of them."""
+        """The genome that keeps this share of each segment, its best genes."""
         return keep_fraction(self.graph, self.order, share)
 
     def uniform_front(self) -> np.ndarray:
-        """Uniform genomes from small to whole."""
+        """Uniform genomes, from a tenth of every segment to all of it."""
         genomes = [self.uniform(share) for share in FRONT_SHARES]
         return revive(np.array(genomes), self.order, self.min_channels)
 
@@ -213,7 +213,7 @@ class PruningProblem:
         return self.uniform(max(low, 1e-6))
 
     def operators(self, recipe: Any) -> dict[str, Any]:
-        """Crossover, mutation and repair for ``evolve``."""
+        """Crossover, mutation and repair for ``evolve`` and ``coevolve``."""
         is_nested = recipe.genes == "nested"
         if recipe.operators == "segments":
             return {
