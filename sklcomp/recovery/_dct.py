@@ -1,5 +1,4 @@
-"""``recover_image``: missing entries of arrays, after Wang et al. (arXiv 1604.05451).
-"""
+"""``recover_image``: arrays with gaps filled, after Wang et al. (arXiv 1604.05451)."""
 
 from functools import partial
 from numbers import Integral, Real

@@ -310,7 +310,7 @@ class DataFreeDistiller(RecipeMixin, SyntheticExamples, Compressor):
             Needed to train a teacher that is not trained yet. A trained one learns
             nothing from it; ``input_shape`` may be taken from its shape.
         y : array-like of shape (n_samples,), default=None
-            Classes of X. They are needed, and not needed, together with it.
+            Classes of the rows of X, needed where X is.
 
         Returns
         -------

@@ -1,5 +1,4 @@
-"""Trainings for ``CoEvolutionaryPruner``: of the full translator, and of small pairs.
-"""
+"""Trainings for ``CoEvolutionaryPruner``: of its full translator, and of pairs."""
 
 import copy
 from collections.abc import Callable
