@@ -1,4 +1,7 @@
-"""The functions of the package itself; they load what they need when called."""
+"""``show_versions`` and ``warmup``: functions of the package itself, called by users.
+
+They load what they need when they are called.
+"""
 
 import platform
 import sys

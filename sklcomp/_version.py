@@ -1,3 +1,3 @@
-"""The one place where the version is stated."""
+"""The version, stated here and nowhere else; the package and its build read it."""
 
 __version__ = "0.1.0.dev0"

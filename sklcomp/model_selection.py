@@ -1,4 +1,4 @@
-"""Splits of multi-label data."""
+"""IterativeStratifiedKFold: folds of multi-label data, for users and their searches."""
 
 from numbers import Integral
 from typing import Any

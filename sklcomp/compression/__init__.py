@@ -1,4 +1,4 @@
-"""Smaller networks from networks that a user has trained, as meta-estimators."""
+"""Estimators that make smaller networks from networks that a user has trained."""
 
 try:
     import skorch as _skorch  # noqa: F401

@@ -1,4 +1,7 @@
-"""Teachers that are no networks: any fitted estimator that answers."""
+"""Teachers that are no networks: fitted estimators that teach by their answers.
+
+``FeatureEmbeddingDistiller`` makes one where a frozen teacher has no module.
+"""
 
 from typing import Any
 
@@ -38,6 +41,7 @@ def check_answers(estimator: Any, is_classes: bool) -> None:
     """Raise if an estimator cannot answer for classes, or for numbers."""
     name = type(estimator).__name__
     try:
+        # It raises TypeError for what is no estimator at all.
         check_is_fitted(estimator)
     except (NotFittedError, TypeError) as error:
         msg = (
@@ -73,6 +77,7 @@ def answers_of(estimator: Any, X: Tensor, is_classes: bool, names: Any) -> np.nd
             "make_pipeline(FunctionTransformer(...), ...)."
         )
         raise ValueError(msg) from error
+    # That is the form in which scikit-learn answers for several outputs.
     if isinstance(values, list):
         msg = (
             f"the teacher {name} answers for {len(values)} outputs of classes; give "

@@ -1,4 +1,8 @@
-"""What every compressor does: check data, take the user's nets, predict."""
+"""Compressor: what the compressors of one net share.
+
+``EvolutionaryPruner`` and both distillers inherit from it: it checks their data, takes
+the user's nets, and predicts with the small one.
+"""
 
 import copy
 import inspect
@@ -52,10 +56,10 @@ def _can_classify(self: Any) -> bool:
 
 
 class Compressor(TorchFitMixin, MetaEstimatorMixin, BaseEstimator):
-    """Shared by all that make a small net from a user's net.
+    """Shared by all estimators that make a small net from a user's net.
 
-    A subclass names the parameter of which ``estimator_`` will be, and the one that
-    holds what is compressed or taught from.
+    A subclass names two of its parameters: the net of which ``estimator_`` will be a
+    copy, and the net that is compressed or that teaches.
     """
 
     _net_name = "estimator"
@@ -215,6 +219,7 @@ class Compressor(TorchFitMixin, MetaEstimatorMixin, BaseEstimator):
         name = f"the {what} {type(module).__name__}"
         check_form(module, name, "answer" if what == "teacher" else "begin")
         device = device_of(module)
+        # A forward there succeeds, and its numbers mean nothing.
         if device.type == "meta":
             msg = (
                 f"{name} is on the device meta, where weights have no values: bring it "
@@ -223,7 +228,9 @@ class Compressor(TorchFitMixin, MetaEstimatorMixin, BaseEstimator):
             raise ValueError(msg)
         try:
             with evaluating(module):
+                # A copy: a network may overwrite what it is given.
                 output = first_output(module(torch.from_numpy(X[:2].copy()).to(device)))
+        # It is a RuntimeError too, and no fault of the shape.
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
@@ -274,6 +281,8 @@ class Compressor(TorchFitMixin, MetaEstimatorMixin, BaseEstimator):
         self._set_outputs(net, y)
         has_settings = any(p.startswith("module__") for p in net.get_params(deep=False))
         if isinstance(net.module, nn.Module) and not has_settings:
+            # skorch trains a module that is an instance in place, and the user's must
+            # not change. With settings of its own it is made anew anyway.
             net = rebuild_net(net, plain_copy(net.module), keeps_files=True)
         return net
 
@@ -283,6 +292,7 @@ class Compressor(TorchFitMixin, MetaEstimatorMixin, BaseEstimator):
         net.initialize()
         net.check_data(X, y)
         if hasattr(self, "classes_"):
+            # skorch would take its classes from y, which may lack some of them.
             net.classes_inferred_ = np.arange(len(self.classes_))
         return net
 
@@ -345,6 +355,7 @@ class Compressor(TorchFitMixin, MetaEstimatorMixin, BaseEstimator):
             # Loaders of batches draw from torch's generator.
             with torch.random.fork_rng(devices=[]), restoring(self.estimator_.module_):
                 return getattr(self.estimator_, method)(X)
+        # It is a RuntimeError too, and no fault of the shape.
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -400,7 +411,7 @@ def _float_hint(module: nn.Module) -> str:
 
 
 def check_kind(net: Any) -> None:
-    """Raise if a net is neither of a classifier's outputs nor of a regressor."""
+    """Raise unless a net is a regressor, or has an output for each class."""
     if (
         not isinstance(net, NeuralNet)
         or isinstance(net, NeuralNetBinaryClassifier)

@@ -1,4 +1,4 @@
-"""Student networks by feature embedding, after Chen et al. (arXiv 1812.06597)."""
+"""FeatureEmbeddingDistiller: students by feature embedding (arXiv 1812.06597)."""
 
 from collections.abc import Callable
 from numbers import Integral, Real
@@ -80,7 +80,7 @@ class FeatureEmbeddingDistiller(Compressor):
         Name of a part of the teacher's module, whose output is the features, or
         "penultimate": the input of the Linear that runs last.
     student_layer : str, default="penultimate"
-        Likewise of the student's.
+        The same for the module of the student.
     gamma : float, default=0.1
         Weight of the embedding; 0 leaves it out. Too large a weight lets all features
         collapse into a point, which is warned about.
@@ -91,10 +91,10 @@ class FeatureEmbeddingDistiller(Compressor):
         Scale of distances between the teacher's features. "auto" takes it from every
         batch; see :class:`sklcomp.nn.LocalityPreservingLoss`.
     kd_weight : float, default=0.0
-        w, weight of the teacher's answers. For regression they are compared by their
-        squared difference.
+        w in the formula, the weight of the teacher's answers. For regression they are
+        compared by their squared difference.
     temperature : float, default=4.0
-        T.
+        T in the formula, by which the scores of both nets are softened.
     cache_teacher : bool or "auto", default="auto"
         Ask the teacher once for every example, instead of in every step. "auto" does so
         unless your net may show examples in another form each time (its own data set,
@@ -103,15 +103,15 @@ class FeatureEmbeddingDistiller(Compressor):
     clip_grad_norm : float or None, default=1.0
         Largest norm of all gradients of a step together.
     checkpoint : str or path, default=None
-        Folder in which the state of the training is kept after every epoch. That of a
-        teacher which is not fitted is not kept, but done again.
+        Folder in which the state of the training is kept after every epoch. The
+        training of an unfitted teacher is not kept: it is done again.
     warm_start : bool, default=False
         Go on from the checkpoint, if there is one of the same fit; ``random_state``
         must be set. A larger ``max_epochs`` is the same fit.
     n_threads : int, default=1
-        Threads of torch.
+        Threads that torch may use.
     random_state : int, RandomState instance or None, default=None
-        Same number, same result.
+        Seed of all that is drawn: same number, same result.
     verbose : int, default=0
         1 prints the losses of every epoch.
 
@@ -142,7 +142,7 @@ class FeatureEmbeddingDistiller(Compressor):
     n_features_in_ : int
         Length of the second axis of X.
     feature_names_in_ : ndarray of str
-        Names of the features, if X had some.
+        Names of the features, if X had any.
 
     See Also
     --------
@@ -278,6 +278,7 @@ class FeatureEmbeddingDistiller(Compressor):
     def _prepare(self, data: tuple, session: Session) -> tuple[Any, Lesson, tuple]:
         """The untrained student, and what it is to hear from the teacher."""
         X, y = data
+        # The student first: what is wrong with it is said before a teacher is trained.
         net = self._untrained("student", y)
         self.teacher_ = self._ready_module()
         if self.teacher_ is None:
@@ -335,6 +336,7 @@ class FeatureEmbeddingDistiller(Compressor):
         self, net: Any, X: np.ndarray, y: np.ndarray, reporter: Callable[[int], bool]
     ) -> Lesson:
         """What the student is to hear from the teacher."""
+        # Without the embedding a teacher that shows no features can teach.
         layer = self.teacher_layer if self.gamma else None
         if self.gamma:
             check_layer(self.teacher_, self.teacher_layer, "teacher_layer")
@@ -348,6 +350,7 @@ class FeatureEmbeddingDistiller(Compressor):
             teacher = AnsweringTeacher(
                 self.teacher_, is_classes, self._names, net.device
             )
+        # As many as a batch of the training has, for neighbours are looked for in one.
         features, _ = teacher(examples[: max(train_batch_size(net, len(X)), 2)])
         embedding = LocalityPreservingLoss(self.n_neighbors, self.sigma)
         if self.gamma:
@@ -366,12 +369,15 @@ class FeatureEmbeddingDistiller(Compressor):
         n_rows: int,
     ) -> None:  # fmt: skip
         """Warn if the neighbours of a batch say nothing."""
+        # In a small batch the k-th neighbour is a stranger; ten times k will do.
         if len(features) <= self.n_neighbors < n_rows - 1:
             warn_user(
                 f"batch_size={net.batch_size} of the student leaves no choice of "
                 f"n_neighbors={self.n_neighbors}; choose a batch_size of about "
                 f"{10 * self.n_neighbors}."
             )
+        # The often quoted sigma of sqrt(2) does this: on a LeNet with 500 ReLU features
+        # the median squared distance of neighbours was 168, and its weight is 4e-37.
         if embedding.weigh_neighbors(features)[1].max() < 1e-6:
             warn_user(
                 f"sigma={self.sigma} is so small beside the distances between the "
@@ -392,9 +398,11 @@ class FeatureEmbeddingDistiller(Compressor):
 
         lesson.record = session.checkpoint.record("training", describe)
         state = lesson.record.load()
+        # A state beyond the epochs that are asked for cannot be gone back in.
         if state is not None and len(state["losses"]["task"]) <= net.max_epochs:
             restore_training(net, state)
             lesson.restore(net, state)
+            # A callback ended that fit: it is over unless more epochs are wanted.
             if state["max_epochs_when_stopped"] == net.max_epochs:
                 raise StopTraining
 
@@ -407,6 +415,7 @@ class FeatureEmbeddingDistiller(Compressor):
             stopped = {"max_epochs_when_stopped": max_epochs_when_stopped}
             return training_state(net) | lesson.state() | stopped
 
+        # Before the callbacks are asked: one of them may raise.
         lesson.record.save(state)
         if self.verbose:
             losses = (
@@ -423,9 +432,11 @@ class FeatureEmbeddingDistiller(Compressor):
         rows, name = lesson.valid_rows, "score"
         if rows is None:
             n = min(len(X), N_SCORED)
+            # At equal distances, as X may be sorted by class.
             rows, name = np.linspace(0, len(X) - 1, n, dtype=int), "training score"
         some, y = torch.from_numpy(X[rows]), y[rows]
         answers = first_output(net.forward(some))
+        # No loss has seen what the last step did to the weights.
         if not lesson.fault and not torch.isfinite(answers).all():
             lesson.fault = "the student's answers became infinite"
         if lesson.fault:
@@ -442,6 +453,7 @@ class FeatureEmbeddingDistiller(Compressor):
             name: np.array(values) for name, values in lesson.history.items()
         }
         score = lesson.teacher.task.score
+        # An estimator that has no module has no sizes.
         before = dict.fromkeys(describe(self.module_, some[:1]), float("nan"))
         if isinstance(self.teacher_, nn.Module):
             before = describe(self.teacher_, some[:1])

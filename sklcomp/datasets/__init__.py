@@ -1,4 +1,4 @@
-"""Data for examples and tests."""
+"""Data sets for examples and tests: loaded, made or fetched."""
 
 from sklcomp.datasets._images import make_masked_images
 from sklcomp.datasets._labels import load_digit_attributes, make_multilabel_stream

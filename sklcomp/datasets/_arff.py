@@ -1,4 +1,7 @@
-"""Tables of numbers in ARFF files, dense or sparse; what is unclear is refused."""
+"""Reader of ARFF files, dense or sparse, which refuses what is ambiguous.
+
+``load_mulan`` and ``fetch_multilabel`` read their tables with it.
+"""
 
 import re
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""Images with missing pixels."""
+"""``make_masked_images``: drawn images with missing pixels, for users of recovery."""
 
 from numbers import Integral, Real
 from typing import Any

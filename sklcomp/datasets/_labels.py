@@ -1,4 +1,4 @@
-"""Multi-label data that needs no download."""
+"""Multi-label data that need no download: digits with attributes, and a stream."""
 
 from numbers import Integral, Real
 from typing import Any

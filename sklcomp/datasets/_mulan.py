@@ -1,4 +1,4 @@
-"""Multi-label data in the format of Mulan, and on OpenML."""
+"""``load_mulan`` and ``fetch_multilabel``: data from files of Mulan and from OpenML."""
 
 import codecs
 import os

@@ -1,4 +1,4 @@
-"""Two domains of images without pairs, and the translator between them."""
+"""``make_unpaired_digits``: two domains of images, and the true map between them."""
 
 from functools import partial
 from numbers import Integral

@@ -1,4 +1,7 @@
-"""A genetic engine on bit strings; it knows nothing of networks."""
+"""Genetic search over bit strings, for the pruners and for fitness functions of users.
+
+It knows nothing of networks.
+"""
 
 from sklcomp.evolution._coevolution import CoevolutionResult, coevolve
 from sklcomp.evolution._engine import EvolutionResult, evolve

@@ -1,4 +1,8 @@
-"""Evolution of two populations of bit strings, each judged with the other's best."""
+"""The search for the best of two kinds of bit strings at once: ``coevolve``.
+
+Each is judged with the best of the other. Users call it with fitness functions of their
+own; ``CoEvolutionaryPruner`` calls it with those of two cut generators.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,7 +38,7 @@ HISTORY = ("best_a", "mean_a", "best_b", "mean_b", "n_evaluations")
 
 @dataclass(frozen=True)
 class CoevolutionResult:
-    """What two populations that evolved together found.
+    """What :func:`coevolve` found.
 
     Attributes
     ----------
@@ -103,37 +107,38 @@ def coevolve(
     mutation : {"segment", "bitflip"}, callable or pair of these, default="segment"
         ``(population, rng) -> population``; the names as in :func:`evolve`.
     repair : callable or pair of callables, default=None
-        ``(population, rng) -> population``, applied to the starts and to everything
-        new; such as one that keeps a budget. None in a pair leaves that population.
+        ``(population, rng) -> population``, applied to the starts and to all new
+        individuals, for example to keep a budget. None, alone or in a pair, changes
+        nothing.
     crossover_rate, mutation_rate : float in [0, 1], default=0.7 and 0.1
         Their sum is at most 1; the rest are copies.
     child_mutation_rate : float in [0, 1], default=0.0
         Probability that a child of a crossover is mutated as well.
     elitism : int, default=1
-        Individuals of each population that go on unchanged; scored again when the
-        partner is another.
+        How many of the best of each population go on unchanged. They are scored again
+        when their partner is another.
     n_jobs : int, default=None
         Threads (or workers of the joblib backend in use) that evaluate both
         populations side by side; the result does not depend on them.
     rng : numpy.random.Generator
         Source of all randomness; each population gets a stream of its own.
     state : dict of str to ndarray, default=None
-        What a callback was given, to go on from there; of ``populations`` only the
-        shapes count then, and ``rng`` for nothing.
+        A state that a callback was given: the search goes on from there. Of
+        ``populations`` only the shapes are used then, and ``rng`` is not used.
     callback : callable, default=None
         Called with the state after each generation; True stops.
 
     Returns
     -------
     result : CoevolutionResult
-        Best genomes, history, and everything that was evaluated.
+        Best genomes, history, and all genomes that were evaluated.
 
     Raises
     ------
     ValueError
-        If a population is not a table of bits with two rows or more, elitism leaves
-        no room in it, something comes in other than two parts, or the name of a
-        selection or mutation is unknown.
+        If a population is no array of two rows or more, all its individuals would go on
+        unchanged, the rates sum to more than 1, a pair has not two parts, or the name
+        of a selection or mutation is unknown.
 
     References
     ----------
@@ -142,7 +147,8 @@ def coevolve(
 
     Examples
     --------
-    Those of the first want to be like the second, which want to have all their bits.
+    The first population is rewarded for being like the second, and the second for every
+    bit that is set.
 
     >>> import numpy as np
     >>> from sklcomp.evolution import coevolve
@@ -156,6 +162,7 @@ def coevolve(
     >>> [int(best.sum()) for best in result.best]
     [8, 8]
     """
+    # Copies, as a repair of the user may write into what it is given.
     starts = [np.array(each, dtype=bool) for each in _pair(populations, "populations")]
     for start in starts:
         check_start(start, elitism, crossover_rate, mutation_rate)
@@ -186,6 +193,8 @@ def coevolve(
         now = _breed(now, worths, breeders)
         if callback is not None:
             stopped = bool(callback(_snapshot(now, evaluate, history)))
+    # Of the last generation, not of all: fitness with different partners does not
+    # compare.
     return _collect(_bests(now, worths), game, evaluate, history)
 
 
@@ -243,6 +252,7 @@ def _begin(
     starts: list[np.ndarray], breeders: list[Breeder], rng: np.random.Generator
 ) -> _Generation:
     # Seeds are drawn, as a generator with a restored state spawns others every time.
+    # A stream for each population, so that neither draws what the other would have got.
     rngs = [np.random.default_rng(seed) for seed in rng.integers(2**32, size=(2, 4))]
     populations = [
         breeder.repair(start, own)
@@ -283,6 +293,9 @@ def _breed(
             breeders, now.populations, worths, now.rngs, strict=True
         )
     ]
+    # The bests of this generation are the partners in the next, as in the paper. The
+    # published program takes the partner of B from the new A, so that there the order
+    # of the two matters.
     return _Generation(now.number + 1, populations, _bests(now, worths), now.rngs)
 
 
@@ -324,6 +337,7 @@ def _collect(
         latest = np.sort(own.sum() - 1 - back)
         genomes.append(genes[own][latest])
         fitness.append(values[own][latest])
+    # Each genome is there once, so one value is found; item() would fail if not.
     worth = [
         float(fitness[side][(genomes[side] == best).all(axis=1)].item())
         for side, best in enumerate(bests)

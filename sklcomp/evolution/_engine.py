@@ -1,4 +1,8 @@
-"""Evolution of a population of bit strings."""
+"""The search for the best of all bit strings: ``evolve``.
+
+Users call it with a fitness of their own; ``EvolutionaryPruner`` calls it with that of
+a cut network.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +35,7 @@ from sklcomp.utils._validation import refuse_masked
 
 @dataclass(frozen=True)
 class EvolutionResult:
-    """What an evolution found.
+    """What :func:`evolve` found.
 
     Attributes
     ----------
@@ -45,7 +49,7 @@ class EvolutionResult:
     genomes : ndarray of bool, shape (n_evaluations, n_genes)
         Every genome that was evaluated, each once.
     fitness : ndarray of shape (n_evaluations,)
-        Fitness of each.
+        Fitness of each of these genomes.
     """
 
     best: np.ndarray
@@ -99,38 +103,38 @@ def evolve(
         ``(population, rng) -> population``. "segment" flips all bits between two random
         cuts, "bitflip" each bit with probability 2 / n_genes.
     repair : callable, default=None
-        ``(population, rng) -> population``, applied to the start and to everything
-        new; such as one that keeps a budget.
+        ``(population, rng) -> population``, applied to the start and to all new
+        individuals, for example to keep a budget. None changes nothing.
     crossover_rate, mutation_rate : float in [0, 1], default=0.7 and 0.1
         Their sum is at most 1; the rest are copies.
     child_mutation_rate : float in [0, 1], default=0.0
         Probability that a child of a crossover is mutated as well.
     elitism : int, default=1
-        Individuals that go on unchanged.
+        How many of the best go on unchanged into the next generation.
     n_polish_steps : int, default=0
         Mutations of the best genome after the last generation, each kept if better.
     n_jobs : int, default=None
         Threads (or workers of the joblib backend in use) that evaluate; the result
         does not depend on them.
     rng : numpy.random.Generator
-        Source of all randomness.
+        Source of all that is drawn; it is used up by the search.
     state : dict of str to ndarray, default=None
-        What a callback was given, to go on from there; ``population`` and ``rng``
-        then count for nothing.
+        A state that a callback was given: the search goes on from there. Of
+        ``population`` only the number of genes is used then, and ``rng`` is not used.
     callback : callable, default=None
         Called with the state after each generation; True stops.
 
     Returns
     -------
     result : EvolutionResult
-        Best genome, history, and everything that was evaluated.
+        Best genome, history, and all genomes that were evaluated.
 
     Raises
     ------
     ValueError
-        If the population is not a table of bits with two rows or more, elitism leaves
-        no room, the rates sum to more than 1, or the name of a selection or mutation is
-        unknown.
+        If the population is no array of two rows or more, all individuals would go on
+        unchanged, the rates sum to more than 1, or the name of a selection or mutation
+        is unknown.
 
     Examples
     --------
@@ -142,6 +146,7 @@ def evolve(
     >>> bool(result.best_fitness > start.sum(axis=1).max())
     True
     """
+    # A copy, as a repair of the user may write into what it is given.
     population = np.array(population, dtype=bool)
     check_start(population, elitism, crossover_rate, mutation_rate)
     breeder = Breeder(
@@ -152,10 +157,14 @@ def evolve(
     evaluate = Evaluator(fitness, population.shape[1], n_jobs)
     history: dict[str, list[float]] = {"best": [], "mean": [], "n_evaluations": []}
     generation, stopped = 0, False
+    # A saved population was repaired before it was saved. Another repair would draw
+    # numbers that the uninterrupted run did not draw.
     if state is None:
         population = breeder.repair(population, rng)
     else:
         rng, population, generation = _restore(state, evaluate, history)
+    # Fitness comes before the question whether to stop, so the history holds the start
+    # of a search without generations, and the last generation of a stopped one.
     while True:
         worth = _judge(population, evaluate, generation, history)
         if stopped or generation >= n_generations:
@@ -163,6 +172,8 @@ def evolve(
         population = breeder(population, worth, rng)
         generation += 1
         if callback is not None:
+            # Taken before the new generation is evaluated, which is the long part: who
+            # is interrupted there goes on from here.
             now = _snapshot(rng, population, generation, evaluate, history)
             stopped = bool(callback(now))
     _polish(evaluate, breeder, n_polish_steps, rng)
@@ -170,6 +181,8 @@ def evolve(
 
 
 def _collect(evaluate: Evaluator, history: dict[str, list[float]]) -> EvolutionResult:
+    # Of all that were met: after a polish, or with elitism=0, the best need not be in
+    # the last population.
     genomes, values = evaluate.genomes(), np.array(list(evaluate.known.values()))
     at = int(nan_is_worst(values).argmax())
     return EvolutionResult(
@@ -189,6 +202,7 @@ def _judge(
     worth = nan_is_worst(score_generation(population, evaluate, generation))
     history["best"].append(float(worth.max()))
     history["mean"].append(finite_mean(worth))
+    # Distinct genomes, as they are what time was spent on.
     history["n_evaluations"].append(len(evaluate.known))
     return worth
 
@@ -199,9 +213,11 @@ def _polish(
     """Accept mutations of the best genome as long as they are better."""
     values = nan_is_worst(list(evaluate.known.values()))
     best, worth = evaluate.genomes()[values.argmax()][None], values.max()
+    # Not a part of the published method, whose recipe takes no such steps.
     for _ in range(n_steps):
         trial = breeder.repair(breeder.mutation(best, rng), rng)
         value = evaluate(trial)[0]
+        # NaN compares as false, so it is never taken.
         if value > worth:
             best, worth = trial, value
 
@@ -212,6 +228,7 @@ def _snapshot(
 ) -> State:  # fmt: skip
     """All that is needed to go on, as plain arrays."""
     return {
+        # A copy, so that a callback that writes into its state leaves the search alone.
         "population": population.copy(),
         "generation": np.array(generation),
         "rng": save_rng(rng),

@@ -1,4 +1,7 @@
-"""Displays: pictures of what an estimator does. They need the extra ``plot``."""
+"""Displays: pictures of what an estimator does, called by users.
+
+They need the extra ``plot``.
+"""
 
 from sklcomp.inspection._compression import CompressionDisplay, EvolutionDisplay
 from sklcomp.inspection._distillation import DistillationDisplay

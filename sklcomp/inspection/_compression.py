@@ -1,4 +1,4 @@
-"""Pictures of searches over networks, and of what a compression saved."""
+"""EvolutionDisplay and CompressionDisplay: pictures of a search and of its gain."""
 
 from typing import Any
 

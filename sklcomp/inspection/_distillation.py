@@ -1,4 +1,4 @@
-"""Pictures of what a student learned from its teacher."""
+"""DistillationDisplay: what a student learned from its teacher."""
 
 from numbers import Integral
 from typing import Any

@@ -1,4 +1,4 @@
-"""Figures to draw in."""
+"""``laid_out``: the figure and the axes that every display draws in."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Pictures of recovered images."""
+"""RecoveryDisplay: images before and after their recovery."""
 
 from numbers import Integral
 from typing import Any

@@ -1,4 +1,4 @@
-"""Pictures of labels that have arrived."""
+"""LabelStreamDisplay: what labels that arrived one by one learned from others."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Pictures of a translation between two domains."""
+"""TranslationDisplay: images, or points, translated between two domains."""
 
 from collections.abc import Callable
 from numbers import Integral

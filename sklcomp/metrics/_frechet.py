@@ -1,4 +1,4 @@
-"""The distance between two sets of examples as two Gaussians."""
+"""``frechet_distance``: the distance of two sets of features, taken as Gaussians."""
 
 from collections.abc import Callable
 from math import prod

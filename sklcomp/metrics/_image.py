@@ -1,4 +1,4 @@
-"""Measures of the quality of images."""
+"""``psnr``: the quality of recovered images."""
 
 from numbers import Real
 from typing import Any

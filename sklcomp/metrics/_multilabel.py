@@ -1,4 +1,4 @@
-"""Measures of how multi-label classifiers rank labels."""
+"""Measures of how multi-label classifiers rank labels, for users and as scorers."""
 
 from numbers import Integral
 from typing import Any

@@ -1,4 +1,7 @@
-"""What both learners share: targets, weights, linear scores and predictions."""
+"""LinearMultiLabelClassifier: what both linear multi-label classifiers share.
+
+It checks targets and weights, and gives linear scores and predictions.
+"""
 
 from numbers import Real
 from typing import Any

@@ -1,4 +1,4 @@
-"""Names of labels: from frames, from the user, or numbers."""
+"""Names of labels: from frames, from the user, or numbers, for both classifiers."""
 
 from collections import Counter
 from itertools import count, islice

@@ -1,4 +1,4 @@
-"""PrivilegedMultiLabelClassifier: labels that teach each other, arXiv 1701.07194."""
+"""PrivilegedMultiLabelClassifier: labels that teach each other (arXiv 1701.07194)."""
 
 from numbers import Integral, Real
 from typing import Any

@@ -1,4 +1,4 @@
-"""StreamingLabelClassifier: labels that arrive after the fit, arXiv 1604.05449."""
+"""StreamingLabelClassifier: labels that arrive after the fit (arXiv 1604.05449)."""
 
 from numbers import Integral, Real
 from typing import Any

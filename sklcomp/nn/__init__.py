@@ -1,4 +1,4 @@
-"""Tools for networks: remove channels, repair what is left, count what it costs."""
+"""Networks, their losses, and tools that cut, repair and count them."""
 
 try:
     import torch as _torch  # noqa: F401

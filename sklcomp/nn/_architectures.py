@@ -1,4 +1,7 @@
-"""Small reference networks: those of the papers, and those of the benchmarks."""
+"""Small reference networks: those of the papers, and those of the benchmarks.
+
+Users build them; the translator takes its default networks from here.
+"""
 
 from collections.abc import Sequence
 

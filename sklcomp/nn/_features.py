@@ -1,4 +1,7 @@
-"""What a layer of a network takes or gives, read off while the network runs."""
+"""``capturing``: the features that a layer takes or gives while its network runs.
+
+The distillers, and the lessons of their students, read features with it.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

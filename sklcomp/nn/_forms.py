@@ -1,4 +1,7 @@
-"""Forms of modules other than plain ones: compiled, scripted, exported, lazy, ..."""
+"""Forms of a module, such as compiled or scripted: which can be used, and made plain.
+
+The compressors, the translator and the surgery look at every user's module with it.
+"""
 
 import copy
 import sys

@@ -1,4 +1,4 @@
-"""The losses of the papers, one function or module each."""
+"""``kd_loss`` and LocalityPreservingLoss, for the distillers and for users."""
 
 from numbers import Integral, Real
 

@@ -1,4 +1,7 @@
-"""Run a user's network without a trace of it."""
+"""Runs a user's network so that no trace of it is left in the network.
+
+All that trains, cuts or asks a network calls it.
+"""
 
 import copy
 import gc

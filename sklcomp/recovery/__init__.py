@@ -1,4 +1,4 @@
-"""Recovery of missing pixels."""
+"""Recovery of missing pixels: DCTImputer, DCTRegressor and ``recover_image``."""
 
 from sklcomp.recovery._dct import recover_image
 from sklcomp.recovery._imputer import DCTImputer

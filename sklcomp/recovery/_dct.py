@@ -1,4 +1,4 @@
-"""Recovery of an array with missing entries, after Wang et al., arXiv 1604.05451."""
+"""``recover_image``: arrays with gaps filled, after Wang et al. (arXiv 1604.05451)."""
 
 from functools import partial
 from numbers import Integral, Real

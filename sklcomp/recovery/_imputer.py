@@ -1,4 +1,4 @@
-"""DCTImputer: recovery with the DCT norm as a transformer, after arXiv 1604.05451."""
+"""DCTImputer: images with missing pixels, after Wang et al. (arXiv 1604.05451)."""
 
 from contextlib import nullcontext
 from functools import partial

@@ -1,4 +1,4 @@
-"""What an array of images looks like."""
+"""Hint for users of DCTImputer whose flat rows may be images."""
 
 from typing import Any
 

@@ -1,4 +1,7 @@
-"""Choice of order, noise and nuclear by observed pixels that are hidden first."""
+"""Choice of order, noise and nuclear by hiding observed pixels and predicting them.
+
+``recover_image``, ``DCTImputer`` and ``DCTRegressor`` call it where they are "auto".
+"""
 
 import itertools
 import zlib

@@ -1,4 +1,7 @@
-"""Weights of the DCT norm on a grid, and the unit of ``noise`` that goes with them."""
+"""Spectrum: weights of the DCT norm on a grid, and the unit of ``noise``.
+
+The estimators and ``recover_image`` make one from their parameters.
+"""
 
 from typing import Any
 

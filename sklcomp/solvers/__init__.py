@@ -1,1 +1,1 @@
-"""Solvers: functions on checked arrays that know nothing about estimators."""
+"""Solvers: functions of checked arrays, which the estimators call."""

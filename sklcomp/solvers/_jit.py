@@ -1,4 +1,4 @@
-"""The ways to compile: kernels, and what is inlined into them."""
+"""The two ways in which the solvers compile: as kernels, and inlined into them."""
 
 import os
 from collections.abc import Callable

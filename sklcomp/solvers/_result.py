@@ -1,4 +1,4 @@
-"""What every solver returns."""
+"""SolverResult: what the solvers return to their estimators."""
 
 from dataclasses import dataclass
 

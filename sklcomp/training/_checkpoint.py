@@ -1,4 +1,7 @@
-"""States of searches and trainings on disk, written at once or not at all."""
+"""Checkpoint: states of searches and trainings on disk, written at once or not at all.
+
+The skeleton of every fit by torch opens one.
+"""
 
 import os
 import tempfile

@@ -1,4 +1,7 @@
-"""Whether a student answers all examples alike because its features did."""
+"""Spreads: whether a student answers all examples alike because its features do.
+
+``Lesson`` keeps one during a training with an embedding loss.
+"""
 
 from typing import Any
 

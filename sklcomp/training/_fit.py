@@ -67,6 +67,8 @@ class TorchFitMixin(CallbackSupportMixin):
             self.__dict__.pop(name, None)
         check_device(self)
         data = self._check(X, y, **more)
+        # After the check: a fit that is refused draws nothing from the user's
+        # generator.
         seed = draw_seed(self)
         checkpoint = Checkpoint(self.checkpoint, self.warm_start)
         reporter = IterationReporter(self, X=data[0], y=data[1])

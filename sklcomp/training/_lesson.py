@@ -1,4 +1,7 @@
-"""What students learn from: a teacher's answers, and nets that listen to them."""
+"""Teacher and Lesson: what a student learns from beside its own loss.
+
+The distillers train with them, and the fine-tuning of ``EvolutionaryPruner`` does.
+"""
 
 import copy
 import math
@@ -48,6 +51,7 @@ class Teacher:
     ):  # fmt: skip
         self.module = plain_copy(module).to(device).eval()
         for parameter in self.module.parameters():
+            # Gradients that nobody uses would only take time.
             parameter.requires_grad_(False)
         self.layer, self.device = layer, device
         self.task = Task.of_module(self.module, X, is_classes)
@@ -154,11 +158,12 @@ class Lesson:
     embedding : callable
         Loss of the features (student, teacher).
     gamma, kd_weight, temperature : float
-        Weight of that loss; weight and temperature of the teacher's scores.
+        Weight of that loss, weight of the divergence from the teacher's scores, and the
+        temperature by which the scores are softened.
     clip_grad_norm : float or None
         Largest norm of all gradients together.
     layer : str
-        Where the student's features are.
+        Name of the layer that gives the student's features.
     task_weight : float
         Weight of the student's own loss.
     X : ndarray
@@ -233,7 +238,7 @@ class Lesson:
         self.rows = rows
 
     def loss(self, loss: Tensor, output: Any, X: Any) -> Tensor:
-        """The student's loss of a batch with everything that is added to it."""
+        """The student's loss of a batch with all terms that are added to it."""
         if X is None or (self.gamma and not self.features):
             raise ValueError(OWN_STEP)
         terms = {"task": loss}

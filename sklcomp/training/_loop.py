@@ -1,4 +1,7 @@
-"""Train nets so that runs repeat and interrupts are heard."""
+"""``train_net``: trains a skorch net so that runs repeat and interrupts are heard.
+
+Every estimator with a network inside trains by it.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +15,7 @@ from sklcomp.nn._running import has_batch_norm
 
 @contextmanager
 def naming_memory(what: str, cure: str) -> Iterator[None]:
-    """MemoryError with what to make smaller, where the memory runs out."""
+    """Where memory runs out, raise MemoryError that says what to make smaller."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -30,7 +33,7 @@ class StopTraining(Exception):
 def train_net(
     net: Any, X: Any, y: Any, before: Callable[[], None] | None = None
 ) -> Any:
-    """``net.fit``, but an interrupt is not swallowed, nor a last batch of one trained.
+    """As ``net.fit``, but an interrupt is passed on, and a last batch of one dropped.
 
     A batch norm cannot take the statistics of a single row. ``before`` is called
     when all is initialised and the data are split; it may raise StopTraining. Epochs

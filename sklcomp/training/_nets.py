@@ -1,4 +1,7 @@
-"""Nets of users: their rows, their settings, and what their outputs mean."""
+"""Nets of users: rows held out, copies without harm, and what their outputs mean.
+
+The compressors, the distillers' lessons and the fine-tuning call it.
+"""
 
 import copy
 import inspect
@@ -33,6 +36,8 @@ def hold_out(y: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     classes = None
     if y.dtype.kind == "i":
         counts = np.unique_counts(y).counts
+        # scikit-learn refuses to split a class of one by shares, or more classes than
+        # there are places.
         if n_held >= len(counts) and counts.min() > 1:
             classes = y
     return train_test_split(
@@ -69,7 +74,7 @@ def rebuild_net(net: Any, module: nn.Module, keeps_files: bool = False) -> Any:
 
 
 def without_callbacks(callbacks: Any, kinds: Any) -> Any:
-    """Callbacks but those of some kinds."""
+    """The callbacks that are of none of these kinds."""
     if not isinstance(callbacks, (list, tuple)):
         return callbacks
 
@@ -120,14 +125,14 @@ class Task:
 
     @classmethod
     def of_module(cls, module: nn.Module, X: Tensor, is_classes: bool) -> "Task":
-        """By what a network answers to some of the examples."""
+        """Read off what a network answers to the first examples."""
         some = X[:N_TRIED].to(device_of(module), copy=True)
         with evaluating(module):
             return cls.of_outputs(module(some), is_classes)
 
     @classmethod
     def of_outputs(cls, output: Any, is_classes: bool) -> "Task":
-        """By what a net answers: rows that sum to one are probabilities."""
+        """Read off answers: rows that sum to one are probabilities."""
         output = first_output(output)
         is_probability = bool((output >= 0).all()) and bool(
             ((output.sum(-1) - 1).abs() < 1e-4).all()

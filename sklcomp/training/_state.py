@@ -1,4 +1,7 @@
-"""The state of a training, so that it can go on as if it had not been interrupted."""
+"""The state of a training, so that it goes on as if it had not been interrupted.
+
+All trainings that keep a checkpoint write it, and take up an earlier one.
+"""
 
 import json
 import random
@@ -80,6 +83,7 @@ def restore_generators(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["generator"])
     np.random.set_state(_revived(state["numpy_generator"]))  # noqa: NPY002
     random.setstate(state["python_generator"])
+    # A fit may go on where there are other GPUs, or none.
     if len(state["cuda_generators"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda_generators"])
 
@@ -130,14 +134,14 @@ def _as_list(value: Any) -> Any:
 
 
 def weights_of(module: nn.Module) -> list[Any]:
-    """What a module is and all that it has learnt, as a key of a checkpoint has it."""
+    """A module's structure and weights, in the form that identifies a checkpoint."""
     # Addresses are others in another process.
     kind = re.sub(" at 0x[0-9a-fA-F]+", "", repr(module))
     return [kind, *map(_described, module.state_dict().values())]
 
 
 def settings_of(*owners: Any, but: tuple[str, ...] = ()) -> str:
-    """Settings that a checkpoint must agree in, in words.
+    """Settings in which a checkpoint must agree with a fit, as text.
 
     Of modules and estimators only the class: what they are, others say.
     """

@@ -1,4 +1,4 @@
-"""Translation between two domains without pairs."""
+"""CycleGANTranslator: translation between two domains without pairs."""
 
 try:
     import skorch as _skorch  # noqa: F401

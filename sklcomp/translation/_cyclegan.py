@@ -1,4 +1,4 @@
-"""Unpaired translation with cycle consistency, as Zhu et al. (arXiv 1703.10593)."""
+"""CycleGANTranslator: translation without pairs, as Zhu et al. (arXiv 1703.10593)."""
 
 from numbers import Integral, Real
 from typing import Any
@@ -46,16 +46,17 @@ class CycleGANTranslator(
     ----------
     image_shape : tuple of int, default=None
         Shape of one image that comes as a flat row: (height, width), (height, width,
-        channels), or (channels, height, width) where only the first is 4 or less.
-        None: rows are plain vectors, and the default networks small dense ones;
-        images with more than two dimensions tell their shape themselves.
+        channels), or (channels, height, width) where only the first is 4 or less. With
+        None, flat rows are plain vectors, translated by small dense networks, and
+        arrays of images have the shape that they come in.
     generator : nn.Module, callable or pair of those, default=None
-        Network from images (n, channels, height, width) to such, in [-1, 1]. A module
-        is copied, and training goes on from its weights; a callable, such as a class,
-        makes one (with ``n_channels`` if it has that argument). A pair holds that from
-        A to B and that from B to A. None: :class:`sklcomp.nn.CycleGANGenerator`.
+        Network from images (n, channels, height, width) in [-1, 1] to images of the
+        same shape and range. A module is copied, and training goes on from its weights.
+        A callable, for example a class, makes one (with ``n_channels`` if it has that
+        argument). A pair holds the network from A to B and that from B to A. None:
+        :class:`sklcomp.nn.CycleGANGenerator`.
     discriminator : nn.Module, callable or pair of those, default=None
-        Network from images to scores of any shape; a pair holds that of A and that of
+        Network from images to scores of any shape. A pair holds that of A and that of
         B. None: :class:`sklcomp.nn.PatchDiscriminator` with as many layers as the
         images allow, at most 3.
     n_filters : int, default=64
@@ -63,16 +64,17 @@ class CycleGANTranslator(
     n_blocks : int, default=9
         Residual blocks of the default generators.
     cycle_weight : float, default=10.0
-        Weight of the cycles' error.
+        Weight of the error of the cycles.
     identity_weight : float, default=5.0
-        Weight of the change of what is already of the wanted domain; without it, the
-        generators have a third less to do.
+        Weight of the change that a generator makes to examples which are of its target
+        domain already. With 0 the generators have a third less to do.
     adversarial : {"lsgan", "vanilla"}, default="lsgan"
-        Squared error, or cross entropy, of the discriminators' scores.
+        Loss of the discriminators' scores: squared error, or cross entropy.
     pool_size : int, default=50
-        Images made earlier, of which the discriminators are shown some.
+        Earlier images of each generator that are kept: half of those that a
+        discriminator is shown are drawn from them. 0 keeps none.
     lr : float, default=2e-4
-        Rate of learning of all networks.
+        Learning rate of all networks.
     batch_size : int, default=1
         Images of each domain in a step.
     max_epochs : int, default=200
@@ -81,20 +83,20 @@ class CycleGANTranslator(
         Share of the training after which the rates fall linearly to zero; 1 leaves them
         to callbacks.
     device : str, default="cpu"
-        Where the training runs, such as "cuda".
+        Where the training runs, for example "cuda".
     net_params : dict, default=None
-        More settings of the skorch net, such as ``{"callbacks": [...]}`` or
+        More settings of the skorch net, for example ``{"callbacks": [...]}`` or
         ``{"optimizer__betas": (0.9, 0.999)}``, where Adam has (0.5, 0.999) here;
-        ``set_params(net__callbacks=...)`` reaches it too.
+        ``set_params(net__callbacks=...)`` sets them too.
     checkpoint : str or path, default=None
         Folder in which the state of the training is kept after every epoch.
     warm_start : bool, default=False
         Go on from the checkpoint, if there is one of the same fit; ``random_state``
         must be set.
     n_threads : int, default=1
-        Threads of torch.
+        Threads that torch may use.
     random_state : int, RandomState instance or None, default=None
-        Seed of everything that is drawn.
+        Seed of all that is drawn.
     verbose : int, default=0
         Positive prints the losses of every epoch.
 
@@ -105,11 +107,11 @@ class CycleGANTranslator(
     generator_ba_ : nn.Module
         The generator from B to A.
     discriminator_a_ : nn.Module
-        What tells true examples of A.
+        The network that tells true examples of A from made ones.
     discriminator_b_ : nn.Module
-        What tells true examples of B.
+        The network that tells true examples of B from made ones.
     net_ : skorch net
-        What was trained: all four, their optimizers and history.
+        The net that was trained, with all four networks, their optimizers and history.
     history_ : dict of str to ndarray of shape (n_epochs,)
         Mean of every weighted loss in every epoch: "cycle_a", "cycle_b", "identity_a",
         "identity_b", "generator_ab", "generator_ba" (adversarial), "discriminator_a",
@@ -125,7 +127,7 @@ class CycleGANTranslator(
     n_features_in_ : int
         Numbers that make an example.
     feature_names_in_ : ndarray of str
-        Names of the features, if X had some.
+        Names of the features, if X had any.
 
     See Also
     --------
@@ -137,8 +139,8 @@ class CycleGANTranslator(
     dtype and range of what went in. They are padded to a multiple of 4 pixels, at least
     8, and cropped afterwards.
 
-    The score says how well a cycle closes, and nothing of how a translation looks: to
-    leave everything as it is has the best score.
+    The score says how well a cycle closes, and nothing of how a translation looks: a
+    translator that changes nothing has the best score.
 
     What does not wait for the other generator goes through a network in one call, the
     discriminators' weights get no gradients while generators learn, and weights lie
@@ -328,12 +330,12 @@ class CycleGANTranslator(
 
     @property
     def discriminator_a_(self):
-        """What tells true examples of A."""
+        """The network that tells true examples of A from made ones."""
         return self.net_.discriminator_a_
 
     @property
     def discriminator_b_(self):
-        """What tells true examples of B."""
+        """The network that tells true examples of B from made ones."""
         return self.net_.discriminator_b_
 
     def _made(self, rows: np.ndarray, *generators: nn.Module) -> torch.Tensor:
@@ -341,6 +343,8 @@ class CycleGANTranslator(
         images = self.layout_.to_tensor(rows)
         with torch_session(0, self.n_threads):
             for generator in generators:
+                # Padded anew for each: what was made of the edges is no part of an
+                # image.
                 images = run(generator, self.layout_.pad(images))
         return images
 
@@ -348,6 +352,8 @@ class CycleGANTranslator(
         """What generators make of X, in the form of X."""
         rows = self._check_rows(X, reset=False)
         dtype = rows.dtype
+        # The translation of small whole numbers may leave 0 to 255, and need not be
+        # whole.
         if dtype == np.uint8 and not self.layout_.is_image:
             dtype = np.dtype(np.float64)
         made = self.layout_.to_rows(self._made(rows, *generators), dtype)
@@ -432,6 +438,7 @@ class CycleGANTranslator(
         errors = []
         for rows, generators in zip(domains, (pair, pair[::-1]), strict=True):
             if len(rows):
+                # As rows, so that what was padded does not count.
                 images, again = (
                     self.layout_.to_rows(self._made(rows, *path), np.float64)
                     for path in ((), generators)

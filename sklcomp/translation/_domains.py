@@ -1,4 +1,7 @@
-"""Examples of two domains as users give them: rows or images, labels or two sets."""
+"""TwoDomainsMixin: reads two domains as users give them, for CycleGANTranslator.
+
+They come as rows or images, with labels or as two sets.
+"""
 
 from typing import Any
 
@@ -51,6 +54,8 @@ class TwoDomainsMixin:
             )
             raise ValueError(msg)
         shape = shape_of(y)
+        # A column holds labels, unless X has one column too: then it may be the other
+        # domain.
         if len(shape) < 2 or shape[1:] == (1,) != shape_of(X)[1:]:
             return self._split(X, column_or_1d(y, warn=True), reset)
         a = self._check_rows(X, reset=reset)
@@ -79,6 +84,7 @@ class TwoDomainsMixin:
             raise ValueError(msg)
         if reset:
             self.classes_ = classes
+        # All other classes are B, so that a target of more classes is no error.
         is_a = y == self.classes_[0]
         return rows[is_a], rows[~is_a]
 

@@ -1,4 +1,7 @@
-"""What users call images, as tensors and back."""
+"""ImageLayout: turns what users call images into tensors, and back.
+
+``CycleGANTranslator`` makes one in each fit.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +63,7 @@ class ImageLayout:
         return height, width
 
     def check(self, X: np.ndarray, given: tuple, name: str = "X") -> None:
-        """Raise ValueError if rows, which came in a shape, are no such examples."""
+        """Raise ValueError if rows that came in this shape do not have the layout."""
         check_examples(given, self.shape, name)
         if not self.is_image:
             if np.abs(X).max() > np.finfo(np.float32).max:
@@ -80,6 +83,7 @@ class ImageLayout:
         """Rows as float32: vectors, or images (n, channels, height, width), padded."""
         values = np.asarray(X, dtype=np.float32)
         if not self.is_image:
+            # A copy: the array may be the user's, and a network may work in place.
             return torch.from_numpy(values.copy())
         if X.dtype == np.uint8:
             values = values / 127.5 - 1
@@ -109,5 +113,7 @@ class ImageLayout:
                 output = output.movedim(1, -1)
         values = output.flatten(1).numpy(force=True)
         if dtype == np.uint8 and self.is_image:
+            # The generator of a user need not end in tanh, and a cast would wrap
+            # around.
             values = np.clip(np.rint((values + 1) * 127.5), 0, 255)
         return values.astype(dtype)

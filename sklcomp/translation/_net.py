@@ -1,4 +1,7 @@
-"""A skorch net of two generators and two discriminators."""
+"""CycleGANNet: a skorch net of two generators and two discriminators.
+
+``CycleGANTranslator`` trains one, and so does ``CoEvolutionaryPruner``.
+"""
 
 import math
 from collections.abc import Callable, Iterator
@@ -61,6 +64,8 @@ class UnpairedBatches:
             yield a[rows_a], b[rows_b], rows_a, rows_b
 
     def _order(self, n_rows: int) -> Tensor:
+        # Whole orders, so that no example of the smaller domain comes up more than once
+        # more than another.
         n = len(self.dataset)
         orders = [torch.randperm(n_rows) for _ in range(math.ceil(n / n_rows))]
         return torch.cat(orders)[:n]
@@ -108,13 +113,13 @@ class CycleGANNet(NeuralNet):
     discriminator_optimizer : class
         Optimizer of the discriminators.
     cycle_weight, identity_weight : float
-        Weights of the losses.
+        Weights of the losses of cycles and of identity.
     pool_size : int
-        Earlier images that each discriminator may be shown.
+        Earlier images of each generator that are kept for its discriminator.
     decay_start : float
-        Share of the training after which the rates of learning fall, linearly, to zero.
+        Share of the training after which the learning rates fall linearly to zero.
     **kwargs
-        All else of a skorch net.
+        All other settings of a skorch net.
     """
 
     cuda_dependent_attributes_: list[str]
@@ -166,6 +171,8 @@ class CycleGANNet(NeuralNet):
             args, kwargs = self.get_params_for_optimizer(name, parameters)
             optimizer = getattr(self, name)(*args, **kwargs)
             for group in optimizer.param_groups:
+                # Rates are computed from the first ones, as a training that goes on has
+                # lower ones.
                 group["initial_lr"] = group["lr"]
             setattr(self, f"{name}_", optimizer)
         return self
@@ -251,6 +258,8 @@ class CycleGANNet(NeuralNet):
         a, b, *rows = batch
         a, b = a.to(self.device), b.to(self.device)
         discriminators = nn.ModuleList([self.discriminator_a_, self.discriminator_b_])
+        # The generators' losses give no gradients to the discriminators: the same steps
+        # as in the published loop, in less time.
         learned = [p for p in discriminators.parameters() if p.requires_grad]
         for parameter in learned:
             parameter.requires_grad = False
@@ -269,6 +278,7 @@ class CycleGANNet(NeuralNet):
         self.optimizer_.zero_grad()
         loss.backward()
         self.optimizer_.step()
+        # After the step of the generators, as published, on what they made before it.
         judged = self.discriminator_terms(a, b, *(fake.detach() for fake in fakes))
         self._check({name: float(term.detach()) for name, term in judged.items()}, a)
         if learned:
@@ -336,6 +346,9 @@ class CycleGANNet(NeuralNet):
             ("discriminator_a", self.discriminator_a_, a, fake_a, self.pools_[0]),
             ("discriminator_b", self.discriminator_b_, b, fake_b, self.pools_[1]),
         ):
+            # One call for both, which is faster; only a batch norm, which the default
+            # networks do not have, sees the difference. The mean over both halves is
+            # half the sum of their losses, as in the published loop.
             scores = module(torch.cat([true, pool(false)]))
             wanted = torch.zeros_like(scores)
             wanted[: len(true)] = 1
@@ -350,6 +363,8 @@ class CycleGANNet(NeuralNet):
         """Set the rates of learning of this step; without decay, callbacks may."""
         if self.decay_start == 1:
             return
+        # Linear as published, but from step to step, so that short trainings end at
+        # zero too.
         start = float(self.decay_start) * self._n_steps_
         left = max(self._n_steps_ - max(self._step_, start), 0)
         for optimizer in (self.optimizer_, self.discriminator_optimizer_):
@@ -409,6 +424,7 @@ def use_channels_last(net: CycleGANNet, data: UnpairedImages) -> None:
             with evaluating(module):
                 module(example.clone())
 
+    # A view of the user may ask how its input lies: then all stays as it was.
     if takes_channels_last(forward, *modules):
         data.a = data.a.contiguous(memory_format=torch.channels_last)
         data.b = data.b.contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""The networks of a translator: the user's, or small defaults."""
+"""The four networks of a CycleGANTranslator: the user's, or small defaults."""
 
 import inspect
 from collections.abc import Callable
@@ -26,6 +26,7 @@ def make_discriminator(layout: ImageLayout, n_filters: int) -> nn.Module:
     """The default discriminator, with as many layers as the images allow."""
     if not layout.is_image:
         return VectorDiscriminator(layout.shape[0], n_filters)
+    # Every layer halves the images. The published three need 32 pixels; 8 allow one.
     n_layers = min(3, min(layout.padded_size).bit_length() - 3)
     return PatchDiscriminator(n_filters, n_layers, layout.n_channels)
 
@@ -71,6 +72,7 @@ def check_networks(net: CycleGANNet, example: Tensor) -> None:
                 output = module(example.clone())
         except (MemoryError, torch.OutOfMemoryError):
             raise
+        # Anything: nobody knows what a network of the user raises.
         except Exception as error:
             shape = tuple(example.shape)
             msg = f"{what} cannot take examples of shape {shape}: {error}"

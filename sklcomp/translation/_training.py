@@ -1,4 +1,7 @@
-"""The training of a translator's four networks, and what a checkpoint keeps of it."""
+"""The training of the four networks of a translator, and the state that it keeps.
+
+``CycleGANTranslator`` and the trainings of small pairs call it.
+"""
 
 import copy
 import inspect
@@ -45,6 +48,7 @@ def make_net(translator: Any) -> CycleGANNet:
     settings: dict[str, Any] = {"criterion": CRITERIA[translator.adversarial]}
     for name in ("optimizer", "discriminator_optimizer"):
         takes = inspect.signature(more.get(name, torch.optim.Adam)).parameters
+        # An optimizer of the user's choice need not have either.
         for key, value in (("betas", BETAS), ("fused", True)):
             if key in takes:
                 settings[f"{name}__{key}"] = value
@@ -93,12 +97,14 @@ def train(
             for pool, images in zip(net.pools_, state["pools"], strict=True):
                 pool.images = [image.to(net.device) for image in images]
             best = _copied_weights(net)
+            # A callback ended that fit, so it is over.
             if state["is_stopped"]:
                 raise StopTraining
 
     def after_epoch(net: CycleGANNet) -> None:
         nonlocal best
         best = _copied_weights(net)
+        # Before the callbacks are asked: one of them may raise.
         record.save(lambda: _state_of(net, is_stopped=False))
         if session.reporter(len(net.history)):
             record.save(lambda: _state_of(net, is_stopped=True))

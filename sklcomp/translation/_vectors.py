@@ -1,4 +1,4 @@
-"""Small dense networks for examples that are no images."""
+"""Small dense networks with which CycleGANTranslator translates plain vectors."""
 
 from torch import Tensor, nn
 

@@ -1,1 +1,1 @@
-"""Shared helpers: validation, randomness and the door to scikit-learn's internals."""
+"""Helpers that several subpackages share."""

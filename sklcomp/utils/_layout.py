@@ -1,4 +1,7 @@
-"""Rows and the images that they are: shapes, flattening, channels, and back."""
+"""Rows and the images that they are: shapes, flattening, channels, and back.
+
+The recovery and the translation read their inputs with it.
+"""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Values as messages show them, and lines as warnings name them."""
+"""Values and warnings as users see them, for all that raises or warns."""
 
 import sys
 import warnings

@@ -1,4 +1,7 @@
-"""Settings that belong together and are seldom touched, as one parameter."""
+"""Recipe: settings that belong together and are seldom touched, as one parameter.
+
+The recipes of the pruners and of DataFreeDistiller inherit from it.
+"""
 
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self

@@ -1,4 +1,7 @@
-"""Iterative stratification of multi-label data."""
+"""Iterative stratification of multi-label data.
+
+IterativeStratifiedKFold splits by it, and the privileged classifier holds out by it.
+"""
 
 import numpy as np
 from scipy import sparse

@@ -1,4 +1,4 @@
-"""Checks of arrays that scikit-learn has no function for."""
+"""Checks of arrays that scikit-learn has no function for, called by all estimators."""
 
 from collections.abc import Callable, Mapping
 from datetime import date, time, timedelta

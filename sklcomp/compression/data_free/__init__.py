@@ -1,1 +1,1 @@
-"""Students without data: recipe, sources of examples, loop."""
+"""DataFreeDistiller and its parts: recipe, sources of examples, training, scores."""

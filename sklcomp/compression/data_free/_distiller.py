@@ -1,4 +1,4 @@
-"""Student networks without data, after Chen et al. (arXiv 1904.01186)."""
+"""DataFreeDistiller: student networks without data (arXiv 1904.01186)."""
 
 import math
 from numbers import Integral, Real
@@ -101,10 +101,11 @@ class DataFreeDistiller(RecipeMixin, SyntheticExamples, Compressor):
         a number or one for each channel. Noise stays within it, and so does what a
         generator with the head "range" makes.
     input_mean : float or sequence of float, default=0.0
-        Mean of the values, likewise. Of vectors, one for each feature is worth much. A
-        generator with the head "batchnorm" gives its batches this mean.
+        Mean of the values, one for all or one for each channel. For vectors, one for
+        each feature is worth much. A generator with the head "batchnorm" gives its
+        batches this mean.
     input_std : float or sequence of float, default=1.0
-        Standard deviation of the values, likewise.
+        Standard deviation of the values, given like the mean.
     classes : array-like of shape (n_classes,), default=None
         What the outputs of a trained teacher stand for. None takes its own, those of y
         if it knows others, or numbers from 0.
@@ -132,9 +133,9 @@ class DataFreeDistiller(RecipeMixin, SyntheticExamples, Compressor):
         Go on from the checkpoint, if there is one of the same fit; ``random_state``
         must be set.
     n_threads : int, default=1
-        Threads of torch.
+        Threads that torch may use.
     random_state : int, RandomState instance or None, default=None
-        Same number, same result.
+        Seed of all that is drawn: same number, same result.
     verbose : int, default=0
         Positive prints the losses every ``verbose`` iterations.
 
@@ -166,12 +167,12 @@ class DataFreeDistiller(RecipeMixin, SyntheticExamples, Compressor):
     n_features_in_ : int
         Length of the second axis of X, if ``fit`` was given any.
     feature_names_in_ : ndarray of str
-        Names of the features, if X had some.
+        Names of the features, if X had any.
 
     See Also
     --------
     DataFreeRecipe : All settings of the training.
-    FeatureEmbeddingDistiller : With some data.
+    FeatureEmbeddingDistiller : Trains a student with data.
     sklcomp.inspection.DistillationDisplay : Draws losses and generated images.
 
     Notes
@@ -309,7 +310,7 @@ class DataFreeDistiller(RecipeMixin, SyntheticExamples, Compressor):
             Needed to train a teacher that is not trained yet. A trained one learns
             nothing from it; ``input_shape`` may be taken from its shape.
         y : array-like of shape (n_samples,), default=None
-            Classes, likewise.
+            Classes of the rows of X, needed where X is.
 
         Returns
         -------
@@ -358,6 +359,8 @@ class DataFreeDistiller(RecipeMixin, SyntheticExamples, Compressor):
         if module is None:
             module = train_net(self._untrained("teacher", y), X, y).module_
         self.teacher_ = module
+        # One generator for noise, latent draws and batches. The order in which it is
+        # drawn from must stay, or a seed would give another student.
         rng = torch.Generator(self.device).manual_seed(session.seed)
         inputs = check_inputs(self.get_params(deep=False), X)
         self._shape_in = inputs.shape
@@ -370,6 +373,8 @@ class DataFreeDistiller(RecipeMixin, SyntheticExamples, Compressor):
         self, inputs: Inputs, rng: torch.Generator, y: Any
     ) -> tuple[Teacher, DataFreeRecipe]:
         """The teacher as a judge, and the recipe for it."""
+        # There are no data to try a teacher on; noise of the right shape and range will
+        # do.
         probes = inputs.noise(N_PROBES, rng)
         n_outputs = self._count_outputs(self.teacher_, probes.cpu().numpy(), "teacher")
         if n_outputs < 2:
@@ -400,6 +405,7 @@ class DataFreeDistiller(RecipeMixin, SyntheticExamples, Compressor):
             recipe = without_features(
                 recipe, "teacher", ("activation_weight", "feature_weight")
             )
+        # Noise needs no gradients: it is the way out for teachers without them.
         if self.synthesis == "generator":
             check_gradients(teacher.module, probes)
         return teacher, recipe
@@ -458,6 +464,8 @@ class DataFreeDistiller(RecipeMixin, SyntheticExamples, Compressor):
 
     def _name_results(self, result: Work) -> None:
         net, training, inputs = result
+        # No test set has chosen among epochs, as the published script does with real
+        # labels: the result is the last iterate, or the average.
         history = training.history
         net = rebuild_net(net, training.finish()).initialize()
         net.module_.eval()

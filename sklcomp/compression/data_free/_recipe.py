@@ -1,4 +1,7 @@
-"""All settings of a training without data, and the published ones."""
+"""DataFreeRecipe: the settings of a training without data, ours and the published.
+
+Users give one, or its name, to ``DataFreeDistiller``.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,28 +39,32 @@ class DataFreeRecipe(Recipe):
     generator_width : int, default=16
         Channels of the generator.
     latent_dim : int, default=64
-        Length of its noise.
+        Length of the noise that the generator is given.
     onehot_weight : float, default=1.0
-        Weight of making what the teacher is sure of.
+        Weight of a loss of the generator: the teacher should be sure of its examples.
     entropy_weight : float or "auto", default="auto"
-        Weight of making all classes equally often. "auto" is 0 if a generator of ours
-        is told the classes, which does the same, and 5 if not.
+        Weight of a loss of the generator: it should make all classes equally often.
+        "auto" is 0 if a generator of ours is told the classes, which does the same, and
+        5 if not.
     activation_weight : float, default=0.0
-        Weight of large features of the teacher.
+        Weight of a loss of the generator: the teacher's features should be large.
     bn_weight : float, default=0.0
-        Weight of the distance from the statistics in the teacher's batch norms.
+        Weight of a loss of the generator: its examples should have the statistics that
+        the teacher's batch norms hold.
     adversarial_weight : float, default=1.0
-        Weight of making what the student gets wrong.
+        Weight of a loss of the generator: the student should answer its examples unlike
+        the teacher.
     feature_weight : float, default=0.3
-        Weight, for the student, of finding alike what the teacher finds alike.
+        Weight of a loss of the student: examples whose features are alike for the
+        teacher should be alike for the student.
     noise_share : float in [0, 1], default=0.5
-        Share of structured noise in the student's batches, beside generated examples.
-        With ``synthesis="structured_noise"`` it is 1.
+        Share of structured noise in the student's batches; the rest are generated
+        examples. With ``synthesis="structured_noise"`` it is 1.
     noise_kinds : sequence of {"blobs", "lines", "strokes"}
-        Kinds of shapes; a name may come twice. The default is strokes for half of them,
-        lines and blobs for a quarter each.
+        Kinds of shapes; a name that comes twice is drawn twice as often. The default is
+        strokes for half of them, lines and blobs for a quarter each.
     temperature : float, default=8.0
-        Of the answers that the student learns.
+        Temperature by which the answers are softened that the student learns.
     replay_size : int, default=20_000
         Examples that are kept for the student; 0 keeps only the latest batch.
     student_steps : int, default=15
@@ -65,8 +72,9 @@ class DataFreeRecipe(Recipe):
     reinit_every : int, default=80
         Steps after which a new generator begins; 0 for never.
     augmentation : float, default=1.0
-        Strength of random affine maps of images, which the teacher labels anew: 1 is up
-        to 20 degrees, a quarter of the size and an eighth of the side.
+        Strength of random affine maps of images, which the teacher labels anew. 1 turns
+        by up to 20 degrees, scales by up to a quarter, shears by up to 0.3 and moves by
+        up to an eighth of the side.
     generator_batch_size : int, default=64
         Examples in a step of the generator.
     batch_size : int, default=128
@@ -76,17 +84,20 @@ class DataFreeRecipe(Recipe):
     student_lr : float, default=0.016
         Learning rate of the student.
     student_optimizer : {"adam", "sgd"}, default="adam"
-        What the student learns by; "sgd" has a momentum of 0.9 and a decay of 5e-4.
+        Optimizer of the student; "sgd" has a momentum of 0.9 and a weight decay of
+        5e-4.
     schedule : {"cosine", "steps", "constant"}, default="cosine"
-        How the student's rate falls: to a hundredth after a warm-up, to a tenth after
-        40 % and 80 % of the steps, or not.
+        How the learning rate of the student falls. "cosine": to a hundredth, after a
+        warm-up. "steps": to a tenth after 40 % of the steps, and again after 80 %.
+        "constant": not at all.
     averaging : float in [0, 1), default=0.995
         Decay of the moving average of the student's weights, which is the result.
     student_batchnorm : bool, default=True
-        Whether the student has a batch norm behind each layer while it learns; in the
-        end they are multiplied into the layers.
+        Whether the student has a batch norm behind each layer while it learns. In the
+        end the norms are multiplied into the layers.
     n_iterations : int, default=150
-        Steps of the generator; that of the distiller goes first.
+        Steps of the generator; ``n_iterations`` of the distiller takes its place if
+        set.
 
     See Also
     --------
@@ -94,7 +105,7 @@ class DataFreeRecipe(Recipe):
 
     Notes
     -----
-    "fast" and "fast-bn" are ours, for teachers without batch norms and with some;
+    "fast" and "fast-bn" are ours, for teachers without and with batch norms;
     "paper-mnist", "paper-cifar10" and "paper-cifar100" are the settings of the authors'
     code [1]_, made for hours of a GPU.
 
@@ -173,6 +184,8 @@ class DataFreeRecipe(Recipe):
     }
 
 
+# As in the authors' code. The generator's rate of 0.2 is no slip of ours: with joint
+# steps on MNIST it was better than 0.001, on digits of 8 x 8 pixels much worse.
 _MNIST = DataFreeRecipe(
     conditional=False, head="batchnorm", generator_width=128, latent_dim=100,
     onehot_weight=1.0, entropy_weight=5.0, activation_weight=0.1, bn_weight=0.0,
@@ -189,6 +202,9 @@ _CIFAR10 = _MNIST.replace(
 )  # fmt: skip
 DataFreeRecipe._published = {
     "fast": DataFreeRecipe(),
+    # Without the adversarial term, with milder augmentation, a larger weight of the
+    # statistics and fewer student steps, the accuracy on MNIST rose from 88.0 to 97.1 %
+    # for a teacher with batch norms. These were changed together.
     "fast-bn": DataFreeRecipe(
         conditional=False, head="batchnorm", entropy_weight=5.0, bn_weight=1.0,
         adversarial_weight=0.0, feature_weight=0.0, noise_share=0.0, student_steps=8,

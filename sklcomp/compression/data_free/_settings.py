@@ -1,4 +1,7 @@
-"""What fits the networks of a training without data, and what cannot."""
+"""Checks of a training without data: what these networks and inputs allow.
+
+``DataFreeDistiller`` calls them before and after the training.
+"""
 
 import math
 from numbers import Integral
@@ -28,12 +31,16 @@ def settle_recipe(
     conditional, head = recipe.conditional, recipe.head
     entropy_weight = recipe.entropy_weight
     if conditional == "auto":
+        # The forward of a user's generator need not take labels.
         conditional = not has_own
     if entropy_weight == "auto":
         # Without classes to make, something else must ask for all of them.
+        # 5 is the published weight for MNIST and CIFAR-10. It belongs to the base 10 of
+        # the loss.
         entropy_weight = 5.0 if has_own or not conditional else 0.0
     if head == "auto":
         head = "batchnorm" if inputs.limits is None else "range"
+    # A batch norm would give each batch moments that the limits rule out.
     if not inputs.has_possible_moments:
         head = "range"
     recipe = recipe.replace(
@@ -58,6 +65,7 @@ def _warn_of_doubts(
     recipe: DataFreeRecipe, synthesis: str, inputs: Inputs, n_classes: int
 ) -> None:
     """Warn of batches too small for their losses, and of moments that cannot be."""
+    # Balance is a property of a batch: 64 images cannot hold 100 classes equally.
     least = 4 * n_classes
     is_small = recipe.generator_batch_size < least
     if synthesis == "generator" and recipe.entropy_weight and is_small:
@@ -143,7 +151,8 @@ def choose_classes(classes: Any, teacher: Any, y: Any, n_outputs: int) -> np.nda
 
 
 def count_norms(module: nn.Module, X: Tensor) -> int:
-    """Batch norms with statistics that run."""
+    """Number of batch norms with running statistics that a forward reaches."""
+    # By a forward: a norm that no example passes has nothing to compare with.
     watch = BatchNormStatistics(module)
     if watch.n_layers:
         with evaluating(module), watch:
@@ -175,7 +184,7 @@ def find_layer(module: nn.Module, layer: str, X: Tensor, is_needed: bool) -> str
 def without_features(
     recipe: DataFreeRecipe, what: str, names: tuple[str, ...]
 ) -> DataFreeRecipe:
-    """Without features, losses of them are left out."""
+    """The recipe without these losses of features, with a warning that names them."""
     lost = [name for name in names if getattr(recipe, name)]
     if lost:
         warn_user(
@@ -189,9 +198,11 @@ def check_gradients(module: nn.Module, X: Tensor) -> None:
     """Raise ValueError if no gradients reach the input of a teacher."""
     X = X.clone().requires_grad_()
     with torch.enable_grad():
+        # A network that works in place may not do so on the leaf itself.
         output = first_output(module(X.clone()))
         gradient = None
         if output.requires_grad:
+            # A teacher that detaches its input gives None here, and no error.
             (gradient,) = torch.autograd.grad(output.sum(), X, allow_unused=True)
     if gradient is None:
         msg = (
@@ -214,6 +225,8 @@ def check_shape(examples: Tensor, inputs: Inputs) -> None:
 def warn_of_collapse(counts: np.ndarray, classes: np.ndarray) -> None:
     """Warn if late batches hold hardly any examples of a class."""
     n_iter, n_classes = counts.shape
+    # Of the last quarter: a generator may find a class late. A fifth of an equal share
+    # is hardly any.
     late = counts[-max(10, n_iter // 4) :].sum(axis=0)
     rare = late < late.sum() / (5 * n_classes)
     if n_iter >= 10 and rare.any():
@@ -231,6 +244,7 @@ def has_failed(losses: dict[str, float], n_iter: int) -> bool:
         if not math.isfinite(value):
             what = f"the {name} loss became {value} in iteration {n_iter}"
             cure = "choose a smaller student_lr or generator_lr."
+            # There are no earlier weights to go back to.
             if n_iter == 1:
                 raise ValueError(f"{what}; {cure}")
             warn_user(

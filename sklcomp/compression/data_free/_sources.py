@@ -1,4 +1,7 @@
-"""Examples that nobody has taken, for a training without data."""
+"""Sources of made-up examples: noise, a generator, and the bank that keeps them.
+
+``DataFreeDistiller`` makes them, and ``DataFreeTraining`` draws from them.
+"""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -29,7 +32,8 @@ from sklcomp.training._nets import Task
 Values = Any  # a number, or one for each channel
 # Shapes that are kept where no number of examples is given.
 N_KEPT = 20_000
-# Generators that judge a student, and steps of each.
+# Generators that judge a student, and steps of each: as many as the rank correlation
+# of this score with the real accuracy was measured with.
 N_JUDGES, N_JUDGE_STEPS = 3, 60
 
 
@@ -44,7 +48,7 @@ class Inputs:
 
     @property
     def is_image(self) -> bool:
-        """Whether there is something like a neighbour of a value."""
+        """Whether examples have pixels, and are not only lists of features."""
         return len(self.shape) == 3
 
     @property
@@ -69,6 +73,7 @@ class Inputs:
             for value in (self.mean, self.std)
         )
         if limits is None:
+            # Where no limits are told, most values lie within two deviations.
             low, high = mean - 2 * std, mean + 2 * std
             limits = (low.tolist(), high.tolist()) if self.is_image else None
         noise = structured_noise(n, self.shape, limits, rng, kinds)
@@ -83,8 +88,8 @@ class Inputs:
 class NoiseSource:
     """Structured noise; nothing is learned.
 
-    Of twice as many shapes as are kept, as many are taken of each class that the
-    teacher sees in them.
+    Twice as many shapes are drawn as are kept. The same number is kept of each class
+    that the teacher sees in them.
 
     Parameters
     ----------
@@ -95,7 +100,7 @@ class NoiseSource:
     n_classes : int
         Classes of the teacher.
     recipe : DataFreeRecipe
-        What is asked of the examples, without "auto".
+        Settings of the noise, without "auto".
     rng : torch.Generator
         Source of the noise.
     """
@@ -158,7 +163,7 @@ class GeneratorSource:
     n_classes : int
         Classes of the teacher.
     recipe : DataFreeRecipe
-        What is asked of the examples, without "auto".
+        Weights of the losses and size of the generator, without "auto".
     rng : torch.Generator
         Source of the noise.
     prototype : nn.Module or None
@@ -178,6 +183,8 @@ class GeneratorSource:
             for name in ("onehot", "entropy", "activation", "bn", "adversarial")
         }
         is_bounded = recipe.head == "range" and prototype is None
+        # The penalty belongs to the head: without it the range says nothing of the
+        # mean. No recipe has a weight for it.
         self.weights["moments"] = float(is_bounded and inputs.has_possible_moments)
         self.n_steps = 0
         self.renew()
@@ -187,6 +194,7 @@ class GeneratorSource:
         recipe = self.recipe
         if self.prototype is not None:
             generator: Any = copy.deepcopy(self.prototype)
+            # The first time it keeps the weights that the user gave it.
             if self.n_steps:
                 for part in generator.modules():
                     if hasattr(part, "reset_parameters"):
@@ -202,6 +210,8 @@ class GeneratorSource:
                 input_range=self.inputs.limits, input_mean=self.inputs.mean,
                 input_std=self.inputs.std, head=recipe.head,
             )  # fmt: skip
+        # In training mode for good: its batch norms take the statistics of each batch,
+        # and the last one is what brings images into the range of the teacher.
         self.generator: Any = generator.to(self.rng.device).train()
         self.optimizer = torch.optim.Adam(
             self.generator.parameters(), recipe.generator_lr
@@ -219,6 +229,7 @@ class GeneratorSource:
         for name, loss in losses.items():
             total = total + self.weights[name] * loss
         values = {name: float(loss.detach()) for name, loss in losses.items()}
+        # A loss that is not finite is told, and no step is made of it.
         if torch.isfinite(total) and total.requires_grad:
             # The gradients of the student are not wanted, so not computed.
             parameters = self.generator.parameters()
@@ -258,6 +269,8 @@ class GeneratorSource:
             if watch is not None:
                 losses["bn"] = watch.loss()
         if "onehot" in on:
+            # Of the class that was asked for; without one, as published, of the class
+            # that the teacher sees.
             losses["onehot"] = (
                 onehot_loss(logits)
                 if labels is None
@@ -268,6 +281,7 @@ class GeneratorSource:
         if "activation" in on:
             losses["activation"] = activation_loss(features)
         if "adversarial" in on:
+            # Its running statistics are not to learn from a step of the generator.
             student.eval()
             # Of a copy: a network may overwrite what it is given.
             answer = task.logits(student(images.clone()))
@@ -280,7 +294,7 @@ class GeneratorSource:
         return losses
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next steps depend on."""
+        """All that the next steps depend on."""
         return {
             "generator": self.generator.state_dict(),
             "generator_optimizer": self.optimizer.state_dict(),
@@ -318,6 +332,7 @@ class ReplayBank:
         """A batch of n, or of as many as the latest one has if only that is kept."""
         assert self.images is not None
         if not self.size:
+            # The joint step of the published code: the same batch serves both nets.
             return self.images[:n].clone()
         n_kept = min(self.n_seen, self.size)
         rows = torch.randint(
@@ -341,7 +356,7 @@ class ReplayBank:
 
 
 def keep_on_cpu(source: GeneratorSource | NoiseSource) -> None:
-    """Leave a source what it makes examples by, where any machine can read it."""
+    """Leave a source what ``sample`` needs, on the CPU, where any machine loads it."""
     for name in ("images", "scores", "optimizer"):
         vars(source).pop(name, None)
     source.rng = torch.Generator()
@@ -355,6 +370,8 @@ def draw_judges(
     teacher: Teacher, inputs: Inputs, n_classes: int, n: int, rng: torch.Generator
 ) -> Tensor:
     """Examples of new generators that learned the published losses, a third each."""
+    # The published losses, whatever the student was trained by: a judge must not depend
+    # on what it judges.
     recipe = DataFreeRecipe.named("fast").replace(
         conditional=False, onehot_weight=1.0, entropy_weight=5.0,
         activation_weight=0.1 if teacher.layer else 0.0, adversarial_weight=0.0,

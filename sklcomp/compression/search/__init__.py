@@ -1,1 +1,1 @@
-"""The two pruners, and what their searches share."""
+"""The two pruners, and the parts of their searches."""

@@ -1,4 +1,4 @@
-"""Two generators made small together, as Shu et al. (arXiv 1907.10804)."""
+"""CoEvolutionaryPruner: two generators made small together (arXiv 1907.10804)."""
 
 from numbers import Integral, Real
 from typing import Any, NamedTuple
@@ -111,33 +111,32 @@ class CoEvolutionaryPruner(
     translator : CycleGANTranslator
         Unfitted, it is trained first, on the data of ``fit``. A fitted one goes into
         ``sklearn.frozen.FrozenEstimator`` and stays as it is. Its skorch callbacks take
-        part in the trainings of small generators, but for those that write or read
-        files of parameters.
+        part in the trainings of small generators, except those that write or read files
+        of parameters.
     max_params : float in (0, 1] or int, default=None
         Budget of parameters of each generator: a share, or a number.
     max_macs : float in (0, 1] or int, default=None
-        Budget of multiply-accumulate operations of each, likewise. At least one budget
-        is needed, except with ``recipe="paper"``.
+        Budget of multiply-accumulate operations of each: a share, or a number. At least
+        one budget is needed, except with ``recipe="paper"``.
     recipe : {"default", "paper"} or PairRecipe, default="default"
         How the search is done and the best pair is trained; see :class:`PairRecipe`.
         "paper" is the published form.
     population_size : int, default=None
         Individuals of each population; None is what the recipe says.
     n_generations : int, default=None
-        Generations after the start, likewise.
+        Generations after the start; None is what the recipe says.
     n_fitness_samples : int, default=16
-        Images of each domain that are held out for the fitness, at most a quarter; of
-        fewer than four, none is, and all serve for both. An unfitted translator is
-        trained on all images.
+        Images of each domain that are held out for the fitness, at most a quarter. Of
+        fewer than four images none is, and all are used for both. An unfitted
+        translator is trained on all images.
     fitness_epochs : int, default=0
-        Epochs for which a pair is trained before it is scored; the published search
-        has 10, which takes thousands of times as long.
+        Epochs for which a pair is trained before it is scored. The published search has
+        10, which takes thousands of times as long.
     finetune_epochs : int, default=None
-        Epochs of the training of the best pair; None is the translator's own
-        ``max_epochs``, 0 leaves it as it was cut. It is also left so, with a warning,
-        if the training made it worse on the images that were held out: farther from
-        what the full generators make, and with worse cycles. The rates fall to zero
-        as the translator's ``decay_start`` says.
+        Epochs for which the best pair is trained; None is the ``max_epochs`` of the
+        translator, 0 none. The pair stays as it was cut, with a warning, if training
+        made it worse on the held-out images: farther from those of the full generators,
+        and with worse cycles. Rates fall as ``decay_start`` of the translator says.
     n_jobs : int, default=None
         Evaluations at a time; the result does not depend on it.
     checkpoint : str or path, default=None
@@ -148,7 +147,7 @@ class CoEvolutionaryPruner(
     n_threads : int, default=1
         Threads of torch within a training or an evaluation.
     random_state : int, RandomState instance or None, default=None
-        Seed of everything that is drawn.
+        Seed of all that is drawn.
     verbose : int, default=0
         Positive prints the best fitness of each generation.
 
@@ -177,19 +176,18 @@ class CoEvolutionaryPruner(
         "n_evaluations" of every generation.
     pareto_front_ : dict of str to dict
         For "ab" and "ba": "genomes", "fitness" (with the last partner that they met),
-        "n_parameters" and "n_macs" of all that were evaluated and that nothing smaller
+        "n_parameters" and "n_macs" of all that were scored and that nothing smaller
         beats.
     report_ : CompressionReport
-        Sizes, speed and "training score" of both generators together, before and
-        after, and which pair was kept and why. The score is the negative error of the
-        cycles of images that were held out of the training of the small generators,
-        but may have been in that of the full ones.
+        Sizes, speed and "training score" of both generators together, before and after,
+        and which pair was kept and why. The score is minus the error of the cycles of
+        images that the small generators, but maybe not the full ones, have not seen.
     n_evaluations_ : int
         Networks that were built and scored.
     n_features_in_ : int
         Numbers that make an example.
     feature_names_in_ : ndarray of str
-        Names of the features, if X had some.
+        Names of the features, if X had any.
 
     See Also
     --------
@@ -199,11 +197,10 @@ class CoEvolutionaryPruner(
 
     Notes
     -----
-    The published search program trains every individual for ten epochs from its second
-    generation on, and applies its masks to the wrong layers while doing so; here
-    individuals are not trained, and a closed-form repair does more than that training
-    in milliseconds. Its partner of an individual is the best of the present generation,
-    the paper's and ours that of the generation before.
+    The published program trains every individual for ten epochs from its second
+    generation on, and applies its masks to the wrong layers. Here a closed-form repair
+    does more than that training, in milliseconds. Its partner is the best of the
+    present generation; in the paper, and here, it is that of the generation before.
 
     References
     ----------
@@ -311,6 +308,7 @@ class CoEvolutionaryPruner(
         base = fitted_translator(self, X, y, session)
         domains = domains_of(self, base, X, y)
         for name in ("n_features_in_", "feature_names_in_"):
+            # Those of an earlier fit must not outlive data without names.
             self.__dict__.pop(name, None)
             if hasattr(base, name):
                 setattr(self, name, getattr(base, name))
@@ -350,6 +348,7 @@ class CoEvolutionaryPruner(
         learn: Any = (None, None)
         if self.fitness_epochs:
             learn = both_ways(base, train, self.fitness_epochs, seed, self.n_threads)
+        # What is made from A is of B, so the judge of B looks at it.
         judges = base.discriminator_b_, base.discriminator_a_
         return tuple(
             Direction(
@@ -368,6 +367,7 @@ class CoEvolutionaryPruner(
             images = [one.numpy(force=True) for one in work.domains]
             settings = [settings_of(self, self.recipe_, but=FREE)]
             if self.fitness_epochs:
+                # How the translator trains matters only where individuals train.
                 settings.append(settings_of(work.base, but=TRANSLATOR_FREE))
             return [images, session.seed, weights_of_all(work.base), settings]
 

@@ -1,4 +1,4 @@
-"""Evolutionary removal of channels, after Wang et al. (arXiv 1707.08005)."""
+"""EvolutionaryPruner: channels removed by a genetic search (arXiv 1707.08005)."""
 
 from dataclasses import replace
 from numbers import Integral, Real
@@ -60,9 +60,9 @@ class Work(NamedTuple):
     problem : PruningProblem
         Genomes, what they cost, and the networks they stand for.
     score : Fitness
-        Of a genome, on examples that are held out.
+        Fitness of a genome, on examples that are held out.
     judge : Judge
-        Of a cut network against the tuned one.
+        Compares the cut network with the tuned one.
     rng : numpy.random.Generator
         Source of randomness.
     data : tuple (X, y)
@@ -100,34 +100,32 @@ class EvolutionaryPruner(SearchMixin, Compressor):
     estimator : skorch.NeuralNetClassifier or skorch.NeuralNetRegressor
         Your net. Unfitted, it is trained first, on the data of ``fit``. A fitted one
         goes into ``sklearn.frozen.FrozenEstimator`` and stays as it is. If its module
-        has a parameter ``n_classes`` (regression: ``n_outputs``) that is not set, it
-        is set to what y has. Its callbacks take part in the fine-tuning, but for those
-        that write or read files of parameters.
+        has a parameter ``n_classes`` (regression: ``n_outputs``) that is not set, it is
+        set to what y has. Its callbacks take part in the fine-tuning, except those that
+        write or read files of parameters.
     max_params : float in (0, 1] or int, default=None
         Budget of parameters: a share of the net's, or a number.
     max_macs : float in (0, 1] or int, default=None
-        Budget of multiply-accumulate operations, likewise. At least one budget is
-        needed, unless the recipe rewards smallness.
+        Budget of multiply-accumulate operations: a share, or a number. At least one
+        budget is needed, unless the recipe rewards smallness.
     recipe : {"default", "free", "paper"} or SearchRecipe, default="default"
-        How the search is done and what it found is trained; see :class:`SearchRecipe`.
-        "paper" is the published form.
+        How the search is done and the best network is trained; see
+        :class:`SearchRecipe`. "paper" is the published form.
     population_size : int, default=None
-        Individuals; None is what the recipe says.
+        Individuals of a generation; None is what the recipe says.
     n_generations : int, default=None
-        Generations after the start, likewise.
+        Generations after the start; None is what the recipe says.
     n_fitness_samples : int, default=1000
         Examples that are held out for the fitness, at most a quarter of all. Without
-        ``X_val`` they also choose the teacher's weight and give the report's score. No
-        training here sees them if the net is trained here. A frozen one may have seen
-        them: then the fine-tuning has all examples, and the score is called "training
-        score".
+        ``X_val`` they also choose the teacher's weight and give the report's score. If
+        the net is trained here, no training sees them. A frozen net may have seen them:
+        then all examples are tuned on, and the score is called "training score".
     finetune : bool, default=True
-        Train the winner. It is kept as it was cut, with a warning, if that made it
-        worse, by the net's own loss and by the score. This is judged on examples that
-        no training has seen: ``X_val``, or those held out if the net is trained here.
-        A frozen net may have seen the latter, and the cut one would win by what it
-        remembers; then the tuned one stays, unless it is much worse even on examples
-        that it was tuned on.
+        Train the winner. The cut net stays instead, with a warning, if the tuned one is
+        worse by the net's own loss and by the score, on ``X_val``, or on the examples
+        held out if the net is trained here. A frozen net may have seen those, and the
+        cut one may remember them: then the tuned net stays, unless it is much worse
+        even on what it was tuned on.
     finetune_epochs : int, default=None
         Epochs; None is the net's own ``max_epochs``, 0 trains nothing.
     ignored_layers : sequence of str, default=()
@@ -145,15 +143,15 @@ class EvolutionaryPruner(SearchMixin, Compressor):
     n_jobs : int, default=None
         Evaluations at a time; the result does not depend on it.
     random_state : int, RandomState instance or None, default=None
-        Seed of everything that is drawn.
+        Seed of all that is drawn.
     verbose : int, default=0
         Positive prints the best fitness of each generation.
 
     Attributes
     ----------
     estimator_ : skorch net
-        The compressed net: fitted, of the class of ``estimator``, free of everything
-        of this library.
+        The compressed net, fitted: of the class of ``estimator``, with nothing of this
+        library in it.
     module_ : nn.Module
         Its module.
     base_estimator_ : skorch net
@@ -169,9 +167,9 @@ class EvolutionaryPruner(SearchMixin, Compressor):
     history_ : dict of str to ndarray
         "best" and "mean" fitness and "n_evaluations" of every generation.
     pareto_front_ : dict of str to ndarray
-        "genomes", "fitness", "n_parameters", "n_macs" of all that were evaluated and
-        that nothing smaller beats. With a budget some uniform networks from 10 to
-        100 % are among them, which did not take part in the search.
+        "genomes", "fitness", "n_parameters", "n_macs" of all that were scored and that
+        nothing smaller beats. With a budget, uniform networks of 10 to 100 % are scored
+        after the search and may be among them.
     recipe_ : SearchRecipe
         The values that were used.
     distill_weight_ : float or None
@@ -186,7 +184,7 @@ class EvolutionaryPruner(SearchMixin, Compressor):
     n_features_in_ : int
         Length of the second axis of X.
     feature_names_in_ : ndarray of str
-        Names of the features, if X had some.
+        Names of the features, if X had any.
 
     See Also
     --------
@@ -327,6 +325,7 @@ class EvolutionaryPruner(SearchMixin, Compressor):
         X, y, validation = data
         recipe = self.recipe_
         rng = np.random.default_rng(session.seed)
+        # Before anything is trained, so that no training here sees them.
         train, held = hold_out(y, self.n_fitness_samples, session.seed)
         base = self._prototype
         is_frozen = isinstance(self.estimator, FrozenEstimator)
@@ -349,6 +348,8 @@ class EvolutionaryPruner(SearchMixin, Compressor):
         judge = Judge(base, task, *(validation or (X[held], y[held])))
         rows = train if validation is None else np.arange(len(X))
         tuning = X, y, rows
+        # A frozen net may have seen what was held out, so nothing is gained by leaving
+        # it out of the tuning.
         if validation is None and not is_frozen:
             tuning = X[train], y[train], np.arange(len(train))
         return Work(problem, score, judge, rng, (X, y), tuning)
@@ -419,6 +420,7 @@ class EvolutionaryPruner(SearchMixin, Compressor):
             **{name: own for name, (own,) in operators.items()},
         )  # fmt: skip
         self._tell_best({"best": result.history["best"]})
+        # The search stays near its budget; at() is to have a network of every size.
         uniform = problem.has_budget and unseen_uniform(problem, result.genomes)
         if not uniform:
             return result
@@ -490,6 +492,7 @@ class EvolutionaryPruner(SearchMixin, Compressor):
         genome = fittest_within(
             self.pareto_front_, self._problem.full_cost, max_params, max_macs
         )
+        # Repeats, whatever was drawn before, and leaves the user's generators alone.
         with torch_session(0, self.n_threads):
             module = self._problem.finish(genome)
         shape = (1, *self._problem.statistics.shape[1:])

@@ -1,7 +1,7 @@
-"""The training of a cut network: how much of a teacher, at what rate, and what stays.
+"""The training of a cut network, and the choice between the cut and the tuned one.
 
-Examples that the full network was trained on say nothing of a cut network against a
-tuned one: the former still remembers them.
+``EvolutionaryPruner`` calls it with the winner of its search. Examples that the full
+network was trained on cannot make that choice: the cut network still remembers them.
 """
 
 import copy
@@ -32,7 +32,7 @@ LOST = 0.1
 
 
 class Figures(NamedTuple):
-    """What some examples say of a network: its own loss, and its score."""
+    """Loss and score of a network on one set of examples."""
 
     loss: float
     score: float
@@ -48,14 +48,14 @@ class Figures(NamedTuple):
 
 
 class Judge:
-    """Loss and score of networks on some examples.
+    """Measures loss and score of networks on one set of examples.
 
     Parameters
     ----------
     net : skorch net
-        An initialised net, whose loss it is.
+        An initialised net, whose own loss is taken.
     task : Task
-        What outputs mean.
+        What the outputs of the networks mean.
     X : ndarray of shape (n_samples, ...)
         Examples.
     y : ndarray
@@ -71,12 +71,13 @@ class Judge:
         return Figures(self.loss(module), self.score(module))
 
     def loss(self, module: nn.Module) -> float:
-        """What the net's own loss says, in the mean.
+        """Mean of the net's own loss.
 
-        Cross entropy, or squared error, if it cannot be taken of y as it is.
+        Cross entropy, or squared error, where that loss cannot be taken of y.
         """
         try:
             return self._own_loss(module)
+        # The training step of a user may give its loss other targets than y.
         except (RuntimeError, ValueError, TypeError, IndexError):
             loss = F.cross_entropy if self.task.is_classes else F.mse_loss
             return float(loss(self._answers(module), torch.from_numpy(self.y)))
@@ -187,19 +188,19 @@ class Tuner:
     base : skorch net
         The full net: settings of the training, and the teacher.
     is_classes : bool
-        What its outputs are.
+        Whether its outputs are classes; if not, they are numbers.
     X, y : ndarray
         Examples to train on.
     rows : ndarray of int
-        Those of them that weights of the teacher are tried on.
+        Those of them that are trained on while the weight of the teacher is chosen.
     temperature : float
-        Of the teacher's answers.
+        Temperature by which the answers of the teacher are softened.
     n_epochs : int
         Epochs of a whole training.
     is_falling : bool
         Whether rates fall to zero if the net has no scheduler of its own.
     seed, n_threads : int
-        Of torch.
+        Seed and number of threads of torch.
     """
 
     base: Any
@@ -251,7 +252,9 @@ class Tuner:
         n_epochs = max(1, round(SHARE * self.n_epochs))
         tried = [self(module, weight, n_epochs, self.rows) for weight in weights]
         losses = [judge(net.module_).loss for net in tried]
+        # argmin would take a NaN for the least.
         best = int(np.nan_to_num(losses, nan=np.inf).argmin())
+        # It had all epochs and all rows: another training would give the same net.
         if n_epochs == self.n_epochs and len(self.rows) == len(self.X):
             return tried[best], weights[best]
         return self(module, weights[best], self.n_epochs), weights[best]

@@ -1,4 +1,4 @@
-"""What both pruners' searches share: their settings, their budget, what they tell."""
+"""SearchMixin: settings, budget and progress of a search, for both pruners."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +20,7 @@ EVOLVING = (
 
 
 class SearchMixin(RecipeMixin):
-    """Of an estimator that searches for the channels to keep; by its recipe."""
+    """For estimators that search for the channels to keep, as their recipe says."""
 
     def _check_search(self: Any) -> None:
         """Find the recipe; raise for what cannot be met, before anything is trained."""
@@ -38,6 +38,7 @@ class SearchMixin(RecipeMixin):
             )
             raise ValueError(msg)
         for limit in (self.max_params, self.max_macs):
+            # Of no net yet: asked only for what it raises.
             absolute_budget(limit, 1)
         check_rates(
             recipe.population_size, recipe.elitism, recipe.crossover_rate,
@@ -49,6 +50,8 @@ class SearchMixin(RecipeMixin):
         self: Any, problems: Any, rng: np.random.Generator
     ) -> tuple[list[np.ndarray], dict[str, Any], dict[str, Any]]:
         """First populations, operators of each, and all other settings of a search."""
+        # All that is drawn here, the problems in their order; it must stay, or a seed
+        # would give another search.
         starts = [problem.start(self.recipe_, rng) for problem in problems]
         each = [problem.operators(self.recipe_) for problem in problems]
         operators = {name: tuple(own[name] for own in each) for name in each[0]}
@@ -64,6 +67,7 @@ class SearchMixin(RecipeMixin):
         """A callback that keeps the state of a search, tells of it, and may stop it."""
 
         def after_generation(state: dict[str, np.ndarray]) -> bool:
+            # Saved before the callbacks are asked: one of them may raise.
             record.save(lambda: state)
             self._tell_best({k: v for k, v in state.items() if "history_best" in k})
             return session.reporter(int(state["generation"]))

@@ -1,4 +1,8 @@
-"""How good a cut pair of generators is, by the discriminators and by its cycles."""
+"""Direction: how good a cut generator is, with a partner that brings images back.
+
+``CoEvolutionaryPruner`` hands two of them to ``coevolve``, and judges and reports the
+best pair by them.
+"""
 
 import copy
 from collections.abc import Callable
@@ -57,6 +61,7 @@ class Direction:
         self.gamma, self.cycle_weight, self.train = gamma, cycle_weight, train
         self.X = X.to(device_of(problem.module))
         self.fast_X = as_channels_last(self.X)
+        # Once for the whole search: no candidate changes the full networks.
         with evaluating(problem.module):
             self.made = problem.module(self.X.clone())
             self.scores = self._judge(self.made)
@@ -68,24 +73,35 @@ class Direction:
         # The published search has no cycle in its first generation.
         is_first = partner is None and self.gamma is not None
         back = None if is_first else self._back(partner)
+        # Nor does it train its first generation.
         if self.train is not None and partner is not None:
             module, back = self.train(module, back)
         with evaluating(module):
             made = module((self.fast_X if self.is_fast else self.X).clone())
         with evaluating(self.discriminator):
+            # In the eyes of the discriminator, not in pixels: a zebra may get other
+            # stripes.
             judged = F.mse_loss(self._judge(made), self.scores)
         cycle = 0.0
         if back is not None:
             with evaluating(back):
+                # Squares, as in the paper. The published program has absolute
+                # differences, and sums over the images, so that its balance depends on
+                # how many there are.
                 cycle = float(F.mse_loss(back(made.clone()), self.X))
         if self.gamma is None:
             change = float(F.mse_loss(made, self.made))
             return -float(judged) - cycle - CLOSENESS * change
+        # The reciprocal of the published objective, as fitness is maximised and
+        # roulette needs it positive. The published program counts channels instead of
+        # parameters.
         size = self.problem.cost(genome)[0] / self.problem.full_cost[0]
         return 1 / (size + self.gamma * (float(judged) + self.cycle_weight * cycle))
 
     def _judge(self, images: Tensor) -> Tensor:
         """Mean over the patches of every image."""
+        # One number for each image, as in the published program, so that a patch may
+        # change where the image as a whole is judged alike.
         return self.discriminator(images.clone()).reshape(len(images), -1).mean(1)
 
     def _decode(self, problem: PruningProblem, genome: np.ndarray) -> nn.Module:
@@ -101,6 +117,7 @@ class Direction:
         if partner is None:
             partner = np.ones(self.partner.graph.n_genes, bool)
         key = np.packbits(partner).tobytes()
+        # Read and set as a pair: several threads come here.
         known, module = self._partner
         if known != key:
             module = self._decode(self.partner, partner)
@@ -127,9 +144,10 @@ class Direction:
 def closeness(
     pair: tuple[nn.Module, nn.Module], directions: tuple[Direction, Direction]
 ) -> Figures:
-    """Error of what two generators make and of their cycles; minus that of the latter.
+    """Loss and score of a pair of generators, as means over both.
 
-    Means of both.
+    The loss is the error of their cycles and of their images, which should be those of
+    the full generators. The score is minus the error of the cycles.
     """
     changes, cycles = [], []
     for module, back, full in zip(pair, pair[::-1], directions, strict=True):

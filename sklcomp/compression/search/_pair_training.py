@@ -1,4 +1,4 @@
-"""The full translator of a pair, and small generators trained on in view of it."""
+"""Trainings for ``CoEvolutionaryPruner``: of its full translator, and of pairs."""
 
 import copy
 from collections.abc import Callable
@@ -59,11 +59,14 @@ def fitted_translator(
         raise ValueError(msg)
     base = clone(given)
     if base.random_state is None:
+        # So that the pruner's number decides on the translator too.
         base.set_params(random_state=session.seed)
     if base.checkpoint is None:
+        # An interrupted fit need not train the full translator again.
         own = session.checkpoint.inside("base")
         base.set_params(checkpoint=own.folder, warm_start=own.warm_start)
     base.fit(X, y)
+    # The folder is the pruner's: what is returned must not write there later.
     return base.set_params(checkpoint=given.checkpoint, warm_start=given.warm_start)
 
 
@@ -87,12 +90,13 @@ def hold_out_images(
 ) -> tuple[Tensor, Tensor]:
     """Images to train on, and n for the fitness; of few, all for both."""
     n = min(n, len(images) // 4)
+    # Drawn even if none is held out, so that the draws after it stay where they are.
     order = torch.from_numpy(rng.permutation(len(images)))
     return (images[order[n:]], images[order[:n]]) if n else (images, images)
 
 
 def weights_of_all(base: CycleGANTranslator) -> list:
-    """What all four networks have learnt, as a key of a checkpoint has it."""
+    """Weights of all four networks, in the form that identifies a checkpoint."""
     modules = (
         base.generator_ab_, base.generator_ba_, base.discriminator_a_,
         base.discriminator_b_,
@@ -202,6 +206,7 @@ def is_trained(
     try:
         fit_networks(translator, net, UnpairedImages(*train), session)
     except ValueError:
+        # A fault is a loss that became infinite. Any other error has to be heard.
         if not getattr(net, "fault_", ""):
             raise
         return False
@@ -214,9 +219,12 @@ def both_ways(
     """Trainings of a generator and its way back, for a while, in either order."""
 
     def learn(ab: nn.Module, ba: nn.Module) -> tuple[nn.Module, nn.Module]:
+        # The same seed for all: fitness must be a function of the two genomes, as it is
+        # computed once for each pair.
         with torch_session(seed, n_threads):
             tuned = start_from(base, (ab, ba), n_epochs, seed, n_threads)
             if not is_trained(tuned, trainable_net(tuned), train, seed):
+                # What cannot be trained is scored as it was cut.
                 return ab, ba
         return tuned.generator_ab_, tuned.generator_ba_
 

@@ -1,4 +1,4 @@
-"""What a search found: its front, the channels that are kept, a uniform reference."""
+"""What both pruners read off a search: Pareto fronts, kept channels, uniform nets."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -41,6 +41,7 @@ def front_of(
 
 def kept_channels(graph: Any, genome: np.ndarray) -> dict[str, np.ndarray]:
     """Layer -> indices of the channels that a genome keeps."""
+    # The gene -1 stands for channels that stay, and finds the last entry.
     alive = np.append(genome, True)
     return {
         layer: np.flatnonzero(alive[genes]) for layer, genes in graph.layers.items()
@@ -56,6 +57,8 @@ def fittest_within(
         ("max_params", front["n_parameters"], max_params, full[0]),
         ("max_macs", front["n_macs"], max_macs, full[1]),
     ):
+        # Of those that keep the other budget, so that the message names a size that can
+        # be had.
         least = sizes[fits].min()
         fits &= sizes <= absolute_budget(limit, whole)
         if not fits.any():
@@ -73,6 +76,7 @@ def fittest_within(
 
 def unseen_uniform(problem: PruningProblem, genomes: np.ndarray) -> list[np.ndarray]:
     """Uniform genomes of all sizes that a search has not met, for the front's ends."""
+    # The front has each network once.
     met = {genome.tobytes() for genome in genomes}
     front = {genome.tobytes(): genome for genome in problem.uniform_front()}
     return [genome for key, genome in front.items() if key not in met]

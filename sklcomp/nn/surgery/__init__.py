@@ -1,1 +1,1 @@
-"""Channels removed from any network: tracing, order, cut, repair, cost."""
+"""The parts of the surgery on networks: tracing, order, cut, repair and cost."""

@@ -1,6 +1,8 @@
-"""Closed-form repair of layers that lose inputs, and the order in which to lose them.
+"""Closed-form repair of layers that lose inputs, and the covariances that it needs.
 
-Both need the covariances of the layers' inputs in the unpruned network, and no labels.
+``prune_channels`` and the pruners call it. The covariances are those of the layers'
+inputs in the unpruned network; they need no labels, and the surgeon's order of the
+channels is computed from them too.
 """
 
 import copy

@@ -1,4 +1,7 @@
-"""What a network costs: parameters, multiplications, time. One definition for all."""
+"""What a network costs: parameters, multiplications and time, defined once.
+
+Users, reports and the budgets of the pruners count with it.
+"""
 
 import time
 from typing import Any, NamedTuple

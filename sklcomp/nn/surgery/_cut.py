@@ -1,4 +1,8 @@
-"""Remove channels from any network: by mask, for checks, and by real surgery."""
+"""``trace_channels``, ``prune_channels`` and ``mask_channels``: channels removed.
+
+Users and the pruners call them. The mask is the twin that a real cut is checked
+against.
+"""
 
 import copy
 import inspect

@@ -1,4 +1,7 @@
-"""Multiply batch norms into the layers before them."""
+"""``fold_batchnorm``: batch norms multiplied into the layers before them.
+
+Users call it; ``DataFreeDistiller`` inserts and absorbs norms of its own with it.
+"""
 
 import copy
 from collections import Counter

@@ -1,4 +1,7 @@
-"""Which channels of a network belong together."""
+"""ChannelGraph: which channels of a network belong together, and which cannot go.
+
+``trace_channels`` returns one, and all surgery works by it.
+"""
 
 from collections import Counter
 from dataclasses import dataclass, field, replace

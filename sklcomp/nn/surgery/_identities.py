@@ -1,4 +1,7 @@
-"""Identities of channels: who must live or die together, and who cannot die."""
+"""Identities of channels: which must go together, and which cannot go.
+
+The tracing carries them, and its rules join and freeze them.
+"""
 
 from typing import Any
 

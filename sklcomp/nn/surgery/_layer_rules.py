@@ -1,4 +1,4 @@
-"""What layers with weights do to the identities of channels."""
+"""Rules of the tracing for layers with weights: what they do to channel identities."""
 
 from typing import Any
 

@@ -1,4 +1,7 @@
-"""Both modes of a network, held still, so that two forwards can be compared."""
+"""Both modes of a network, held still, so that two of its forwards can be compared.
+
+The self-check, the cut and the repair run networks in it.
+"""
 
 import inspect
 import math

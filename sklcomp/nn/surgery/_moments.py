@@ -1,4 +1,7 @@
-"""Means and covariances of what layers read, summed up batch by batch."""
+"""Means and covariances of the inputs of layers, summed up batch by batch.
+
+The repair and the surgeon's order read them.
+"""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""What functions of torch without weights do to the identities of channels."""
+"""Rules of the tracing for functions of torch without weights."""
 
 from typing import Any
 

@@ -1,4 +1,7 @@
-"""In which order to remove channels: structured optimal brain surgeon, or norms."""
+"""``elimination_order``: in which order the channels of a network should go.
+
+By a structured optimal brain surgeon, or by norms. Users and the pruners call it.
+"""
 
 from typing import Any
 

@@ -1,7 +1,8 @@
-"""Whether cut networks do what the masked ones do, and who is to blame if not.
+"""Whether cut networks do what the masked ones do, and which layer is at fault if not.
 
-What pruning changes is the measure: an error of a column that is small beside its mean,
-or beside another output, may be all that there is.
+``trace_channels`` and ``fold_batchnorm`` call it. What pruning changes is the measure:
+an error of a column that is small beside its mean, or beside another output, may be all
+that there is.
 """
 
 import copy

@@ -1,1 +1,1 @@
-"""Examples made without data: generators, noise and their losses."""
+"""The parts of learning without data: generators, structured noise and losses."""

@@ -1,4 +1,7 @@
-"""Networks that make examples, and what is done with these."""
+"""Generators of examples, and what is done with these: penalty and augmentation.
+
+Users and the sources of ``DataFreeDistiller`` build them.
+"""
 
 import math
 from collections.abc import Sequence

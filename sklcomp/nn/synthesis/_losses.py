@@ -1,4 +1,7 @@
-"""The losses of learning without data: what the teacher says about invented images."""
+"""Losses of learning without data: what the teacher says about made-up images.
+
+The generator of ``DataFreeDistiller`` minimises them; users may call them too.
+"""
 
 import math
 from typing import Any

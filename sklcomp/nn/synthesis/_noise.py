@@ -1,4 +1,7 @@
-"""Noise with shapes: blobs, contour lines and strokes of a pen."""
+"""``structured_noise``: blobs, contour lines and strokes of a pen, as examples.
+
+Users and the sources of ``DataFreeDistiller`` call it.
+"""
 
 import math
 from collections.abc import Callable, Sequence

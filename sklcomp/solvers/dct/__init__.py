@@ -1,1 +1,1 @@
-"""Recovery by the DCT norm: exact, sparse and iterative solvers."""
+"""Solvers of the DCT norm: exact, sparse and iterative ones."""

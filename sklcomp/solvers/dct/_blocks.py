@@ -1,4 +1,4 @@
-"""Refinement of a recovered image by the sparsity of its overlapping blocks.
+"""Refinement of recovered images by sparse blocks, for ``recover_image``.
 
 Smooth recovery spreads edges and texture over all frequencies of a block; few
 coefficients of a 16 x 16 block describe them. Iterated thresholding keeps the large

@@ -1,1 +1,1 @@
-"""Linear models of labels by dual coordinate descent."""
+"""Solvers of linear models of labels, by dual coordinate descent."""

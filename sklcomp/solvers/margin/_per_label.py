@@ -1,4 +1,4 @@
-"""Labels one by one: their signs, threads and thresholds."""
+"""Labels one by one: signs, threads and thresholds, for the linear classifiers."""
 
 from collections.abc import Callable
 from threading import Lock

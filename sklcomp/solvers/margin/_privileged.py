@@ -1,7 +1,7 @@
 """Privileged labels without a rank: one convex problem a label.
 
-It is (1) of ``_correcting``, or without privileged information (1)
-of ``_hinge``.
+The privileged classifier calls it. It is (1) of ``_correcting``, or without privileged
+information (1) of ``_hinge``.
 """
 
 from collections.abc import Callable

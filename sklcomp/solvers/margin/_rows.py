@@ -1,4 +1,4 @@
-"""Rows of a dense or CSR matrix as the kernels of linear models read them."""
+"""Rows of a dense or CSR matrix, as the kernels of the linear models read them."""
 
 from typing import Any, NamedTuple
 
