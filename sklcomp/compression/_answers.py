@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from sklcomp.training._lesson import Teacher
-from sklcomp.training._nets import Task
+from sklcomp.training._nets import OutputKind
 
 
 class AnsweringTeacher(Teacher):
@@ -24,7 +24,7 @@ class AnsweringTeacher(Teacher):
     def __init__(self, estimator: Any, is_classes: bool, names: Any, device: Any):
         self.module, self.layer, self.device = estimator, None, device
         self.names = names
-        self.task = Task(is_classes, is_probability=True)
+        self.task = OutputKind(is_classes, is_probability=True)
 
     def state(self, X: Tensor) -> Any:
         """Its answers: they are all that is taken of it."""

@@ -17,7 +17,8 @@ from sklcomp.compression._report import CompressionReport, describe
 from sklcomp.nn import LocalityPreservingLoss
 from sklcomp.nn._features import check_layer
 from sklcomp.training._fit import TORCH_CONSTRAINTS, Session
-from sklcomp.training._lesson import Lesson, Teacher, listening
+from sklcomp.training._lesson import Teacher, TeacherLoss
+from sklcomp.training._listening import listening
 from sklcomp.training._loop import (
     StopTraining,
     acting_as,
@@ -275,7 +276,7 @@ class FeatureEmbeddingDistiller(Compressor):
         self._check_features()
         return self._check_fit_data(X, y)
 
-    def _prepare(self, data: tuple, session: Session) -> tuple[Any, Lesson, tuple]:
+    def _prepare(self, data: tuple, session: Session) -> tuple[Any, TeacherLoss, tuple]:
         """The untrained student, and what it is to hear from the teacher."""
         X, y = data
         # The student first: what is wrong with it is said before a teacher is trained.
@@ -285,7 +286,7 @@ class FeatureEmbeddingDistiller(Compressor):
             self.teacher_ = train_net(self._untrained("teacher", y), X, y).module_
         return net, self._lesson(net, X, y, session.reporter), data
 
-    def _run(self, work: tuple, session: Session) -> tuple[Any, Lesson, tuple]:
+    def _run(self, work: tuple, session: Session) -> tuple[Any, TeacherLoss, tuple]:
         net, lesson, (X, y) = work
 
         def begin() -> None:
@@ -334,7 +335,7 @@ class FeatureEmbeddingDistiller(Compressor):
 
     def _lesson(
         self, net: Any, X: np.ndarray, y: np.ndarray, reporter: Callable[[int], bool]
-    ) -> Lesson:
+    ) -> TeacherLoss:
         """What the student is to hear from the teacher."""
         # Without the embedding a teacher that shows no features can teach.
         layer = self.teacher_layer if self.gamma else None
@@ -355,7 +356,7 @@ class FeatureEmbeddingDistiller(Compressor):
         embedding = LocalityPreservingLoss(self.n_neighbors, self.sigma)
         if self.gamma:
             self._check_graph(net, embedding, features, len(X))
-        lesson = Lesson(
+        lesson = TeacherLoss(
             teacher, embedding=embedding, gamma=self.gamma, kd_weight=self.kd_weight,
             temperature=self.temperature, clip_grad_norm=self.clip_grad_norm,
             layer=self.student_layer, X=X,
@@ -384,7 +385,9 @@ class FeatureEmbeddingDistiller(Compressor):
                 'teacher\'s features that all weights vanish; choose sigma="auto".'
             )
 
-    def _take_up(self, net: Any, lesson: Lesson, data: tuple, session: Session) -> None:
+    def _take_up(
+        self, net: Any, lesson: TeacherLoss, data: tuple, session: Session
+    ) -> None:
         """Check an initialised student; take up the work of an earlier fit."""
         X, y = data
         if self.gamma:
@@ -407,7 +410,7 @@ class FeatureEmbeddingDistiller(Compressor):
                 raise StopTraining
 
     def _end_epoch(
-        self, net: Any, lesson: Lesson, reporter: Callable[[int], bool]
+        self, net: Any, lesson: TeacherLoss, reporter: Callable[[int], bool]
     ) -> None:
         """Keep the state; a stopped training does not go on within its epochs."""
 
@@ -426,7 +429,7 @@ class FeatureEmbeddingDistiller(Compressor):
             lesson.record.save(lambda: state(net.max_epochs))
             raise StopTraining
 
-    def _name_results(self, result: tuple[Any, Lesson, tuple]) -> None:
+    def _name_results(self, result: tuple[Any, TeacherLoss, tuple]) -> None:
         """Of a training that may have failed late."""
         net, lesson, (X, y) = result
         rows, name = lesson.valid_rows, "score"

@@ -1,6 +1,6 @@
 """Spreads: whether a student answers all examples alike because its features do.
 
-``Lesson`` keeps one during a training with an embedding loss.
+``TeacherLoss`` keeps one during a training with an embedding loss.
 """
 
 from typing import Any

@@ -1,12 +1,11 @@
-"""Teacher and Lesson: what a student learns from beside its own loss.
+"""Teacher and TeacherLoss: what a student learns from beside its own loss.
 
 The distillers train with them, and the fine-tuning of ``EvolutionaryPruner`` does.
 """
 
 import copy
 import math
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,19 +14,15 @@ from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNet
 from skorch.dataset import Dataset as SkorchDataset
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader
 
 from sklcomp.nn._features import capturing
 from sklcomp.nn._forms import plain_copy
 from sklcomp.training._checkpoint import NOWHERE
 from sklcomp.training._collapse import STUCK, Spreads
-from sklcomp.training._loop import (
-    StopTraining,
-    acting_as,
-    is_stopped_early,
-    train_net,
-)
-from sklcomp.training._nets import Task, is_finite
+from sklcomp.training._listening import listening
+from sklcomp.training._loop import StopTraining, acting_as, train_net
+from sklcomp.training._nets import OutputKind, is_finite
 from sklcomp.training._state import weights_of
 from sklcomp.utils._messages import warn_user
 
@@ -54,7 +49,7 @@ class Teacher:
             # Gradients that nobody uses would only take time.
             parameter.requires_grad_(False)
         self.layer, self.device = layer, device
-        self.task = Task.of_module(self.module, X, is_classes)
+        self.task = OutputKind.of_module(self.module, X, is_classes)
 
     def answer(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Features (n, d) and scores (n, k), through which gradients go."""
@@ -106,49 +101,7 @@ def makes_batches(net: Any) -> bool:
     )
 
 
-def rows_of(dataset: Any, X: np.ndarray, kind: type) -> np.ndarray | None:
-    """Places of a data set's examples in X; None if they are not from there.
-
-    ``kind`` is the class of data sets that a net makes of X. Subclasses may show
-    examples in another form.
-    """
-    if type(dataset) is Subset:
-        rows = rows_of(dataset.dataset, X, kind)
-        return None if rows is None else rows[np.asarray(dataset.indices)]
-    if type(dataset) not in (kind, SkorchDataset) or len(dataset) != len(X):
-        return None
-    return np.arange(len(X)) if getattr(dataset, "X", X) is X else None
-
-
-class NumberedRows(Dataset):
-    """Examples together with their places."""
-
-    def __init__(self, dataset: Any, rows: np.ndarray):
-        self.dataset, self.rows = dataset, rows
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, i: int) -> tuple:
-        return *self.dataset[i], self.rows[i]
-
-
-class RowsKept:
-    """Batches as skorch knows them; the places of their examples go elsewhere."""
-
-    def __init__(self, loader: DataLoader, keep: Callable[[Tensor], None]):
-        self.loader, self.keep = loader, keep
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __iter__(self) -> Iterator[list]:
-        for X, y, rows in self.loader:
-            self.keep(rows)
-            yield [X, y]
-
-
-class Lesson:
+class TeacherLoss:
     """What is added to a student's loss, and what became of it.
 
     Parameters
@@ -183,7 +136,7 @@ class Lesson:
         self.clip_grad_norm, self.layer = clip_grad_norm, layer
         self.task_weight, self.X, self.after_epoch = task_weight, X, after_epoch
         # What the student's outputs mean in training is read off the first of them.
-        self.task: Task | None = None
+        self.task: OutputKind | None = None
         # Of the fit, once the student is known.
         self.record = NOWHERE.record("training", list)
         self.answers: tuple[Tensor, Tensor] | None = None
@@ -250,7 +203,7 @@ class Lesson:
             if self.kd_weight:
                 if self.task is None:
                     is_classes = self.teacher.task.is_classes
-                    self.task = Task.of_outputs(output, is_classes)
+                    self.task = OutputKind.of_outputs(output, is_classes)
                 student = self.task.logits(output)
                 terms["kd"] = self.task.divergence(scores, student, self.temperature)
         values = {name: float(term.detach()) for name, term in terms.items()}
@@ -336,71 +289,6 @@ class Lesson:
         net.module_.load_state_dict(weights)
 
 
-def listening(net_class: type, lesson: Lesson) -> type:
-    """A net class whose training step has a lesson in it.
-
-    Nothing of it is left in the net once its class is set back.
-    """
-
-    class Listening(net_class):
-        def get_split_datasets(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
-            train, valid = super().get_split_datasets(X, y, **fit_params)
-            lesson.valid_rows = None
-            if valid is not None:
-                lesson.valid_rows = rows_of(valid, lesson.X, self.dataset)
-            return train, valid
-
-        def get_iterator(self, dataset: Any, training: bool = False) -> Any:
-            rows = None
-            if training and lesson.answers is not None:
-                lesson.rows = None
-                rows = rows_of(dataset, lesson.X, self.dataset)
-            if rows is None:
-                return super().get_iterator(dataset, training=training)
-            numbered = NumberedRows(dataset, rows)
-            loader = super().get_iterator(numbered, training=True)
-            return RowsKept(loader, lesson.keep_rows)
-
-        def infer(self, x: Any, **fit_params: Any) -> Any:
-            if not (self.module_.training and lesson.gamma):
-                return super().infer(x, **fit_params)
-            n_rows = len(x) if torch.is_tensor(x) else None
-            with capturing(self.module_, lesson.layer, n_rows) as lesson.features:
-                return super().infer(x, **fit_params)
-
-        def get_loss(self, y_pred: Any, y_true: Any, X: Any = None,
-                     training: bool = False) -> Tensor:  # fmt: skip
-            loss = super().get_loss(y_pred, y_true, X=X, training=training)
-            return lesson.loss(loss, y_pred, X) if training else loss
-
-        def on_grad_computed(self, net: Any, named_parameters: Any = None,
-                             **kwargs: Any) -> None:  # fmt: skip
-            super().on_grad_computed(net, named_parameters=named_parameters, **kwargs)
-            if lesson.clip_grad_norm is not None:
-                parameters = [parameter for _, parameter in named_parameters]
-                nn.utils.clip_grad_norm_(parameters, lesson.clip_grad_norm)
-
-        def notify(self, method_name: str, **kwargs: Any) -> None:
-            if method_name != "on_epoch_end":
-                super().notify(method_name, **kwargs)
-                return
-            lesson.end_epoch(self)
-            try:
-                super().notify(method_name, **kwargs)
-            except KeyboardInterrupt:
-                if is_stopped_early(self):
-                    with suppress(StopTraining):
-                        lesson.after_epoch(self)
-                raise
-            lesson.after_epoch(self)
-
-        def __reduce_ex__(self, protocol: Any) -> tuple:
-            # Callbacks may pickle the net.
-            return net_class.__new__, (net_class,), self.__getstate__()
-
-    return Listening
-
-
 def train_with_teacher(
     net: Any, X: np.ndarray, y: np.ndarray, teacher: nn.Module, is_classes: bool, *,
     weight: float, temperature: float, before: Callable[[], None] | None = None,
@@ -410,7 +298,7 @@ def train_with_teacher(
     A loss that becomes infinite ends it, with a warning and the best weights so far.
     """
     examples = torch.from_numpy(X)
-    lesson = Lesson(
+    lesson = TeacherLoss(
         Teacher(teacher, None, is_classes, examples, net.device),
         kd_weight=weight, task_weight=1 - weight, temperature=temperature, X=X,
     )  # fmt: skip

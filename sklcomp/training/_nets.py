@@ -116,7 +116,7 @@ def check_device(net: Any) -> None:
         raise RuntimeError(msg + ' Choose device="cpu".')
 
 
-class Task:
+class OutputKind:
     """What the outputs of a net mean: classes by logits, or numbers."""
 
     def __init__(self, is_classes: bool, is_probability: bool = False):
@@ -124,14 +124,14 @@ class Task:
         self.is_probability = is_probability
 
     @classmethod
-    def of_module(cls, module: nn.Module, X: Tensor, is_classes: bool) -> "Task":
+    def of_module(cls, module: nn.Module, X: Tensor, is_classes: bool) -> "OutputKind":
         """Read off what a network answers to the first examples."""
         some = X[:N_TRIED].to(device_of(module), copy=True)
         with evaluating(module):
             return cls.of_outputs(module(some), is_classes)
 
     @classmethod
-    def of_outputs(cls, output: Any, is_classes: bool) -> "Task":
+    def of_outputs(cls, output: Any, is_classes: bool) -> "OutputKind":
         """Read off answers: rows that sum to one are probabilities."""
         output = first_output(output)
         is_probability = bool((output >= 0).all()) and bool(

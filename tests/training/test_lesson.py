@@ -17,15 +17,13 @@ from sklcomp.nn._running import torch_session
 from sklcomp.training import _lesson
 from sklcomp.training._lesson import (
     OWN_STEP,
-    Lesson,
-    NumberedRows,
-    RowsKept,
     Teacher,
+    TeacherLoss,
     makes_batches,
     may_augment,
-    rows_of,
     train_with_teacher,
 )
+from sklcomp.training._listening import NumberedRows, RowsKept, rows_of
 from sklcomp.training._loop import StopTraining, train_net
 from tests.helpers.nets import classifier, regressor
 
@@ -194,7 +192,7 @@ def test_places_go_elsewhere_and_batches_stay_as_they_are():
 
 def lesson_of(**settings):
     settings = {"kd_weight": 0.7, "temperature": 2.0, "X": X} | settings
-    return Lesson(settings.pop("teacher", None) or teacher_of(), **settings)
+    return TeacherLoss(settings.pop("teacher", None) or teacher_of(), **settings)
 
 
 def divergence(teacher, student, T):

@@ -40,7 +40,7 @@ from sklcomp.nn._running import device_of
 from sklcomp.training._fit import TORCH_CONSTRAINTS, Session
 from sklcomp.training._lesson import Teacher
 from sklcomp.training._loop import naming_memory, train_net
-from sklcomp.training._nets import Task, rebuild_net
+from sklcomp.training._nets import OutputKind, rebuild_net
 from sklcomp.utils._messages import show
 from sklcomp.utils._recipe import RecipeMixin, recipe_of
 from sklcomp.utils._sklearn import Interval, StrOptions, fit_context, with_callbacks
@@ -400,7 +400,7 @@ class DataFreeDistiller(RecipeMixin, SyntheticExamples, Compressor):
         layer = find_layer(self.teacher_, self.feature_layer, examples, is_needed)
         teacher = Teacher(self.teacher_, layer, True, probes, self.device)
         if self.from_logits != "auto":
-            teacher.task = Task(True, is_probability=not self.from_logits)
+            teacher.task = OutputKind(True, is_probability=not self.from_logits)
         if layer is None:
             recipe = without_features(
                 recipe, "teacher", ("activation_weight", "feature_weight")
@@ -442,7 +442,7 @@ class DataFreeDistiller(RecipeMixin, SyntheticExamples, Compressor):
             )
             check_shape(source.sample(2), inputs)
         self.recipe_ = recipe
-        task = Task.of_module(student, probes, True)
+        task = OutputKind.of_module(student, probes, True)
         return net, DataFreeTraining(student, task, teacher, source, noise, recipe, rng)
 
     def _run(self, work: Work, session: Session) -> Work:

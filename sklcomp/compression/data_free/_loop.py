@@ -27,7 +27,7 @@ from sklcomp.nn.surgery._folding import absorb_batch_norms, insert_batch_norms
 from sklcomp.nn.synthesis._generators import random_affine
 from sklcomp.training._checkpoint import Record
 from sklcomp.training._lesson import Teacher
-from sklcomp.training._nets import Task
+from sklcomp.training._nets import OutputKind
 from sklcomp.training._state import generator_states, restore_generators, weights_of
 
 # Checkpoints of a fit.
@@ -44,7 +44,7 @@ class DataFreeTraining:
     student : nn.Module
         Trained in place; a copy with batch norms is trained in its stead if the
         recipe says so.
-    task : Task
+    task : OutputKind
         What the student's outputs mean.
     teacher : Teacher
         Who labels the examples.
@@ -59,13 +59,13 @@ class DataFreeTraining:
     """
 
     def __init__(
-        self, student: nn.Module, task: Task, teacher: Teacher,
+        self, student: nn.Module, task: OutputKind, teacher: Teacher,
         source: GeneratorSource | NoiseSource, noise: NoiseSource | None,
         recipe: DataFreeRecipe, rng: torch.Generator,
     ):  # fmt: skip
         self.task, self.teacher = task, teacher
         # What the outputs mean in training mode is read off the first of them.
-        self._training_task: Task | None = None
+        self._training_task: OutputKind | None = None
         self.source, self.noise = source, noise
         self.recipe, self.rng = recipe, rng
         self.bank = ReplayBank(recipe.replay_size, rng)
@@ -178,7 +178,7 @@ class DataFreeTraining:
         else:
             output = self.student(images)
         if self._training_task is None:
-            self._training_task = Task.of_outputs(output, True)
+            self._training_task = OutputKind.of_outputs(output, True)
         terms = {"kd": kd_loss(self._training_task.logits(output), scores,
                                recipe.temperature)}  # fmt: skip
         loss = terms["kd"]

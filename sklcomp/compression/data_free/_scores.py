@@ -12,7 +12,7 @@ from sklcomp.compression.data_free._sources import Inputs, draw_judges
 from sklcomp.nn import kd_loss
 from sklcomp.nn._running import torch_session
 from sklcomp.training._lesson import Teacher
-from sklcomp.training._nets import Task
+from sklcomp.training._nets import OutputKind
 from sklcomp.utils._validation import refuse_masked
 
 
@@ -25,7 +25,7 @@ class SyntheticExamples:
     _source: Any
     _inputs: Inputs
     _teacher: Teacher
-    _task: Task
+    _task: OutputKind
     _check_X: Any
     _ask: Any
 

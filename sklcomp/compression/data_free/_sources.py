@@ -27,7 +27,7 @@ from sklcomp.nn import (
 )
 from sklcomp.nn.synthesis._generators import moment_penalty
 from sklcomp.training._lesson import Teacher
-from sklcomp.training._nets import Task
+from sklcomp.training._nets import OutputKind
 
 Values = Any  # a number, or one for each channel
 # Shapes that are kept where no number of examples is given.
@@ -131,7 +131,9 @@ class NoiseSource:
         )  # fmt: skip
         return self.images[rows]
 
-    def step(self, student: nn.Module, task: Task) -> tuple[Tensor, dict[str, float]]:
+    def step(
+        self, student: nn.Module, task: OutputKind
+    ) -> tuple[Tensor, dict[str, float]]:
         """A batch, and no losses."""
         images = self.draw(self.n)
         self.scores = self.teacher(images)[1]
@@ -217,7 +219,9 @@ class GeneratorSource:
             self.generator.parameters(), recipe.generator_lr
         )
 
-    def step(self, student: nn.Module, task: Task) -> tuple[Tensor, dict[str, float]]:
+    def step(
+        self, student: nn.Module, task: OutputKind
+    ) -> tuple[Tensor, dict[str, float]]:
         """One step of the generator: its images, and its losses."""
         every = self.recipe.reinit_every
         if every and self.n_steps and self.n_steps % every == 0:
@@ -257,7 +261,11 @@ class GeneratorSource:
         return self.generator(z, labels), labels
 
     def _losses(
-        self, images: Tensor, labels: Tensor | None, student: nn.Module, task: Task
+        self,
+        images: Tensor,
+        labels: Tensor | None,
+        student: nn.Module,
+        task: OutputKind,
     ) -> dict[str, Tensor]:
         """Losses whose weight is not zero."""
         on = {name for name, weight in self.weights.items() if weight}

@@ -35,7 +35,7 @@ from sklcomp.nn._forms import plain_copy
 from sklcomp.nn._running import torch_session
 from sklcomp.training._fit import TORCH_CONSTRAINTS, Session
 from sklcomp.training._loop import train_net
-from sklcomp.training._nets import Task, check_finite, hold_out, rebuild_net
+from sklcomp.training._nets import OutputKind, check_finite, hold_out, rebuild_net
 from sklcomp.training._state import (
     restore_training,
     settings_of,
@@ -335,7 +335,7 @@ class EvolutionaryPruner(SearchMixin, Compressor):
         self._check_n_outputs(base.module_, X, y, "net")
         rebuild_net(base, base.module_)  # may say what cannot be copied
         examples, is_classes = torch.from_numpy(X[train]), hasattr(self, "classes_")
-        task = Task.of_module(base.module_, examples, is_classes)
+        task = OutputKind.of_module(base.module_, examples, is_classes)
         problem = self._problem_of(
             base.module_, examples, rng, importance=recipe.importance,
             compensate=recipe.compensate,

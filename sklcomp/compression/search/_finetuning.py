@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from sklcomp.nn._running import device_of, evaluating, torch_session
 from sklcomp.training._lesson import train_with_teacher
 from sklcomp.training._loop import train_net
-from sklcomp.training._nets import Task, is_finite, rebuild_net
+from sklcomp.training._nets import OutputKind, is_finite, rebuild_net
 from sklcomp.utils._messages import warn_user
 
 # Weights of the teacher that "auto" tries, and the share of the epochs for each.
@@ -54,7 +54,7 @@ class Judge:
     ----------
     net : skorch net
         An initialised net, whose own loss is taken.
-    task : Task
+    task : OutputKind
         What the outputs of the networks mean.
     X : ndarray of shape (n_samples, ...)
         Examples.
@@ -62,7 +62,7 @@ class Judge:
         Their targets.
     """
 
-    def __init__(self, net: Any, task: Task, X: np.ndarray, y: np.ndarray):
+    def __init__(self, net: Any, task: OutputKind, X: np.ndarray, y: np.ndarray):
         self.net, self.task, self.X, self.y = net, task, torch.from_numpy(X), y
 
     def __call__(self, module: nn.Module) -> Figures:

@@ -17,7 +17,7 @@ from sklcomp.nn._running import (
     takes_channels_last,
     use_batch_statistics,
 )
-from sklcomp.training._nets import Task
+from sklcomp.training._nets import OutputKind
 
 # Examples in a forward: few enough for the caches of a processor, and enough for the
 # statistics of a batch norm.
@@ -28,7 +28,7 @@ class Fitness:
     """Fitness of a genome on examples that nothing else is done with."""
 
     def __init__(
-        self, problem: PruningProblem, task: Task, X: np.ndarray, y: np.ndarray,
+        self, problem: PruningProblem, task: OutputKind, X: np.ndarray, y: np.ndarray,
         kind: Any, trade_off: float,
     ):  # fmt: skip
         self.problem, self.task, self.y = problem, task, y

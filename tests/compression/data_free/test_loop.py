@@ -20,7 +20,7 @@ from sklcomp.compression.data_free._loop import (
 from sklcomp.compression.data_free._sources import GeneratorSource, Inputs, NoiseSource
 from sklcomp.nn import kd_loss
 from sklcomp.training._lesson import Teacher
-from sklcomp.training._nets import Task
+from sklcomp.training._nets import OutputKind
 
 INPUTS = Inputs((4,), (-1.0, 2.0), 0.2, 0.5)
 RECIPE = DataFreeRecipe(
@@ -50,7 +50,7 @@ def make(student=None, source="generator", seed=0, **settings):
     if recipe.noise_share and source == "generator":
         noise = NoiseSource(teacher, INPUTS, 3, recipe, rng)
     return DataFreeTraining(
-        student or mlp(2), Task(True), teacher, made, noise, recipe, rng
+        student or mlp(2), OutputKind(True), teacher, made, noise, recipe, rng
     )
 
 

@@ -19,7 +19,7 @@ from sklcomp.compression.data_free._sources import (
 )
 from sklcomp.nn import entropy_loss, onehot_loss
 from sklcomp.training._lesson import Teacher
-from sklcomp.training._nets import Task
+from sklcomp.training._nets import OutputKind
 
 RECIPE = DataFreeRecipe(
     conditional=True, head="range", entropy_weight=0.0, generator_batch_size=12,
@@ -182,7 +182,7 @@ def test_noise_source_has_as_many_of_each_class_that_is_seen():
     counts = torch.bincount(teacher(source.images)[1].argmax(1), minlength=3)
     assert {k for k, n in enumerate(counts.tolist()) if n} == seen
     assert {n for n in counts.tolist() if n} == {20}
-    images, losses = source.step(mlp(), Task(True))
+    images, losses = source.step(mlp(), OutputKind(True))
     assert losses == {}
     torch.testing.assert_close(source.scores, teacher(images)[1])
     rows = {tuple(row) for row in source.images.tolist()}
@@ -202,7 +202,7 @@ def test_noise_that_is_sampled_is_new():
 def test_a_generator_without_losses_learns_nothing():
     source = make_source(**OFF, head="batchnorm")
     before = [p.clone() for p in source.generator.parameters()]
-    images, losses = source.step(mlp(), Task(True))
+    images, losses = source.step(mlp(), OutputKind(True))
     assert losses == {}
     assert len(images) == 12
     for old, new in zip(before, source.generator.parameters(), strict=True):
@@ -213,7 +213,7 @@ def test_a_generator_without_losses_learns_nothing():
 def test_losses_are_of_the_images_that_the_step_gives(conditional):
     source = make_source(**OFF | {"onehot_weight": 1.0, "entropy_weight": 2.0},
                          conditional=conditional)  # fmt: skip
-    images, losses = source.step(mlp(), Task(True))
+    images, losses = source.step(mlp(), OutputKind(True))
     scores = teacher_of()(images)[1]
     torch.testing.assert_close(source.scores, scores)
     assert losses["entropy"] == pytest.approx(float(entropy_loss(scores)), rel=1e-5)
@@ -234,7 +234,7 @@ def test_a_step_is_that_of_adam_on_the_weighted_losses():
     optimizer = torch.optim.Adam(generator.parameters(), RECIPE.generator_lr)
     rng, teacher = seeded(), mlp(1)
     for _ in range(3):
-        source.step(mlp(), Task(True))
+        source.step(mlp(), OutputKind(True))
         scores = teacher(generator(torch.randn(12, 3, generator=rng)))
         loss = 0.3 * onehot_loss(scores) + 2 * entropy_loss(scores)
         optimizer.zero_grad()
@@ -249,7 +249,7 @@ def test_teacher_and_student_are_left_as_they_are():
     before = weights(teacher.module), weights(student)
     student.train()
     for _ in range(3):
-        _, losses = source.step(student, Task(True))
+        _, losses = source.step(student, OutputKind(True))
     assert losses.keys() >= {"bn", "adversarial", "onehot", "moments"}
     assert torch.equal(weights(teacher.module), before[0])
     assert torch.equal(weights(student), before[1])
@@ -260,7 +260,7 @@ def test_teacher_and_student_are_left_as_they_are():
 def test_infinite_losses_change_no_weight():
     source = make_source(onehot_weight=float("inf"))
     before = [p.clone() for p in source.generator.parameters()]
-    source.step(mlp(), Task(True))
+    source.step(mlp(), OutputKind(True))
     for old, new in zip(before, source.generator.parameters(), strict=True):
         assert torch.equal(old, new)
 
@@ -269,14 +269,14 @@ def test_infinite_losses_change_no_weight():
 def test_source_goes_on_where_it_was(conditional):
     source, student = make_source(conditional=conditional), mlp(2)
     for _ in range(3):
-        source.step(student, Task(True))
+        source.step(student, OutputKind(True))
     state, place = copy.deepcopy(source.state()), source.rng.get_state()
-    want = [source.step(student, Task(True)) for _ in range(3)]
+    want = [source.step(student, OutputKind(True)) for _ in range(3)]
     other = make_source(conditional=conditional, seed=5)
     other.restore(state)
     other.rng.set_state(place)
     for images, losses in want:
-        found = other.step(student, Task(True))
+        found = other.step(student, OutputKind(True))
         torch.testing.assert_close(found[0], images, rtol=0, atol=0)
         assert found[1] == losses
 
@@ -287,7 +287,7 @@ def test_generator_begins_anew_every_few_steps(prototype):
     source = make_source(prototype, reinit_every=3, generator_lr=1e-9, **settings)
     found = []
     for _ in range(7):
-        source.step(mlp(), Task(True))
+        source.step(mlp(), OutputKind(True))
         found.append(next(source.generator.parameters()).detach().clone())
     # A step changes hardly anything, a renewal all.
     steps = torch.stack(found).diff(dim=0).abs().flatten(1).amax(1)
@@ -335,7 +335,7 @@ def test_judges_are_generators_of_their_own(monkeypatch):
 ])  # fmt: skip
 def test_what_is_kept_of_a_source_can_still_sample(make):
     source = make()
-    source.step(mlp(), Task(True))
+    source.step(mlp(), OutputKind(True))
     keep_on_cpu(source)
     assert not {"images", "scores", "optimizer"} & vars(source).keys()
     source.rng.manual_seed(3)

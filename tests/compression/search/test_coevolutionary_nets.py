@@ -16,7 +16,7 @@ from skorch.callbacks import (
 )
 from torch import nn
 
-from sklcomp.compression.search import _coevolutionary
+from sklcomp.compression.search import _pair_fitness
 from sklcomp.compression.search._finetuning import Figures
 from sklcomp.compression.search._pair_fitness import Direction
 from sklcomp.datasets import make_unpaired_digits
@@ -238,7 +238,7 @@ def test_training_that_breaks_leaves_the_pair(digits, trained):
 def test_unknown_closeness_is_not_kept(digits, trained, monkeypatch):
     plain = prune(digits, trained, finetune_epochs=0)
     unknown = Figures(np.nan, np.nan)
-    monkeypatch.setattr(_coevolutionary, "closeness", lambda *_: unknown)
+    monkeypatch.setattr(_pair_fitness, "closeness", lambda *_: unknown)
     with pytest.warns(ConvergenceWarning, match="left as they were cut"):
         pruner = prune(digits, trained)
     np.testing.assert_array_equal(
@@ -249,7 +249,7 @@ def test_unknown_closeness_is_not_kept(digits, trained, monkeypatch):
 @pytest.mark.parametrize("after", [Figures(2.0, -0.4), Figures(0.9, -0.6)])
 def test_pair_that_is_better_in_one_way_is_kept(digits, trained, monkeypatch, after):
     figures = iter([Figures(1.0, -0.5), after])
-    monkeypatch.setattr(_coevolutionary, "closeness", lambda *_: next(figures))
+    monkeypatch.setattr(_pair_fitness, "closeness", lambda *_: next(figures))
     pruner = prune(digits, trained)
     assert pruner.estimator_.n_iter_ == 1
     assert pruner.report_.note.startswith("fine-tuned: error of cycles")

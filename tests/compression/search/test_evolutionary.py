@@ -25,7 +25,7 @@ from sklcomp.nn import (
     count_parameters,
     elimination_order,
 )
-from sklcomp.training._nets import Task, hold_out
+from sklcomp.training._nets import OutputKind, hold_out
 from tests.helpers.nets import (
     Probabilities,
     Residual,
@@ -336,7 +336,7 @@ def test_own_fitness(digits, trained):
 
 def test_probabilities_and_logits_are_the_same_task():
     z = torch.randn(7, 3)
-    tasks = Task.of_outputs(z.softmax(-1), True), Task.of_outputs(z, True)
+    tasks = OutputKind.of_outputs(z.softmax(-1), True), OutputKind.of_outputs(z, True)
     back = tasks[0].logits(z.softmax(-1)).softmax(-1)
     torch.testing.assert_close(back, tasks[1].logits(z).softmax(-1))
     # At temperature T the divergence is T^2 times that of softened outputs.

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from sklcomp.inspection import EvolutionDisplay
 from sklcomp.nn import count_macs, count_parameters
-from sklcomp.training._lesson import Lesson, Teacher
-from sklcomp.training._nets import Task, check_finite, hold_out
+from sklcomp.training._lesson import Teacher, TeacherLoss
+from sklcomp.training._nets import OutputKind, check_finite, hold_out
 from tests.helpers.nets import Dense, classifier, regressor
 from tests.helpers.pruners import evolutionary_pruner
 
@@ -130,7 +130,7 @@ def test_a_net_has_nothing_to_learn_from_itself(make, criterion):
     net = classifier(make(), criterion=criterion).fit(X, y)
     examples = torch.from_numpy(X)
     teacher = Teacher(net.module_, None, True, examples, "cpu")
-    lesson = Lesson(teacher, kd_weight=1, temperature=4, task_weight=0, X=X)
+    lesson = TeacherLoss(teacher, kd_weight=1, temperature=4, task_weight=0, X=X)
     with torch.no_grad():
         loss = lesson.loss(torch.tensor(0.0), net.module_(examples), examples)
     assert float(loss) == pytest.approx(0, abs=1e-6)
@@ -143,7 +143,7 @@ def test_outputs_say_what_they_are():
     for make in (Body, Softmax, LogSoftmax):
         module = make()
         module.load_state_dict(logits.state_dict())
-        task = Task.of_module(module, some, True)
+        task = OutputKind.of_module(module, some, True)
         found.append(task.logits(module(some)).softmax(-1))
     torch.testing.assert_close(found[1], found[0])
     torch.testing.assert_close(found[2], found[0])
@@ -158,7 +158,7 @@ def test_a_net_that_overwrites_its_input(prune):
     with torch.no_grad():
         target = pruner.base_estimator_.module_(seen.clone())
         answers = pruner.module_(seen.clone())
-        divergence = Task(True).divergence(target, answers)
+        divergence = OutputKind(True).divergence(target, answers)
     assert pruner.best_fitness_ == pytest.approx(-float(divergence), rel=1e-4)
 
 

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from sklcomp.compression.search import _evolutionary, _finetuning
 from sklcomp.compression.search._finetuning import Figures, Judge, finetune
 from sklcomp.training._checkpoint import Record
-from sklcomp.training._nets import Task, hold_out
+from sklcomp.training._nets import OutputKind, hold_out
 from tests.helpers.nets import Residual, classifier, regressor
 from tests.helpers.pruners import evolutionary_pruner
 
@@ -225,7 +225,7 @@ def decide(cut, tuned, is_unseen):
     numbers = np.arange(40, dtype=np.float32)[:, None]
     labels = np.arange(40) % 2
     net = NeuralNetClassifier(Table(cut), criterion=nn.CrossEntropyLoss).initialize()
-    judge = Judge(net, Task(True), numbers, labels)
+    judge = Judge(net, OutputKind(True), numbers, labels)
     cut, tuned = Table(cut), Table(tuned)
     found = SimpleNamespace(module_=tuned, history_=[])
     tuner = SimpleNamespace(best_of=lambda *args: (found, 0.3))
@@ -377,7 +377,9 @@ def test_validation_targets_of_another_number():
 
 def test_losses_are_those_of_the_net():
     pruner = prune()
-    found = Judge(pruner.base_estimator_, Task(True), X_val, y_val)(pruner.module_)
+    found = Judge(pruner.base_estimator_, OutputKind(True), X_val, y_val)(
+        pruner.module_
+    )
     with torch.no_grad():
         answers = pruner.module_(torch.from_numpy(X_val))
     want = F.cross_entropy(answers, torch.from_numpy(y_val))

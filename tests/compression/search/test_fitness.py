@@ -11,7 +11,7 @@ from sklcomp.compression.search import _fitness
 from sklcomp.compression.search._fitness import Fitness, as_channels_last
 from sklcomp.compression.search._problem import PruningProblem
 from sklcomp.nn._running import use_batch_statistics
-from sklcomp.training._nets import Task
+from sklcomp.training._nets import OutputKind
 
 rng = np.random.default_rng(0)
 X = rng.standard_normal((40, 2, 6, 6)).astype(np.float32)
@@ -34,7 +34,7 @@ def make(kind="kl", trade_off=0.0, net=None, targets=y, is_classes=True, **setti
         importance="l1", compensate=False, ignored_layers=(), min_channels=1,
         rng=np.random.default_rng(0), **settings,
     )  # fmt: skip
-    return Fitness(problem, Task(is_classes), X, targets, kind, trade_off)
+    return Fitness(problem, OutputKind(is_classes), X, targets, kind, trade_off)
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_repaired_networks_are_judged_with_the_statistics_of_the_batch(genome):
         compensate=True, ignored_layers=(), min_channels=1,
         rng=np.random.default_rng(0),
     )  # fmt: skip
-    fitness = Fitness(problem, Task(True), X, y, "kl", 0.0)
+    fitness = Fitness(problem, OutputKind(True), X, y, "kl", 0.0)
     module = problem.decode(genome)
     use_batch_statistics(module)
     p, q = softmax(logits(net)), softmax(logits(module))

@@ -12,6 +12,8 @@ from sklcomp.compression.search._problem import (
     FRONT_SHARES,
     PruningProblem,
     absolute_budget,
+)
+from sklcomp.compression.search._results import (
     fittest_within,
     front_of,
     kept_channels,
