@@ -211,21 +211,44 @@ def device_of(module: nn.Module) -> torch.device:
     return next((p.device for p in module.parameters()), torch.device("cpu"))
 
 
-def takes_channels_last(forward: Callable[[], Any], *modules: nn.Module) -> bool:
-    """Lay out networks with channels last, where convolutions are faster on a CPU.
+class FastLayout:
+    """Channels last, where convolutions are faster on a CPU, if networks take that.
 
-    False, and all as torch lays it out, where the forward fails, such as by a ``view``.
+    A view of the user may ask how its input lies: then all stays as torch lays it out.
+
+    Parameters
+    ----------
+    forward : callable
+        Runs all networks on images that it is given; RuntimeError says that they
+        cannot take them.
+    images : Tensor
+        To try it on; what is no image has no channels to be put last.
+    *modules : nn.Module
+        The networks, which are laid out in place.
     """
-    try:
-        for module in modules:
-            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        with torch.no_grad():
-            forward()
-    except RuntimeError:
-        for module in modules:
-            module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        return False
-    return True
+
+    def __init__(
+        self, forward: Callable[[Tensor], Any], images: Tensor, *modules: nn.Module
+    ):
+        self.is_taken = True
+        try:
+            for module in modules:
+                self(module)
+            with torch.no_grad():
+                forward(self(images))
+        except RuntimeError:
+            self.is_taken = False
+            for module in modules:
+                module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
+    def __call__(self, value: Any) -> Any:
+        """A network or images in this layout; a network in place."""
+        is_image = not torch.is_tensor(value) or value.ndim == 4
+        if not (self.is_taken and is_image):
+            return value
+        if torch.is_tensor(value):
+            return value.contiguous(memory_format=torch.channels_last)
+        return value.to(memory_format=torch.channels_last)
 
 
 def has_batch_norm(module: nn.Module) -> bool:

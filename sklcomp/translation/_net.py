@@ -14,7 +14,7 @@ from skorch import NeuralNet
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from sklcomp.nn._running import device_of, evaluating, takes_channels_last
+from sklcomp.nn._running import FastLayout, device_of, evaluating
 from sklcomp.training._loop import StopTraining
 
 # Numbers, of all pixels and channels, that a network is given at once.
@@ -417,17 +417,14 @@ def use_channels_last(net: CycleGANNet, data: UnpairedImages) -> None:
     if data.a.ndim != 4:
         return
     modules = [getattr(net, f"{name}_") for name in MODULES]
-    example = data.a[:2].contiguous(memory_format=torch.channels_last)
 
-    def forward() -> None:
+    def forward(images: Tensor) -> None:
         for module in modules:
             with evaluating(module):
-                module(example.clone())
+                module(images.clone())
 
-    # A view of the user may ask how its input lies: then all stays as it was.
-    if takes_channels_last(forward, *modules):
-        data.a = data.a.contiguous(memory_format=torch.channels_last)
-        data.b = data.b.contiguous(memory_format=torch.channels_last)
+    layout = FastLayout(forward, data.a[:2], *modules)
+    data.a, data.b = layout(data.a), layout(data.b)
 
 
 def use_default_layout(net: CycleGANNet) -> None:

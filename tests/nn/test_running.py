@@ -18,7 +18,12 @@ from sklcomp.nn import (
     prune_channels,
     trace_channels,
 )
-from sklcomp.nn._running import evaluating, reestimate_batch_norms, restoring
+from sklcomp.nn._running import (
+    FastLayout,
+    evaluating,
+    reestimate_batch_norms,
+    restoring,
+)
 from sklcomp.nn.surgery._folding import insert_batch_norms
 
 
@@ -187,3 +192,22 @@ def test_a_single_example_has_no_variance():
     before = norm.running_var.clone()
     reestimate_batch_norms(norm, torch.zeros(1, 3))
     torch.testing.assert_close(norm.running_var, before)
+
+
+def test_only_images_and_networks_that_take_it_have_channels_last():
+    images, rows = torch.rand(3, 2, 4, 4), torch.rand(3, 5)
+    conv = nn.Conv2d(2, 3, 3)
+    layout = FastLayout(conv, images, conv)
+    assert layout.is_taken
+    for value in (layout(images), conv.weight):
+        assert value.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(layout(images), images)
+    assert layout(rows) is rows
+
+    def view(X):
+        return conv(X).view(3, -1)
+
+    layout = FastLayout(view, images, conv)
+    assert not layout.is_taken
+    assert layout(images) is images
+    assert conv.weight.is_contiguous()

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from sklcomp.compression.search._problem import PruningProblem
 from sklcomp.nn._running import (
+    FastLayout,
     evaluating,
     reestimate_batch_norms,
-    takes_channels_last,
     use_batch_statistics,
 )
 from sklcomp.training._nets import OutputKind
@@ -39,14 +39,14 @@ class Fitness:
         self.is_fresh = problem.compensation is not None
         # Once for the whole search, with the statistics of its own training: no
         # candidate changes the full network.
-        self.target = self._logits(problem.module, is_fresh=False)
-        self.fast_X = as_channels_last(self.X)
-        self.is_fast = self._can_be_fast()
+        self.target = self._logits(problem.module, self.X)
+        # Tried on the whole network, whose views are those of all cut ones.
+        whole = problem.decode(np.ones(problem.graph.n_genes, bool))
+        self.layout = FastLayout(lambda X: self._logits(whole, X), self.X, whole)
+        self.laid_X = self.layout(self.X)
 
     def __call__(self, genome: np.ndarray) -> float:
-        module: Any = self.problem.decode(genome)
-        if self.is_fast:
-            module = module.to(memory_format=torch.channels_last)
+        module = self.layout(self.problem.decode(genome))
         if callable(self.kind):
             # A function of the user runs the module as it likes, so the statistics have
             # to be in it. Ours are those of each batch, and need no pass of their own.
@@ -55,7 +55,7 @@ class Fitness:
             with evaluating(module):
                 worth = float(self.kind(module, self.X.clone(), self._targets()))
         else:
-            logits = self._logits(module, self.is_fresh, self.is_fast)
+            logits = self._logits(module, self.laid_X, self.is_fresh)
             if self.kind == "accuracy":
                 worth = self.task.score(logits, self.y)
             else:
@@ -72,19 +72,7 @@ class Fitness:
     def _targets(self) -> Tensor:
         return torch.from_numpy(self.y).to(self.X.device)
 
-    def _can_be_fast(self) -> bool:
-        """Whether the network runs with channels last."""
-        # Tried on the whole network: a view of the user may ask how its input lies, and
-        # it is the same in all cut ones.
-        module = self.problem.decode(np.ones(self.problem.graph.n_genes, bool))
-        return takes_channels_last(
-            lambda: self._logits(module, is_fresh=False, is_fast=True), module
-        )
-
-    def _logits(
-        self, module: nn.Module, is_fresh: bool, is_fast: bool = False
-    ) -> Tensor:
-        X = self.fast_X if is_fast else self.X
+    def _logits(self, module: nn.Module, X: Tensor, is_fresh: bool = False) -> Tensor:
         with evaluating(module):
             # A single example has no statistics.
             if is_fresh and len(X) > 1:
@@ -93,8 +81,3 @@ class Fitness:
                 self.task.logits(module(batch.clone()))
                 for batch in X.tensor_split(math.ceil(len(X) / BATCH))
             ])  # fmt: skip
-
-
-def as_channels_last(X: Tensor) -> Tensor:
-    """Images in the order of memory in which convolutions are fast."""
-    return X.contiguous(memory_format=torch.channels_last) if X.ndim == 4 else X

@@ -9,20 +9,18 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
 from sklcomp.compression._report import describe
 from sklcomp.compression.search._finetuning import Figures
-from sklcomp.compression.search._fitness import as_channels_last
 from sklcomp.compression.search._problem import PruningProblem
 from sklcomp.nn._running import (
+    FastLayout,
     device_of,
     evaluating,
     reestimate_batch_norms,
-    takes_channels_last,
 )
 from sklcomp.translation._images import ImageLayout
 from sklcomp.translation._net import run as run_generator
@@ -60,12 +58,12 @@ class Direction:
         self.discriminator = copy.deepcopy(discriminator).eval()
         self.gamma, self.cycle_weight, self.train = gamma, cycle_weight, train
         self.X = X.to(device_of(problem.module))
-        self.fast_X = as_channels_last(self.X)
         # Once for the whole search: no candidate changes the full networks.
         with evaluating(problem.module):
             self.made = problem.module(self.X.clone())
             self.scores = self._judge(self.made)
-        self.is_fast = self._can_be_fast()
+        self.layout = self._find_layout()
+        self.laid_X = self.layout(self.X)
         self._partner: tuple[bytes, Any] = (b"", None)
 
     def __call__(self, genome: np.ndarray, partner: np.ndarray | None) -> float:
@@ -77,7 +75,7 @@ class Direction:
         if self.train is not None and partner is not None:
             module, back = self.train(module, back)
         with evaluating(module):
-            made = module((self.fast_X if self.is_fast else self.X).clone())
+            made = module(self.laid_X.clone())
         with evaluating(self.discriminator):
             # In the eyes of the discriminator, not in pixels: a zebra may get other
             # stripes.
@@ -110,7 +108,7 @@ class Direction:
             # As in the finished network, of few images: it is done for every genome.
             n_images = max(2, len(self.X))
             reestimate_batch_norms(module, problem.statistics[:n_images])
-        return module.to(memory_format=torch.channels_last) if self.is_fast else module
+        return self.layout(module)
 
     def _back(self, partner: np.ndarray | None) -> nn.Module:
         """The partner's network, which is the same for a whole generation."""
@@ -124,21 +122,19 @@ class Direction:
             self._partner = key, module
         return module
 
-    def _can_be_fast(self) -> bool:
-        """Whether all networks take images with channels last."""
-        if self.X.ndim != 4:
-            return False
+    def _find_layout(self) -> FastLayout:
+        """Channels last, if all networks take images so."""
         module, back = (
             problem.decode(np.ones(problem.graph.n_genes, bool)).eval()
             for problem in (self.problem, self.partner)
         )
 
-        def translate() -> None:
-            made = module(self.fast_X.clone())
+        def translate(images: Tensor) -> None:
+            made = module(images.clone())
             self._judge(made)
             back(made)
 
-        return takes_channels_last(translate, module, back)
+        return FastLayout(translate, self.X, module, back)
 
 
 def closeness(

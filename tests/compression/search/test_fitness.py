@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sklcomp.compression.search import _fitness
-from sklcomp.compression.search._fitness import Fitness, as_channels_last
+from sklcomp.compression.search._fitness import Fitness
 from sklcomp.compression.search._problem import PruningProblem
 from sklcomp.nn._running import use_batch_statistics
 from sklcomp.training._nets import OutputKind
@@ -121,8 +121,8 @@ class Viewing(nn.Sequential):
 def test_order_of_memory_makes_no_difference(genome):
     fast = make()
     slow = make(net=Viewing(*conv_net()).eval())
-    assert fast.is_fast
-    assert not slow.is_fast
+    assert fast.layout.is_taken
+    assert not slow.layout.is_taken
     assert fast(genome) == pytest.approx(slow(genome), rel=1e-3, abs=1e-6)
 
 
@@ -149,11 +149,3 @@ def test_network_and_examples_are_left_alone(kind, genome):
     for name, value in fitness.problem.module.state_dict().items():
         assert torch.equal(value, weights[name])
     np.testing.assert_array_equal(X, before)
-
-
-def test_only_images_have_another_order_of_memory():
-    images, rows = torch.rand(3, 2, 4, 4), torch.rand(3, 5)
-    found = as_channels_last(images)
-    assert torch.equal(found, images)
-    assert found.is_contiguous(memory_format=torch.channels_last)
-    assert as_channels_last(rows) is rows
