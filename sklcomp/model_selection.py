@@ -110,7 +110,9 @@ class IterativeStratifiedKFold(BaseCrossValidator):
         """
         return self.n_splits
 
-    def _iter_test_indices(self, X=None, y=None, groups=None):
+    def _iter_test_indices(
+        self, X: Any = None, y: Any = None, groups: Any = None
+    ) -> Any:
         n_splits, n_samples = self.n_splits, y.shape[0]
         if not (isinstance(n_splits, Integral) and 2 <= n_splits <= n_samples):
             msg = (

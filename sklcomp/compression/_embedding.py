@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -33,12 +33,7 @@ from sklcomp.training._state import (
     weights_of,
 )
 from sklcomp.utils._messages import warn_user
-from sklcomp.utils._sklearn import (
-    Interval,
-    StrOptions,
-    fit_context,
-    with_callbacks,
-)
+from sklcomp.utils._sklearn import Interval, StrOptions, fit_context, with_callbacks
 from sklcomp.utils._validation import refuse_masked
 
 # Examples that the report's score is taken of when none were held out.
@@ -211,24 +206,24 @@ class FeatureEmbeddingDistiller(Compressor):
 
     def __init__(
         self,
-        student,
-        teacher,
+        student: Any,
+        teacher: Any,
         *,
-        teacher_layer="penultimate",
-        student_layer="penultimate",
-        gamma=0.1,
-        n_neighbors=5,
-        sigma="auto",
-        kd_weight=0.0,
-        temperature=4.0,
-        cache_teacher="auto",
-        clip_grad_norm=1.0,
-        checkpoint=None,
-        warm_start=False,
-        n_threads=1,
-        random_state=None,
-        verbose=0,
-    ):
+        teacher_layer: Any = "penultimate",
+        student_layer: Any = "penultimate",
+        gamma: Any = 0.1,
+        n_neighbors: Any = 5,
+        sigma: Any = "auto",
+        kd_weight: Any = 0.0,
+        temperature: Any = 4.0,
+        cache_teacher: Any = "auto",
+        clip_grad_norm: Any = 1.0,
+        checkpoint: Any = None,
+        warm_start: bool = False,
+        n_threads: Any = 1,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
         self.student = student
         self.teacher = teacher
         self.teacher_layer = teacher_layer
@@ -254,7 +249,7 @@ class FeatureEmbeddingDistiller(Compressor):
     @refuse_masked
     @with_callbacks
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y):
+    def fit(self, X: Any, y: Any) -> Self:
         """Train the student.
 
         Parameters
@@ -466,7 +461,7 @@ class FeatureEmbeddingDistiller(Compressor):
         )
 
     @refuse_masked
-    def embed(self, X):
+    def embed(self, X: Any) -> tuple:
         """Features of both networks, by which they can be compared.
 
         Parameters

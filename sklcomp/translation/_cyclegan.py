@@ -1,7 +1,7 @@
 """CycleGANTranslator: translation without pairs, as Zhu et al. (arXiv 1703.10593)."""
 
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -188,28 +188,28 @@ class CycleGANTranslator(
 
     def __init__(
         self,
-        image_shape=None,
+        image_shape: Any = None,
         *,
-        generator=None,
-        discriminator=None,
-        n_filters=64,
-        n_blocks=9,
-        cycle_weight=10.0,
-        identity_weight=5.0,
-        adversarial="lsgan",
-        pool_size=50,
-        lr=2e-4,
-        batch_size=1,
-        max_epochs=200,
-        decay_start=0.5,
-        device="cpu",
-        net_params=None,
-        checkpoint=None,
-        warm_start=False,
-        n_threads=1,
-        random_state=None,
-        verbose=0,
-    ):
+        generator: Any = None,
+        discriminator: Any = None,
+        n_filters: Any = 64,
+        n_blocks: Any = 9,
+        cycle_weight: Any = 10.0,
+        identity_weight: Any = 5.0,
+        adversarial: Any = "lsgan",
+        pool_size: Any = 50,
+        lr: Any = 2e-4,
+        batch_size: Any = 1,
+        max_epochs: Any = 200,
+        decay_start: Any = 0.5,
+        device: Any = "cpu",
+        net_params: Any = None,
+        checkpoint: Any = None,
+        warm_start: bool = False,
+        n_threads: Any = 1,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
         self.image_shape = image_shape
         self.generator = generator
         self.discriminator = discriminator
@@ -231,7 +231,7 @@ class CycleGANTranslator(
         self.random_state = random_state
         self.verbose = verbose
 
-    def get_params(self, deep=True):
+    def get_params(self, deep: Any = True) -> Any:
         """Parameters of this estimator.
 
         Parameters
@@ -250,7 +250,7 @@ class CycleGANTranslator(
             params |= {f"net__{name}": value for name, value in more}
         return params
 
-    def set_params(self, **params):
+    def set_params(self, **params: Any) -> Self:
         """Set parameters of this estimator.
 
         Parameters
@@ -276,7 +276,7 @@ class CycleGANTranslator(
     @refuse_masked
     @with_callbacks
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y):
+    def fit(self, X: Any, y: Any) -> Self:
         """Train both generators.
 
         Parameters
@@ -319,22 +319,22 @@ class CycleGANTranslator(
 
     # Properties, so that a pickle has every network once and a GPU's loads without one.
     @property
-    def generator_ab_(self):
+    def generator_ab_(self) -> Any:
         """The generator from A to B."""
         return self.net_.module_
 
     @property
-    def generator_ba_(self):
+    def generator_ba_(self) -> Any:
         """The generator from B to A."""
         return self.net_.generator_ba_
 
     @property
-    def discriminator_a_(self):
+    def discriminator_a_(self) -> Any:
         """The network that tells true examples of A from made ones."""
         return self.net_.discriminator_a_
 
     @property
-    def discriminator_b_(self):
+    def discriminator_b_(self) -> Any:
         """The network that tells true examples of B from made ones."""
         return self.net_.discriminator_b_
 
@@ -360,7 +360,7 @@ class CycleGANTranslator(
         return made.reshape(len(made), *shape_of(X)[1:])
 
     @refuse_masked
-    def transform(self, X):
+    def transform(self, X: Any) -> np.ndarray:
         """Translate from the first domain to the second.
 
         Parameters
@@ -377,7 +377,7 @@ class CycleGANTranslator(
         return self._translate(X, self.generator_ab_)
 
     @refuse_masked
-    def inverse_transform(self, X):
+    def inverse_transform(self, X: Any) -> np.ndarray:
         """Translate from the second domain to the first.
 
         Parameters
@@ -394,7 +394,7 @@ class CycleGANTranslator(
         return self._translate(X, self.generator_ba_)
 
     @refuse_masked
-    def cycle(self, X):
+    def cycle(self, X: Any) -> np.ndarray:
         """Translate from the first domain to the second and back.
 
         Parameters
@@ -411,7 +411,7 @@ class CycleGANTranslator(
         return self._translate(X, self.generator_ab_, self.generator_ba_)
 
     @refuse_masked
-    def score(self, X, y=None):
+    def score(self, X: Any, y: Any = None) -> float:
         """Negative error of the cycles of both domains.
 
         Parameters
@@ -446,10 +446,10 @@ class CycleGANTranslator(
                 errors.append(np.abs(again - images).mean())
         return -float(np.mean(errors))
 
-    def __sklearn_is_fitted__(self):
+    def __sklearn_is_fitted__(self) -> Any:
         return hasattr(self, "net_")
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]

@@ -25,7 +25,7 @@ class TwoDomainsMixin:
     classes_: np.ndarray
 
     @refuse_masked
-    def split_domains(self, X, y):
+    def split_domains(self, X: Any, y: Any) -> Any:
         """Examples of either domain, as this translator knows them.
 
         Parameters

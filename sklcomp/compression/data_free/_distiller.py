@@ -2,7 +2,7 @@
 
 import math
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -247,27 +247,27 @@ class DataFreeDistiller(RecipeMixin, SyntheticExamples, Compressor):
 
     def __init__(
         self,
-        student,
-        teacher,
+        student: Any,
+        teacher: Any,
         *,
-        recipe="auto",
-        input_shape=None,
-        input_range=None,
-        input_mean=0.0,
-        input_std=1.0,
-        classes=None,
-        feature_layer="penultimate",
-        from_logits="auto",
-        generator=None,
-        synthesis="generator",
-        n_iterations=None,
-        device="cpu",
-        checkpoint=None,
-        warm_start=False,
-        n_threads=1,
-        random_state=None,
-        verbose=0,
-    ):
+        recipe: Any = "auto",
+        input_shape: Any = None,
+        input_range: Any = None,
+        input_mean: Any = 0.0,
+        input_std: Any = 1.0,
+        classes: Any = None,
+        feature_layer: Any = "penultimate",
+        from_logits: Any = "auto",
+        generator: Any = None,
+        synthesis: Any = "generator",
+        n_iterations: Any = None,
+        device: Any = "cpu",
+        checkpoint: Any = None,
+        warm_start: bool = False,
+        n_threads: Any = 1,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
         self.student = student
         self.teacher = teacher
         self.recipe = recipe
@@ -301,7 +301,7 @@ class DataFreeDistiller(RecipeMixin, SyntheticExamples, Compressor):
     @refuse_masked
     @with_callbacks
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X=None, y=None):
+    def fit(self, X: Any = None, y: Any = None) -> Self:
         """Train the student.
 
         Parameters

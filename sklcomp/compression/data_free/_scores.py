@@ -29,7 +29,7 @@ class SyntheticExamples:
     _check_X: Any
     _ask: Any
 
-    def sample(self, n=10, *, random_state=None):
+    def sample(self, n: Any = 10, *, random_state: Any = None) -> Any:
         """Make examples as the student learned from.
 
         Parameters
@@ -60,7 +60,7 @@ class SyntheticExamples:
         return X.numpy(), self.classes_[self._teacher(X)[1].argmax(1)]
 
     @refuse_masked
-    def agreement_score(self, X):
+    def agreement_score(self, X: Any) -> Any:
         """Share of examples that student and teacher put into the same class.
 
         Parameters
@@ -78,7 +78,7 @@ class SyntheticExamples:
         teacher = self._teacher.answer_all(torch.from_numpy(X))[1].argmax(1).numpy()
         return float((student == teacher).mean())
 
-    def data_free_score(self, n=1200, *, random_state=0):
+    def data_free_score(self, n: Any = 1200, *, random_state: Any = 0) -> Any:
         """How closely the student follows the teacher on images of new generators.
 
         Three generators that were not used in training are trained by the published

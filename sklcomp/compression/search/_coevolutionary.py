@@ -1,7 +1,7 @@
 """CoEvolutionaryPruner: two generators made small together (arXiv 1907.10804)."""
 
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from sklearn.base import (
@@ -245,23 +245,23 @@ class CoEvolutionaryPruner(
 
     def __init__(
         self,
-        translator,
+        translator: Any,
         *,
-        max_params=None,
-        max_macs=None,
-        recipe="default",
-        population_size=None,
-        n_generations=None,
-        n_fitness_samples=16,
-        fitness_epochs=0,
-        finetune_epochs=None,
-        n_jobs=None,
-        checkpoint=None,
-        warm_start=False,
-        n_threads=1,
-        random_state=None,
-        verbose=0,
-    ):
+        max_params: Any = None,
+        max_macs: Any = None,
+        recipe: Any = "default",
+        population_size: Any = None,
+        n_generations: Any = None,
+        n_fitness_samples: Any = 16,
+        fitness_epochs: Any = 0,
+        finetune_epochs: Any = None,
+        n_jobs: int | None = None,
+        checkpoint: Any = None,
+        warm_start: bool = False,
+        n_threads: Any = 1,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
         self.translator = translator
         self.max_params = max_params
         self.max_macs = max_macs
@@ -281,7 +281,7 @@ class CoEvolutionaryPruner(
     @refuse_masked
     @with_callbacks
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y):
+    def fit(self, X: Any, y: Any) -> Self:
         """Search, cut and train on.
 
         Parameters
@@ -436,7 +436,7 @@ class CoEvolutionaryPruner(
         self.report_ = CompressionReport(sides[0], sides[1], note)
 
     @refuse_masked
-    def transform(self, X):
+    def transform(self, X: Any) -> np.ndarray:
         """Translate from the first domain to the second, with the small generator.
 
         Parameters
@@ -453,7 +453,7 @@ class CoEvolutionaryPruner(
         return self.estimator_.transform(X)
 
     @refuse_masked
-    def inverse_transform(self, X):
+    def inverse_transform(self, X: Any) -> np.ndarray:
         """Translate from the second domain to the first, with the small generator.
 
         Parameters
@@ -470,7 +470,7 @@ class CoEvolutionaryPruner(
         return self.estimator_.inverse_transform(X)
 
     @refuse_masked
-    def score(self, X, y=None):
+    def score(self, X: Any, y: Any = None) -> float:
         """Negative error of the cycles of both domains.
 
         Parameters
@@ -489,10 +489,10 @@ class CoEvolutionaryPruner(
         check_is_fitted(self)
         return self.estimator_.score(X, y)
 
-    def __sklearn_is_fitted__(self):
+    def __sklearn_is_fitted__(self) -> Any:
         return hasattr(self, "estimator_")
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -250,25 +250,25 @@ class EvolutionaryPruner(SearchMixin, Compressor):
 
     def __init__(
         self,
-        estimator,
+        estimator: Any,
         *,
-        max_params=None,
-        max_macs=None,
-        recipe="default",
-        population_size=None,
-        n_generations=None,
-        n_fitness_samples=1000,
-        finetune=True,
-        finetune_epochs=None,
-        ignored_layers=(),
-        min_channels=1,
-        checkpoint=None,
-        warm_start=False,
-        n_threads=1,
-        n_jobs=None,
-        random_state=None,
-        verbose=0,
-    ):
+        max_params: Any = None,
+        max_macs: Any = None,
+        recipe: Any = "default",
+        population_size: Any = None,
+        n_generations: Any = None,
+        n_fitness_samples: Any = 1000,
+        finetune: Any = True,
+        finetune_epochs: Any = None,
+        ignored_layers: Any = (),
+        min_channels: Any = 1,
+        checkpoint: Any = None,
+        warm_start: bool = False,
+        n_threads: Any = 1,
+        n_jobs: int | None = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.max_params = max_params
         self.max_macs = max_macs
@@ -290,7 +290,7 @@ class EvolutionaryPruner(SearchMixin, Compressor):
     @refuse_masked
     @with_callbacks
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y, *, X_val=None, y_val=None):
+    def fit(self, X: Any, y: Any, *, X_val: Any = None, y_val: Any = None) -> Self:
         """Search, cut and fine-tune.
 
         Parameters
