@@ -34,7 +34,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-processors lint docs bench dist clean
+.PHONY: help demo test test-processors coverage lint docs bench dist clean
 
 help:
 	@echo "make demo    run the quickstart"
@@ -43,6 +43,7 @@ help:
 	@echo "             random numbers, PROCESSOR=avx2 is one of"
 	@echo "             $(PROCESSORS)"
 	@echo "make test-processors    run the tests as on each of these"
+	@echo "make coverage    run the tests, and say which lines they leave out"
 	@echo "make lint    run all static checks"
 	@echo "make docs    build the documentation into docs/_build/html"
 	@echo "make bench   run every benchmark"
@@ -62,6 +63,9 @@ test-processors:
 	@set -e; for processor in $(PROCESSORS); do \
 		echo "$$processor"; $(MAKE) test PROCESSOR=$$processor; \
 	done
+
+coverage: .venv/.test.stamp
+	@$(BIN)/python -m pytest -q -n 2 --cov --cov-report=term:skip-covered $(ARGS)
 
 lint: .venv/.dev.stamp
 	$(BIN)/ruff check
