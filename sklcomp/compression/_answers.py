@@ -41,9 +41,14 @@ def check_answers(estimator: Any, is_classes: bool) -> None:
     """Raise if an estimator cannot answer for classes, or for numbers."""
     name = type(estimator).__name__
     try:
-        # It raises TypeError for what is no estimator at all.
         check_is_fitted(estimator)
-    except (NotFittedError, TypeError) as error:
+    except TypeError as error:
+        msg = (
+            f"the {name} inside FrozenEstimator is no estimator, as it has no fit: "
+            "give a fitted estimator of scikit-learn, a skorch net, or a module."
+        )
+        raise ValueError(msg) from error
+    except NotFittedError as error:
         msg = (
             f"the {name} inside FrozenEstimator is not fitted: fit it before freezing "
             "(clone takes what a bare estimator has learned)."

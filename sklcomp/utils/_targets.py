@@ -1,7 +1,7 @@
 """One reading of targets, for all that learn, split or score labels."""
 
 from collections.abc import Iterable, Mapping
-from numbers import Number
+from numbers import Number, Real
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,12 @@ def read_targets(y: Any, name: str = "y") -> Any:
     return array
 
 
+def _place(value: Any) -> tuple:
+    """Where to list a value: numbers by size, all others behind them by their text."""
+    is_number = isinstance(value, Real)
+    return not is_number, value if is_number else 0, show(value)
+
+
 def check_indicator(y: Any, name: str = "y") -> Any:
     """Where targets that were read are 1: bool, or int8 as canonical CSR.
 
@@ -69,7 +75,7 @@ def check_indicator(y: Any, name: str = "y") -> Any:
     present = values == 1
     if np.count_nonzero(present) != np.count_nonzero(values != 0):
         odd = values[(values != 0) & ~present][:1000]
-        shown = show_some(sorted(set(odd.tolist()), key=show))
+        shown = show_some(sorted(set(odd.tolist()), key=_place))
         msg = f"{name} holds {shown}; {CURE}"
         raise ValueError(msg)
     if not sparse.issparse(y):

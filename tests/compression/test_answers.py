@@ -122,7 +122,7 @@ def test_answers_that_teach_nothing_are_named(estimator, is_classes, message):
 
 @pytest.mark.parametrize(("estimator", "is_classes", "message"), [
     (LogisticRegression(), True, "the LogisticRegression inside FrozenEstimator is"),
-    (object(), False, "the object inside FrozenEstimator is not fitted"),
+    (object(), False, "the object inside FrozenEstimator is no estimator"),
     (LinearSVC().fit(X, y), True, "no predict_proba, so it can teach nothing. Give"),
     (StandardScaler().fit(X), False, "no predict, so it can teach nothing"),
 ])  # fmt: skip
@@ -134,3 +134,17 @@ def test_who_cannot_answer_is_named_with_the_cure(estimator, is_classes, message
 def test_who_can_answer_is_taken():
     check_answers(LogisticRegression().fit(X, y), is_classes=True)
     check_answers(LinearSVC().fit(X, y), is_classes=False)
+
+
+class NoEstimator:
+    """Answers, and cannot be fitted."""
+
+    def predict_proba(self, X):
+        return np.full((len(X), 2), 0.5)
+
+
+def test_what_cannot_be_fitted_is_said_to_be_no_estimator():
+    with pytest.raises(
+        ValueError, match="NoEstimator .* is no estimator, as it has no"
+    ):
+        check_answers(NoEstimator(), True)

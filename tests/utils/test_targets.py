@@ -167,3 +167,8 @@ def test_columns_without_names_go_by_their_place(given, known):
 def test_columns_that_do_not_match_are_named(given, message):
     with pytest.raises(ValueError, match=message):
         match_columns(np.zeros((2, len(given))), given, NAMES)
+
+
+def test_values_that_are_no_indicator_are_listed_by_size():
+    with pytest.raises(ValueError, match=r"y holds 2, 10, 30, 'a'; "):
+        check_indicator(np.array([[30, 1, 0], [2, "a", 10]], dtype=object))
