@@ -127,14 +127,16 @@ def tune(make, configs, X, Y, n_folds, seed):
     """The configuration of the highest LRAP over folds of the training rows."""
     folds = list(IterativeStratifiedKFold(n_folds, random_state=seed).split(X, Y))
     found = [
-        np.mean([
-            label_ranking_average_precision_score(
-                Y[test], scores_of(make, config, X[train], Y[train], X[test])
-            )
-            for train, test in folds
-        ])
+        np.mean(
+            [
+                label_ranking_average_precision_score(
+                    Y[test], scores_of(make, config, X[train], Y[train], X[test])
+                )
+                for train, test in folds
+            ]
+        )
         for config in configs
-    ]  # fmt: skip
+    ]
     return configs[int(np.argmax(found))]
 
 
@@ -164,14 +166,18 @@ def quality(report, folder, quick):
             for seed in range(n_splits)
         )
         rows = [
-            [rival, *(mean_and_error([r[rival][key] for r in own]) for key in METRICS),
-             "; ".join(str(shorten(r[rival]["chosen"])) for r in own)]
+            [
+                rival,
+                *(mean_and_error([r[rival][key] for r in own]) for key in METRICS),
+                "; ".join(str(shorten(r[rival]["chosen"])) for r in own),
+            ]
             for rival in RIVALS
-        ]  # fmt: skip
+        ]
         report.table(
             f"{name}: {n_splits} random splits, {size} configurations each",
-            ["", *METRICS, "chosen"], rows,
-        )  # fmt: skip
+            ["", *METRICS, "chosen"],
+            rows,
+        )
         for key in AIMS:
             wins[key] += is_among_best(own, key, METRICS[key][1])
     if quick:
@@ -179,8 +185,10 @@ def quality(report, folder, quick):
     for key, wanted in AIMS.items():
         report.goal(
             f"PrML best or within one standard error of it in {key} on >= {wanted} of "
-            f"{len(plan)}", wins[key], wins[key] >= wanted,
-        )  # fmt: skip
+            f"{len(plan)}",
+            wins[key],
+            wins[key] >= wanted,
+        )
 
 
 def is_among_best(own, key, sign):
@@ -232,9 +240,13 @@ def one_ablation(folder, name, cap, seed):
     def make(config, n_samples, n_labels, coding="signed"):
         C, gamma = config
         return PrivilegedMultiLabelClassifier(
-            C, slack_cap=cap, gamma=gamma * C * n_samples, privileged=coding,
-            max_iter=10, random_state=0,
-        )  # fmt: skip
+            C,
+            slack_cap=cap,
+            gamma=gamma * C * n_samples,
+            privileged=coding,
+            max_iter=10,
+            random_state=0,
+        )
 
     def constant(*arguments):
         return make(*arguments, "constant")
@@ -266,8 +278,10 @@ def ablation(report, folder, quick):
             rows.append([f"{name}, slack_cap={cap:g}", arm, *values])
     report.table(
         f"full rank by what the privileged features are ({len(seeds)} splits, 9 "
-        "configurations each)", ["", "features", *METRICS], rows,
-    )  # fmt: skip
+        "configurations each)",
+        ["", "features", *METRICS],
+        rows,
+    )
 
 
 def collapse(report, folder, quick):
@@ -282,15 +296,20 @@ def collapse(report, folder, quick):
             scores = model.decision_function(X_test)
             norms = np.linalg.norm(model.coef_, axis=1)
             slack = model.correcting_function(Y).mean()
-            rows.append([
-                name, f"{cap:g}", f"{np.median(norms):.3f}", f"{slack:.2f}",
-                f"{label_ranking_average_precision_score(Y_test, scores):.4f}",
-            ])  # fmt: skip
+            rows.append(
+                [
+                    name,
+                    f"{cap:g}",
+                    f"{np.median(norms):.3f}",
+                    f"{slack:.2f}",
+                    f"{label_ranking_average_precision_score(Y_test, scores):.4f}",
+                ]
+            )
     report.table(
         "slack_cap at C=0.1, full rank",
         ["data", "slack_cap", "median |w|", "mean slack by other labels", "LRAP"],
         rows,
-    )  # fmt: skip
+    )
 
 
 SIZES = (20, 50, 100, 300, None)
@@ -380,22 +399,38 @@ def stream(report, folder, quick):
             gains = means[:, 0] - means[:, 1]
             gain, error = gains.mean(), np.std(gains, ddof=1) / np.sqrt(len(gains))
             shown = "all" if size is None else size
-            rows.append([
-                name, shown, *(f"{value:.3f}" for value in means.mean(axis=0)),
-                f"{gain:+.4f} ± {error:.4f}", f"{(gains > 0).sum()}/{len(gains)}",
-            ])  # fmt: skip
+            rows.append(
+                [
+                    name,
+                    shown,
+                    *(f"{value:.3f}" for value in means.mean(axis=0)),
+                    f"{gain:+.4f} ± {error:.4f}",
+                    f"{(gains > 0).sum()}/{len(gains)}",
+                ]
+            )
             few = size in (20, 50)
             if few and name in ("emotions", "yeast"):
-                report.goal(f"{name}, {shown} rows: AUC >= +0.03 over from scratch",
-                            f"{gain:+.4f}", gain >= 0.03)  # fmt: skip
+                report.goal(
+                    f"{name}, {shown} rows: AUC >= +0.03 over from scratch",
+                    f"{gain:+.4f}",
+                    gain >= 0.03,
+                )
             else:
                 least = -0.01 if size == 20 else -0.005
                 report.goal(
                     f"{name}, {shown} rows: AUC not below {least} by > 1 s.e.",
-                    f"{gain:+.4f} ± {error:.4f}", gain >= least - error,
-                )  # fmt: skip
+                    f"{gain:+.4f} ± {error:.4f}",
+                    gain >= least - error,
+                )
     report.table(
         f"a late label: AUC with inheritance and from scratch ({len(seeds)} seeds)",
-        ["data", "annotated rows", "StreamingLabelClassifier", "LinearSVC", "gain",
-         "seeds won"], rows,
-    )  # fmt: skip
+        [
+            "data",
+            "annotated rows",
+            "StreamingLabelClassifier",
+            "LinearSVC",
+            "gain",
+            "seeds won",
+        ],
+        rows,
+    )

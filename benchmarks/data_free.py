@@ -75,9 +75,10 @@ def taught(make, teacher, draw, seed, n_steps, rate=0.016, temperature=8.0):
     with torch_session(seed, 1):
         net = insert_batch_norms(make(), draw(2))
         average = torch.optim.swa_utils.AveragedModel(
-            net, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995),
+            net,
+            multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995),
             use_buffers=True,
-        )  # fmt: skip
+        )
         optimizer = torch.optim.Adam(net.parameters(), rate)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, rate, total_steps=n_steps, pct_start=0.03
@@ -123,8 +124,14 @@ def compare(report, title, make, teacher, test, seeds, known, budget, goals):
         error = [100 - error_rate(module, X_test, y_test) for module, _ in found]
         means[label] = np.mean(error)
         times[label] = np.mean([seconds for _, seconds in found])
-        rows.append([label, f"{np.mean(error):.2f} ± {np.std(error, ddof=1):.2f}",
-                     f"{min(error):.2f}", f"{times[label]:.0f}"])  # fmt: skip
+        rows.append(
+            [
+                label,
+                f"{np.mean(error):.2f} ± {np.std(error, ddof=1):.2f}",
+                f"{min(error):.2f}",
+                f"{times[label]:.0f}",
+            ]
+        )
         print(*rows[-1], flush=True)
 
     for label, (changes, settings) in RIVALS.items():
@@ -148,8 +155,9 @@ def compare(report, title, make, teacher, test, seeds, known, budget, goals):
         f"{title}: test accuracy in %, {len(seeds)} seeds "
         f"(teacher {100 - error_rate(teacher, X_test, y_test):.2f}; "
         f"{count_parameters(teacher):,} -> {count_parameters(make()):,} parameters)",
-        ["", "mean and spread", "worst", "CPU seconds"], rows,
-    )  # fmt: skip
+        ["", "mean and spread", "worst", "CPU seconds"],
+        rows,
+    )
     accuracy, limit, margin = goals
     report.goal(
         f"{title}: mean >= {accuracy} % in <= {limit} CPU seconds",
@@ -157,8 +165,11 @@ def compare(report, title, make, teacher, test, seeds, known, budget, goals):
         means["ours"] >= accuracy and times["ours"] <= limit,
     )
     gain = means["ours"] - means["structured noise alone"]
-    report.goal(f"{title}: >= {margin} points better than structured noise",
-                f"{gain:+.2f}", gain >= margin)  # fmt: skip
+    report.goal(
+        f"{title}: >= {margin} points better than structured noise",
+        f"{gain:+.2f}",
+        gain >= margin,
+    )
 
 
 def mnist(report, folder, quick, norm):
@@ -169,9 +180,16 @@ def mnist(report, folder, quick, norm):
     seeds = (21, 22, 23)[: 2 if quick else 3] if norm else (11, 12, 13)
     name = "LeNet-5 with batch norm" if norm else "LeNet-5"
     compare(
-        report, f"{name} to its half on MNIST", partial(LeNet5, HALF), teacher,
-        (X_test, y_test, X), seeds, MNIST, (700, 2250), (97.0 if norm else 97.5, 90, 0),
-    )  # fmt: skip
+        report,
+        f"{name} to its half on MNIST",
+        partial(LeNet5, HALF),
+        teacher,
+        (X_test, y_test, X),
+        seeds,
+        MNIST,
+        (700, 2250),
+        (97.0 if norm else 97.5, 90, 0),
+    )
 
 
 def moonshot(report, folder, quick):
@@ -182,17 +200,28 @@ def moonshot(report, folder, quick):
     rows, found = [], []
     for seed in (11, 12) if quick else (11, 12, 13):
         model, seconds = distilled(
-            LeNet5(HALF), teacher, seed, synthesis="structured_noise",
-            n_iterations=600, recipe=DataFreeRecipe(replay_size=40_000), **MNIST,
-        )  # fmt: skip
+            LeNet5(HALF),
+            teacher,
+            seed,
+            synthesis="structured_noise",
+            n_iterations=600,
+            recipe=DataFreeRecipe(replay_size=40_000),
+            **MNIST,
+        )
         found.append(100 - error_rate(model.module_, X_test, y_test))
         rows.append([seed, f"{found[-1]:.2f}", f"{seconds:.0f}"])
         print(*rows[-1], flush=True)
-    report.table("9,000 steps on structured noise: test accuracy in % (teacher "
-                 f"{100 - error_rate(teacher, X_test, y_test):.2f})",
-                 ["seed", "accuracy", "CPU seconds"], rows)  # fmt: skip
-    report.goal("the published 98.20 % on one core in ten minutes",
-                f"{np.mean(found):.2f} %", np.mean(found) >= 98.2)  # fmt: skip
+    report.table(
+        "9,000 steps on structured noise: test accuracy in % (teacher "
+        f"{100 - error_rate(teacher, X_test, y_test):.2f})",
+        ["seed", "accuracy", "CPU seconds"],
+        rows,
+    )
+    report.goal(
+        "the published 98.20 % on one core in ten minutes",
+        f"{np.mean(found):.2f} %",
+        np.mean(found) >= 98.2,
+    )
 
 
 def digits(report, folder, quick):
@@ -204,14 +233,22 @@ def digits(report, folder, quick):
     torch.manual_seed(1)
     teacher = train(DigitNet(), X, y, seed=1, epochs=40, batch_size=64)
     known = {
-        "input_shape": (1, 8, 8), "input_range": (0, 1),
-        "input_mean": float(X.mean()), "input_std": float(X.std()),
-    }  # fmt: skip
+        "input_shape": (1, 8, 8),
+        "input_range": (0, 1),
+        "input_mean": float(X.mean()),
+        "input_std": float(X.std()),
+    }
     compare(
-        report, "digits of 8 x 8 pixels", partial(DigitNet, 6, 24, False), teacher,
-        (X_test, y_test, X), (21, 22) if quick else (21, 22, 23, 24, 25), known,
-        (400, 2400), (95, 15, 5),
-    )  # fmt: skip
+        report,
+        "digits of 8 x 8 pixels",
+        partial(DigitNet, 6, 24, False),
+        teacher,
+        (X_test, y_test, X),
+        (21, 22) if quick else (21, 22, 23, 24, 25),
+        known,
+        (400, 2400),
+        (95, 15, 5),
+    )
 
 
 def cifar(report, folder, quick):
@@ -224,26 +261,39 @@ def cifar(report, folder, quick):
             partial(CifarResNet, (2,) * 4, 64),
         )
         epochs, device = 60, "cuda"
-        changes = {"fast-bn": {"n_iterations": 4000, "generator_width": 64},
-                   "paper-cifar10": {"n_iterations": 24_000}}  # fmt: skip
+        changes = {
+            "fast-bn": {"n_iterations": 4000, "generator_width": 64},
+            "paper-cifar10": {"n_iterations": 24_000},
+        }
     else:
         print("no GPU: a tiny version, ResNet-8 of width 8 to width 4, few steps")
         nets = partial(CifarResNet, 1, 8), partial(CifarResNet, 1, 4)
         X, y, epochs, device = X[:2000], y[:2000], 6, "cpu"
-        tiny = {"generator_width": 8, "latent_dim": 32, "generator_batch_size": 64,
-                "batch_size": 64, "n_iterations": 10}  # fmt: skip
+        tiny = {
+            "generator_width": 8,
+            "latent_dim": 32,
+            "generator_batch_size": 64,
+            "batch_size": 64,
+            "n_iterations": 10,
+        }
         changes = {"fast-bn": tiny, "paper-cifar10": tiny}
     torch.manual_seed(1)
     teacher = nets[0]().to(device)
-    teacher = train(teacher, X.to(device), y.to(device), seed=1, epochs=epochs,
-                    lr=0.1, flip=True).cpu()  # fmt: skip
+    teacher = train(
+        teacher, X.to(device), y.to(device), seed=1, epochs=epochs, lr=0.1, flip=True
+    ).cpu()
     limits = X.amin((0, 2, 3)).tolist(), X.amax((0, 2, 3)).tolist()
     rows = []
     for name, values in changes.items():
         model, seconds = distilled(
-            nets[1](), teacher, 11, recipe=DataFreeRecipe.named(name).replace(**values),
-            input_shape=(3, 32, 32), input_range=limits, device=device,
-        )  # fmt: skip
+            nets[1](),
+            teacher,
+            11,
+            recipe=DataFreeRecipe.named(name).replace(**values),
+            input_shape=(3, 32, 32),
+            input_range=limits,
+            device=device,
+        )
         accuracy = 100 - error_rate(model.module_.cpu(), X_test, y_test)
         rows.append([name, model.n_iter_, f"{accuracy:.2f}", f"{seconds:.0f}"])
     size = (
@@ -252,8 +302,9 @@ def cifar(report, folder, quick):
     report.table(
         f"CIFAR-10-small, {size}: test accuracy in % (teacher "
         f"{100 - error_rate(teacher, X_test, y_test):.2f})",
-        ["recipe", "steps", "accuracy", "CPU seconds"], rows,
-    )  # fmt: skip
+        ["recipe", "steps", "accuracy", "CPU seconds"],
+        rows,
+    )
 
 
 def score(report, folder, quick):
@@ -279,11 +330,17 @@ def score(report, folder, quick):
         rows.append([k, f"{accuracy:.2f}", f"{model.data_free_score():.4f}"])
         print(*rows[-1], recipe, flush=True)
     found = np.array([row[1:] for row in rows], float)
-    report.table("settings drawn at random, LeNet-5 to its half",
-                 ["", "test accuracy in %", "data_free_score"], rows)  # fmt: skip
+    report.table(
+        "settings drawn at random, LeNet-5 to its half",
+        ["", "test accuracy in %", "data_free_score"],
+        rows,
+    )
     rank = spearmanr(*found.T).statistic
-    report.goal("rank correlation of data_free_score with real accuracy >= 0.8",
-                f"{rank:.2f} over {len(rows)} settings", rank >= 0.8)  # fmt: skip
+    report.goal(
+        "rank correlation of data_free_score with real accuracy >= 0.8",
+        f"{rank:.2f} over {len(rows)} settings",
+        rank >= 0.8,
+    )
 
 
 def cost(report, folder, quick):

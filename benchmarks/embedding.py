@@ -31,8 +31,11 @@ class FitNet(nn.Module):
         layers, inputs = [], 3
         for widths, pool in stages:
             for width in widths:
-                layers += [nn.Conv2d(inputs, width, 3, padding=1, bias=False),
-                           nn.BatchNorm2d(width), nn.ReLU()]  # fmt: skip
+                layers += [
+                    nn.Conv2d(inputs, width, 3, padding=1, bias=False),
+                    nn.BatchNorm2d(width),
+                    nn.ReLU(),
+                ]
                 inputs = width
             layers.append(nn.MaxPool2d(pool))
         self.features = nn.Sequential(*layers, nn.Flatten())
@@ -156,8 +159,9 @@ class Race:
             step = 0
             while step < self.n_steps:
                 order = rng.permutation(rows)
-                for batch in np.split(order[: len(order) // BATCH * BATCH],
-                                      len(order) // BATCH):  # fmt: skip
+                for batch in np.split(
+                    order[: len(order) // BATCH * BATCH], len(order) // BATCH
+                ):
                     own, output = self.ask(net, self.X[batch])
                     loss = F.cross_entropy(output, self.y[batch])
                     if kd_weight:
@@ -181,12 +185,18 @@ class Race:
         errors = []
         for weight in weights:
             pair = (weight, kd_weight) if kd_weight is not None else (0.0, weight)
-            errors.append(np.mean([
-                error_rate(
-                    self.student(term, *pair, share, seed), self.X_held, self.y_held
+            errors.append(
+                np.mean(
+                    [
+                        error_rate(
+                            self.student(term, *pair, share, seed),
+                            self.X_held,
+                            self.y_held,
+                        )
+                        for seed in seeds
+                    ]
                 )
-                for seed in seeds
-            ]))  # fmt: skip
+            )
         return weights[int(np.argmin(errors))]
 
 
@@ -207,21 +217,28 @@ def race(report, folder, quick, name, share):
             errors[label] = found = [
                 error_rate(
                     contest.student(term, weight, kd_weight, share, seed),
-                    contest.X_test, contest.y_test,
+                    contest.X_test,
+                    contest.y_test,
                 )
                 for seed in range(n_seeds)
-            ]  # fmt: skip
+            ]
             is_edge = term is not None and weight in (weights[0], weights[-1])
             shown = f"{weight} (edge)" if is_edge else weight
-            row = [label, shown, kd_weight, f"{np.mean(found):.2f}",
-                   f"{np.std(found, ddof=1):.2f}"]  # fmt: skip
+            row = [
+                label,
+                shown,
+                kd_weight,
+                f"{np.mean(found):.2f}",
+                f"{np.std(found, ddof=1):.2f}",
+            ]
             print(f"{share:.0%}", *row, flush=True)
             table.append(row)
     report.table(
         f"{name}, {share:.0%} of the labels, {n_seeds} subsets: test error in % "
         f"(teacher {contest.error:.2f})",
-        ["", "weight", "KD weight", "mean", "spread"], table,
-    )  # fmt: skip
+        ["", "weight", "KD weight", "mean", "spread"],
+        table,
+    )
     judge(report, f"{name}, {share:.0%}", share, errors)
 
 
@@ -239,14 +256,23 @@ def judge(report, title, share, errors):
         best = min(
             (k for k in rivals if "random" not in k), key=lambda k: rivals[k].mean()
         )
-        report.goal(f"{title}: locality + KD >= 0.8 points better than KD",
-                    line, to_kd.mean() >= 0.8)  # fmt: skip
+        report.goal(
+            f"{title}: locality + KD >= 0.8 points better than KD",
+            line,
+            to_kd.mean() >= 0.8,
+        )
         gain = rivals[best].mean()
-        report.goal(f"{title}: >= 0.3 points better than the best rival ({best})",
-                    f"{gain:+.2f}", gain >= 0.3)  # fmt: skip
+        report.goal(
+            f"{title}: >= 0.3 points better than the best rival ({best})",
+            f"{gain:+.2f}",
+            gain >= 0.3,
+        )
     else:
-        report.goal(f"{title}: locality + KD not worse than KD beyond the spread",
-                    line, to_kd.mean() >= -to_kd.std(ddof=1))  # fmt: skip
+        report.goal(
+            f"{title}: locality + KD not worse than KD beyond the spread",
+            line,
+            to_kd.mean() >= -to_kd.std(ddof=1),
+        )
 
 
 def cost(report, folder, quick):
@@ -262,10 +288,15 @@ def cost(report, folder, quick):
         least = []
         for max_epochs in epochs:
             net = NeuralNetClassifier(
-                LeNet((4, 8, 40)), criterion=nn.CrossEntropyLoss,
-                optimizer=torch.optim.SGD, lr=0.01, batch_size=BATCH,
-                max_epochs=max_epochs, train_split=None, verbose=0,
-            )  # fmt: skip
+                LeNet((4, 8, 40)),
+                criterion=nn.CrossEntropyLoss,
+                optimizer=torch.optim.SGD,
+                lr=0.01,
+                batch_size=BATCH,
+                max_epochs=max_epochs,
+                train_split=None,
+                verbose=0,
+            )
             best = np.inf
             for _ in range(2 if quick else 4):
                 start = time.process_time()

@@ -80,10 +80,16 @@ def race(report, folder, quick, name, gains):
     module = train_base(make(), X, y, *training)
     error = error_rate(module, X_test, y_test)
     problem = PruningProblem(
-        module, X, max_params=budget, max_macs=None, importance="l1",
-        compensate=False, ignored_layers=(), min_channels=1,
+        module,
+        X,
+        max_params=budget,
+        max_macs=None,
+        importance="l1",
+        compensate=False,
+        ignored_layers=(),
+        min_channels=1,
         rng=np.random.default_rng(0),
-    )  # fmt: skip
+    )
     group_norm = problem.finish(widest_by_group_norm(problem, X[:1]))
     falling = as_net(module, epochs, lr, epochs * (len(X) // BATCH))
     rows = X.numpy(), y.numpy()
@@ -95,9 +101,10 @@ def race(report, folder, quick, name, gains):
     ours, chosen = [], []
     for seed in seeds:
         pruner = EvolutionaryPruner(
-            FrozenEstimator(as_net(module, epochs, lr)), max_params=budget,
+            FrozenEstimator(as_net(module, epochs, lr)),
+            max_params=budget,
             random_state=seed,
-        ).fit(*rows)  # fmt: skip
+        ).fit(*rows)
         ours.append(error_rate(pruner.module_, X_test, y_test))
         chosen.append(pruner.distill_weight_)
         print(f"{name}, seed {seed}: {pruner.report_.note}", flush=True)
@@ -107,12 +114,16 @@ def race(report, folder, quick, name, gains):
         [
             [rival, f"{np.mean(found):.2f}", ", ".join(f"{e:.2f}" for e in found)]
             for rival, found in (("group norm", theirs), ("EvolutionaryPruner", ours))
-        ] + [["distill_weight_", "", ", ".join(map(str, chosen))]],
-    )  # fmt: skip
+        ]
+        + [["distill_weight_", "", ", ".join(map(str, chosen))]],
+    )
     worse = np.mean(ours) - np.mean(theirs)
     spread = np.hypot(np.std(ours, ddof=1), np.std(theirs, ddof=1))
-    report.goal(f"{name}: not worse than group norm by more than the spread",
-                f"{worse:+.2f}, spread {spread:.2f}", worse <= spread)  # fmt: skip
+    report.goal(
+        f"{name}: not worse than group norm by more than the spread",
+        f"{worse:+.2f}, spread {spread:.2f}",
+        worse <= spread,
+    )
     gains.append((np.mean(theirs) - error, -worse))
     if len(gains) == len(CASES):
         judge(report, np.array(gains))
@@ -126,7 +137,7 @@ def judge(report, gains):
         "adds some: by >= 20 %",
         f"{100 * gain.sum() / added.sum():.0f} % of {added.mean():.2f} points",
         gain.sum() >= 0.2 * added.sum(),
-    )  # fmt: skip
+    )
 
 
 GAINS: list[tuple[float, float]] = []

@@ -87,19 +87,34 @@ def against_liblinear(report, folder, quick):
             for what, ratio, wanted in zip(
                 ("CPU", "wall with n_jobs=2"), ratios, GOALS[C, kind], strict=True
             ):
-                report.goal(f"{name}, C={C}: {what} <= {wanted} of LinearSVC's",
-                            f"{ratio:.2f}", ratio <= wanted)  # fmt: skip
+                report.goal(
+                    f"{name}, C={C}: {what} <= {wanted} of LinearSVC's",
+                    f"{ratio:.2f}",
+                    ratio <= wanted,
+                )
     report.table(
         "slack_cap=1 against OneVsRestClassifier(LinearSVC) at equal objective",
-        ["data", "C", "our tol", "its tol", "our CPU / s", "its CPU / s", "CPU ratio",
-         "wall ratio, n_jobs=2"], rows)  # fmt: skip
+        [
+            "data",
+            "C",
+            "our tol",
+            "its tol",
+            "our CPU / s",
+            "its CPU / s",
+            "CPU ratio",
+            "wall ratio, n_jobs=2",
+        ],
+        rows,
+    )
 
 
 def privileged(report, folder, quick):
     rows = []
-    names = ("yeast", "enron") if quick else (
-        "emotions", "yeast", "scene", "medical", "enron", "bibtex"
-    )  # fmt: skip
+    names = (
+        ("yeast", "enron")
+        if quick
+        else ("emotions", "yeast", "scene", "medical", "enron", "bibtex")
+    )
     for name in names:
         X, Y = load(folder, name)
         if not sparse.issparse(X):
@@ -116,11 +131,16 @@ def privileged(report, folder, quick):
             for what, ratio, wanted in zip(
                 ("full", "low"), ratios, (3, 8), strict=True
             ):
-                report.goal(f"{name}, C={C}: {what} rank <= {wanted}x LinearSVC",
-                            f"{ratio:.2f}", ratio <= wanted)  # fmt: skip
-    report.table("PrML with its defaults against LinearSVC(tol=1e-2), CPU ratios",
-                 ["data", "C", "LinearSVC / s", "full rank", "low rank (30)"],
-                 rows)  # fmt: skip
+                report.goal(
+                    f"{name}, C={C}: {what} rank <= {wanted}x LinearSVC",
+                    f"{ratio:.2f}",
+                    ratio <= wanted,
+                )
+    report.table(
+        "PrML with its defaults against LinearSVC(tol=1e-2), CPU ratios",
+        ["data", "C", "LinearSVC / s", "full rank", "low rank (30)"],
+        rows,
+    )
 
 
 def fit_delicious(folder, n_rows=None, n_labels=None):
@@ -140,8 +160,11 @@ def growth(report, folder, quick):
     if not quick:
         grown = peak_memory(partial(fit_delicious, folder), partial(warm_up, folder))
         if grown is not None:
-            report.goal("delicious, full rank, float32: <= 0.6 GB above import",
-                        f"{grown / 1e9:.2f} GB", grown <= 0.6e9)  # fmt: skip
+            report.goal(
+                "delicious, full rank, float32: <= 0.6 GB above import",
+                f"{grown / 1e9:.2f} GB",
+                grown <= 0.6e9,
+            )
     rows, slopes = [], {}
     model = PrivilegedMultiLabelClassifier(
         0.1, dtype=np.float32, tol=0, max_iter=1, inner_max_iter=20, random_state=0
@@ -161,8 +184,11 @@ def growth(report, folder, quick):
         slopes[what] = float(np.polyfit(grid, np.log(seconds), 1)[0])
     report.table("delicious, 20 epochs, full rank", ["rows", "labels", "CPU / s"], rows)
     for what, slope in slopes.items():
-        report.goal(f"CPU time is linear in {what} (slope <= 1.15)", f"{slope:.2f}",
-                    slope <= 1.15)  # fmt: skip
+        report.goal(
+            f"CPU time is linear in {what} (slope <= 1.15)",
+            f"{slope:.2f}",
+            slope <= 1.15,
+        )
 
 
 def arrival(report, folder, quick):
@@ -181,15 +207,22 @@ def arrival(report, folder, quick):
     svm = LinearSVC(loss="hinge", tol=1e-2, random_state=0)
     found = race({"add": add, "column": partial(svm.fit, X, Y[:, -1])})
     ratio = found["add"]["cpu"] / found["column"]["cpu"]
-    report.table("one more label on delicious", ["", "CPU / s"],
-                 [["add_labels, prior_scale='auto'", f"{found['add']['cpu']:.3f}"],
-                  ["LinearSVC, one column", f"{found['column']['cpu']:.3f}"],
-                  ["our fit of all others", f"{refit:.1f}"]])  # fmt: skip
-    report.goal("one more label <= 1.3x one column of LinearSVC", f"{ratio:.2f}",
-                ratio <= 1.3)  # fmt: skip
+    report.table(
+        "one more label on delicious",
+        ["", "CPU / s"],
+        [
+            ["add_labels, prior_scale='auto'", f"{found['add']['cpu']:.3f}"],
+            ["LinearSVC, one column", f"{found['column']['cpu']:.3f}"],
+            ["our fit of all others", f"{refit:.1f}"],
+        ],
+    )
+    report.goal(
+        "one more label <= 1.3x one column of LinearSVC", f"{ratio:.2f}", ratio <= 1.3
+    )
     share = refit / found["add"]["cpu"]
-    report.goal("one more label <= 1/700 of refitting all", f"1/{share:.0f}",
-                share >= 700)  # fmt: skip
+    report.goal(
+        "one more label <= 1/700 of refitting all", f"1/{share:.0f}", share >= 700
+    )
 
 
 FIRST_FIT = """
@@ -208,8 +241,11 @@ def first_fit(report, folder, quick):
         float(subprocess.check_output([sys.executable, "-c", FIRST_FIT]))
         for _ in range(4)
     ][1:]
-    report.goal("first fit in a fresh process with a warm cache <= 2 s above import",
-                f"{max(seconds):.2f} s", max(seconds) <= 2)  # fmt: skip
+    report.goal(
+        "first fit in a fresh process with a warm cache <= 2 s above import",
+        f"{max(seconds):.2f} s",
+        max(seconds) <= 2,
+    )
 
 
 GROUPS = {

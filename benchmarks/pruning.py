@@ -72,11 +72,20 @@ def as_net(module, epochs, lr, n_steps=None):
         falling = LRScheduler("CosineAnnealingLR", step_every="batch", T_max=n_steps)
         callbacks = [falling]
     net = NeuralNetClassifier(
-        module, criterion=nn.CrossEntropyLoss, optimizer=torch.optim.SGD,
-        optimizer__momentum=0.9, optimizer__nesterov=True, lr=lr, batch_size=BATCH,
-        max_epochs=epochs, train_split=None, verbose=0, iterator_train__shuffle=True,
-        iterator_train__drop_last=True, callbacks=callbacks,
-    ).initialize()  # fmt: skip
+        module,
+        criterion=nn.CrossEntropyLoss,
+        optimizer=torch.optim.SGD,
+        optimizer__momentum=0.9,
+        optimizer__nesterov=True,
+        lr=lr,
+        batch_size=BATCH,
+        max_epochs=epochs,
+        train_split=None,
+        verbose=0,
+        iterator_train__shuffle=True,
+        iterator_train__drop_last=True,
+        callbacks=callbacks,
+    ).initialize()
     net.check_data(None, np.arange(10))
     return net
 
@@ -87,9 +96,14 @@ def tune(base, module, X, y, seed, is_distilled):
         net = rebuild_net(base, copy.deepcopy(module))
         if is_distilled:
             train_with_teacher(
-                net, X, y, base.module_, True,
-                weight=KD_WEIGHT, temperature=TEMPERATURE,
-            )  # fmt: skip
+                net,
+                X,
+                y,
+                base.module_,
+                True,
+                weight=KD_WEIGHT,
+                temperature=TEMPERATURE,
+            )
         else:
             train_net(net, X, y)
         return net.module_.eval()
@@ -105,10 +119,12 @@ def widest_by_group_norm(problem, example):
         ratio = (low + high) / 2
         pruned = copy.deepcopy(problem.module)
         pruner = torch_pruning.pruner.MagnitudePruner(
-            pruned, example, torch_pruning.importance.GroupMagnitudeImportance(p=2),
+            pruned,
+            example,
+            torch_pruning.importance.GroupMagnitudeImportance(p=2),
             pruning_ratio=ratio,
             ignored_layers=[pruned.get_submodule(name) for name in outputs],
-        )  # fmt: skip
+        )
         pruner.step()
         keep = np.ones(problem.graph.n_genes, bool)
         for layer, _, removed in pruner.pruning_history():
@@ -138,10 +154,15 @@ def candidates(base, X, budget, seed):
 
     def problem(importance, compensate):
         return PruningProblem(
-            base.module_, X, importance=importance, compensate=compensate,
-            ignored_layers=(), min_channels=1, rng=np.random.default_rng(seed),
+            base.module_,
+            X,
+            importance=importance,
+            compensate=compensate,
+            ignored_layers=(),
+            min_channels=1,
+            rng=np.random.default_rng(seed),
             **settings,
-        )  # fmt: skip
+        )
 
     plain = problem("l1", False)
     l1 = plain.widest_uniform()
@@ -153,9 +174,10 @@ def candidates(base, X, budget, seed):
     found["from scratch"] = reinitialised(plain.finish(l1), seed), False
     ours = problem("obs", True)
     for name, keep in (
-        ("L1 uniform", l1), ("group norm uniform", group),
+        ("L1 uniform", l1),
+        ("group norm uniform", group),
         ("OBS uniform", ours.widest_uniform()),
-    ):  # fmt: skip
+    ):
         found[f"{name}, our repair and distillation"] = ours.finish(keep), True
     return found
 
@@ -196,10 +218,11 @@ def tuned_errors(base, module, is_distilled, seeds, data):
         TUNED_ERRORS[key] = [
             error_rate(
                 tune(base, module, X.numpy(), y.numpy(), s, is_distilled),
-                X_test, y_test,
+                X_test,
+                y_test,
             )
             for s in seeds
-        ]  # fmt: skip
+        ]
     return TUNED_ERRORS[key]
 
 
@@ -223,8 +246,10 @@ def race(report, folder, quick, name, part):
             shown = {"paper": "recipe paper", "default": "EvolutionaryPruner"}
             key = f"{shown[recipe]}, search {seed}"
             rivals[key] = pruner.module_, recipe == "default"
-            print(f"{key}: {pruner.n_evaluations_} evaluations, {seconds:.1f} s of "
-                  f"CPU", flush=True)  # fmt: skip
+            print(
+                f"{key}: {pruner.n_evaluations_} evaluations, {seconds:.1f} s of CPU",
+                flush=True,
+            )
         for rival, (module, is_distilled) in rivals.items():
             before = error_rate(module, X_test, y_test)
             seeds = list(range(first, first + (2 if quick else 3)))
@@ -237,8 +262,9 @@ def race(report, folder, quick, name, part):
             table.append([rival, *sizes, f"{before:.2f}", spread])
     report.table(
         f"{name}, {title}: test error in % (unpruned {error:.2f})",
-        ["", "parameters", "MACs", "before tuning", "after"], table,
-    )  # fmt: skip
+        ["", "parameters", "MACs", "before tuning", "after"],
+        table,
+    )
     judge(report, f"{name}, {title}", tuned, error)
 
 
@@ -255,30 +281,42 @@ def judge(report, title, tuned, error):
     ours = np.mean([v for k, v in tuned.items() if k.startswith("Evolutionary")])
     rivals = {k: np.mean(v) for k, v in tuned.items() if not k.startswith("Evolution")}
     if "LeNet" in title and "parameters" in title:
-        report.goal(f"{title}: within 0.25 points of the unpruned net",
-                    f"{ours - error:+.2f}", ours - error <= 0.25)  # fmt: skip
+        report.goal(
+            f"{title}: within 0.25 points of the unpruned net",
+            f"{ours - error:+.2f}",
+            ours - error <= 0.25,
+        )
     for rival, value in rivals.items():
         wanted = 0.0
         if "VGG" in title and rival == "L1 uniform, our repair and distillation":
             wanted = 2.0 if "parameters" in title else 0.8
         report.goal(
             f"{title}: >= {wanted} points better than {rival}",
-            f"{value - ours:+.2f}", value - ours >= wanted,
-        )  # fmt: skip
+            f"{value - ours:+.2f}",
+            value - ours >= wanted,
+        )
 
 
 def evaluation(report, folder, quick):
     """One fitness evaluation at density .25 against zeroing filters in place."""
     rows, ratios = [], []
     for name, make, shape in (
-        ("LeNet", LeNet, (1, 28, 28)), ("small VGG", SmallVGG, (3, 32, 32)),
-    ):  # fmt: skip
+        ("LeNet", LeNet, (1, 28, 28)),
+        ("small VGG", SmallVGG, (3, 32, 32)),
+    ):
         torch.manual_seed(0)
         net, X = make().eval(), torch.rand(1000, *shape)
         problem = PruningProblem(
-            net, X, max_params=None, max_macs=None, importance="l1", compensate=True,
-            ignored_layers=(), min_channels=1, rng=np.random.default_rng(0),
-        )  # fmt: skip
+            net,
+            X,
+            max_params=None,
+            max_macs=None,
+            importance="l1",
+            compensate=True,
+            ignored_layers=(),
+            min_channels=1,
+            rng=np.random.default_rng(0),
+        )
         keep = problem.uniform(0.25)
         masked = mask_channels(net, problem.graph, keep)
         times = []
@@ -312,8 +350,11 @@ def evaluation(report, folder, quick):
         ["", "zeros in place", "built small", "and repaired", "ratio", "with repair"],
         rows,
     )
-    report.goal("built small against zeros in place: >= 6x less CPU",
-                f"{min(ratios):.1f}", min(ratios) >= 6)  # fmt: skip
+    report.goal(
+        "built small against zeros in place: >= 6x less CPU",
+        f"{min(ratios):.1f}",
+        min(ratios) >= 6,
+    )
 
 
 def width(report, folder, quick):
@@ -323,9 +364,16 @@ def width(report, folder, quick):
         torch.manual_seed(0)
         net, X = SmallVGG(base).eval(), torch.rand(500, 3, 32, 32)
         problem = PruningProblem(
-            net, X, max_params=None, max_macs=None, importance="l1", compensate=True,
-            ignored_layers=(), min_channels=1, rng=np.random.default_rng(0),
-        )  # fmt: skip
+            net,
+            X,
+            max_params=None,
+            max_macs=None,
+            importance="l1",
+            compensate=True,
+            ignored_layers=(),
+            min_channels=1,
+            rng=np.random.default_rng(0),
+        )
         keep = problem.uniform(0.5)
         images = X.contiguous(memory_format=torch.channels_last)
         best = np.inf
@@ -340,10 +388,16 @@ def width(report, folder, quick):
         macs.append(problem.cost(keep)[1])
         rows.append([base, f"{macs[-1] / 1e6:.2f}", f"{best:.4f}"])
     slope = np.polyfit(np.log(macs), np.log(times), 1)[0]
-    report.table("small VGG at density .5, 500 images, CPU seconds",
-                 ["base width", "million MACs", "one evaluation"], rows)  # fmt: skip
-    report.goal("cost of an evaluation no steeper than the candidate's MACs",
-                f"slope {slope:.2f}", slope <= 1)  # fmt: skip
+    report.table(
+        "small VGG at density .5, 500 images, CPU seconds",
+        ["base width", "million MACs", "one evaluation"],
+        rows,
+    )
+    report.goal(
+        "cost of an evaluation no steeper than the candidate's MACs",
+        f"slope {slope:.2f}",
+        slope <= 1,
+    )
 
 
 def searching(report, folder, quick):
@@ -352,7 +406,7 @@ def searching(report, folder, quick):
         ("LeNet", LeNet, (1, 28, 28), {"max_params": 0.05}, 4, 1000),
         ("small VGG", SmallVGG, (3, 32, 32), {"max_params": 0.25}, 35, 1000),
         ("small VGG", SmallVGG, (3, 32, 32), {"max_params": 0.25}, 35, 500),
-    ):  # fmt: skip
+    ):
         torch.manual_seed(0)
         base = as_net(make(), 1, 0.01)
         X, y = torch.rand(6000, *shape), torch.arange(6000) % 10

@@ -41,8 +41,16 @@ def photographs(folder):
             for file, image in zip(files, images, strict=True)
         }
     images = {}
-    for name in ("camera", "astronaut", "chelsea", "coffee", "rocket", "coins", "moon",
-                 "brick"):  # fmt: skip
+    for name in (
+        "camera",
+        "astronaut",
+        "chelsea",
+        "coffee",
+        "rocket",
+        "coins",
+        "moon",
+        "brick",
+    ):
         image = img_as_float(getattr(skdata, name)())
         grey = image if image.ndim == 2 else rgb2gray(image)
         images[name] = resize(grey, (256, 256), anti_aliasing=True)
@@ -98,10 +106,19 @@ def against_biharmonic(report, folder, seeds, quick):
             )
     report.table(
         "512 x 512, 95 % missing: ours against inpaint_biharmonic",
-        ["image", "seed", "PSNR ours", "PSNR theirs", "CPU s ours", "CPU s theirs",
-         "CPU ratio", "MiB ours", "MiB theirs"],
+        [
+            "image",
+            "seed",
+            "PSNR ours",
+            "PSNR theirs",
+            "CPU s ours",
+            "CPU s theirs",
+            "CPU ratio",
+            "MiB ours",
+            "MiB theirs",
+        ],
         rows,
-    )  # fmt: skip
+    )
     report.goal(">= 60x less CPU", spread(times, 0), min(times) >= 60)
     if memories:
         report.goal(">= 40x less peak memory", spread(memories, 0), min(memories) >= 40)
@@ -122,9 +139,11 @@ def against_interpolation(report, folder, seeds, quick):
     }
     records = {ratio: _one_ratio(images, seeds, ratio, rivals) for ratio in RATIOS}
     _quality_table(
-        report, f"{len(images)} photographs of 256 x 256, random masks, "
-        f"{len(seeds)} seeds", records, rivals,
-    )  # fmt: skip
+        report,
+        f"{len(images)} photographs of 256 x 256, random masks, {len(seeds)} seeds",
+        records,
+        rivals,
+    )
 
     def gain(name, other, ratios=RATIOS):
         return [
@@ -140,19 +159,25 @@ def against_interpolation(report, folder, seeds, quick):
         return total["ours"] / total[other]
 
     gains = gain("ours", "griddata linear")
-    report.goal("griddata linear, mean over 90/95/98/99 %: >= +0.15 dB",
-                f"{np.mean(gains):+.2f} dB", np.mean(gains) >= 0.15)  # fmt: skip
+    report.goal(
+        "griddata linear, mean over 90/95/98/99 %: >= +0.15 dB",
+        f"{np.mean(gains):+.2f} dB",
+        np.mean(gains) >= 0.15,
+    )
     ratio = cost("griddata linear")
     report.goal("at <= 1.2x its CPU", f"{ratio:.2f}x", ratio <= 1.2)
     gains = gain("ours", "smoothn")
-    report.goal("smoothn: PSNR at least equal at every ratio",
-                _decibels(gains), min(gains) >= 0)  # fmt: skip
+    report.goal(
+        "smoothn: PSNR at least equal at every ratio", _decibels(gains), min(gains) >= 0
+    )
     ratio = 1 / cost("smoothn")
     report.goal("at <= half its CPU", f"it takes {ratio:.1f}x ours", ratio >= 2)
     gains = gain("ours, auto + refine", "ours")
-    report.goal("auto + refine over the default, mean over 90/95/98 %: >= +0.15 dB",
-                f"{np.mean(gains[:3]):+.2f} dB ({_decibels(gains[:3])})",
-                np.mean(gains[:3]) >= 0.15)  # fmt: skip
+    report.goal(
+        "auto + refine over the default, mean over 90/95/98 %: >= +0.15 dB",
+        f"{np.mean(gains[:3]):+.2f} dB ({_decibels(gains[:3])})",
+        np.mean(gains[:3]) >= 0.15,
+    )
     report.goal("at 99 % not below", f"{gains[3]:+.2f} dB", gains[3] >= 0)
 
 
@@ -176,10 +201,17 @@ def _quality_table(report, title, records, rivals):
     ]
     report.table(
         title,
-        ["missing", "method", "PSNR", "SSIM", "PSNR ours minus it", "CPU ms",
-         "CPU ours / it"],
+        [
+            "missing",
+            "method",
+            "PSNR",
+            "SSIM",
+            "PSNR ours minus it",
+            "CPU ms",
+            "CPU ours / it",
+        ],
         rows,
-    )  # fmt: skip
+    )
 
 
 def against_slow_rivals(report, folder, seeds, quick):
@@ -266,8 +298,11 @@ def small_mask(report, folder, seeds, quick):
     )
     gain = quality["ours, order 2"] - quality["biharmonic"]
     ratio = found["ours, order 2"]["cpu"] / found["biharmonic"]["cpu"]
-    report.goal("text mask: PSNR at least biharmonic's, to 0.01 dB",
-                f"{gain:+.4f} dB", gain >= -0.01)  # fmt: skip
+    report.goal(
+        "text mask: PSNR at least biharmonic's, to 0.01 dB",
+        f"{gain:+.4f} dB",
+        gain >= -0.01,
+    )
     report.goal("at <= 1x its CPU", f"{ratio:.2f}x", ratio <= 1)
 
 
@@ -297,8 +332,9 @@ def big_holes(report, folder, seeds, quick):
         gain = quality["ours, auto"] - best
         report.goal(
             f"holes of {picture}: within 0.1 dB of the best rival or better",
-            f"{gain:+.2f} dB", gain >= -0.1,
-        )  # fmt: skip
+            f"{gain:+.2f} dB",
+            gain >= -0.1,
+        )
     report.table(
         "big holes", ["picture", "missing", "method", "PSNR", "SSIM", "CPU s"], rows
     )
@@ -328,16 +364,24 @@ def low_rank(report, folder, seeds, quick):
             found = race(calls, repeats=1)
             quality = {name: psnr(image, f["result"]) for name, f in found.items()}
             leads.append(quality["both"] - max(list(quality.values())[1:]))
-            rows.append([picture, seed, *(f"{q:.2f}" for q in quality.values()),
-                         f"{found['both']['cpu']:.2f}"])  # fmt: skip
+            rows.append(
+                [
+                    picture,
+                    seed,
+                    *(f"{q:.2f}" for q in quality.values()),
+                    f"{found['both']['cpu']:.2f}",
+                ]
+            )
         report.goal(
             f"{picture}: nuclear='auto' better than both parts alone",
-            f"{spread(leads)} dB", min(leads) > 0,
-        )  # fmt: skip
+            f"{spread(leads)} dB",
+            min(leads) > 0,
+        )
     report.table(
         "pictures of low rank, 95 % missing",
-        ["picture", "seed", *rivals, "CPU s of both"], rows,
-    )  # fmt: skip
+        ["picture", "seed", *rivals, "CPU s of both"],
+        rows,
+    )
 
 
 def growth(report, folder, seeds, quick):
@@ -358,8 +402,11 @@ def growth(report, folder, seeds, quick):
     columns = ["side", "CPU s", "peak memory in arrays of N float64"]
     report.table("cost against size, 95 % missing", columns, rows)
     slope = np.polyfit(2 * np.log(sizes[1:]), np.log(seconds[1:]), 1)[0]
-    report.goal("CPU ~ N^slope from 256^2 on, slope <= 1.2 (N log N: about 1.1)",
-                f"{slope:.2f}", slope <= 1.2)  # fmt: skip
+    report.goal(
+        "CPU ~ N^slope from 256^2 on, slope <= 1.2 (N log N: about 1.1)",
+        f"{slope:.2f}",
+        slope <= 1.2,
+    )
     large = arrays[sizes.index(512) :]  # the interpreter's own growth counts below
     report.goal("<= 12 arrays", f"{max(large):.1f}", max(large) <= 12)
 
@@ -376,16 +423,21 @@ def noisy(report, folder, seeds, quick):
                 noise = image + rng.normal(scale=0.1, size=image.shape)
                 found, info = recover_image(noise, mask, noise="auto", return_info=True)
                 exact = recover_image(noise, mask)
-                gains.append(psnr(image, found, data_range=1)
-                             - psnr(image, exact, data_range=1))  # fmt: skip
+                gains.append(
+                    psnr(image, found, data_range=1) - psnr(image, exact, data_range=1)
+                )
                 chosen.append(info["noise"])
         rows.append([f"{missing:.0%}", spread(gains), sorted(set(chosen))])
         report.goal(
             f"noise 0.1, {missing:.0%} missing: gain of noise='auto' >= {wanted} dB",
-            f"{np.mean(gains):+.2f} dB", np.mean(gains) >= wanted,
-        )  # fmt: skip
-    report.table(f"{len(images)} photographs, noise of sigma 0.1, {len(seeds)} seeds",
-                 ["missing", "gain over noise=0 / dB", "chosen"], rows)  # fmt: skip
+            f"{np.mean(gains):+.2f} dB",
+            np.mean(gains) >= wanted,
+        )
+    report.table(
+        f"{len(images)} photographs, noise of sigma 0.1, {len(seeds)} seeds",
+        ["missing", "gain over noise=0 / dB", "chosen"],
+        rows,
+    )
 
 
 def noisy_field(report, folder, seeds, quick):
@@ -400,23 +452,34 @@ def noisy_field(report, folder, seeds, quick):
             data = field + rng.normal(scale=0.1, size=field.shape)
             found, info = recover_image(data, mask, noise="auto", return_info=True)
             tried = {
-                weight: psnr(field, recover_image(data, mask, noise=weight),
-                             data_range=1)
+                weight: psnr(
+                    field, recover_image(data, mask, noise=weight), data_range=1
+                )
                 for weight in 10.0 ** np.arange(-1, 6)
-            }  # fmt: skip
+            }
             best = max(tried, key=tried.get)
             auto = psnr(field, found, data_range=1)
             ratios.append(auto - tried[best])
-            rows.append([side, seed, f"{info['noise']:g}", f"{auto:.2f}", f"{best:g}",
-                         f"{tried[best]:.2f}"])  # fmt: skip
+            rows.append(
+                [
+                    side,
+                    seed,
+                    f"{info['noise']:g}",
+                    f"{auto:.2f}",
+                    f"{best:g}",
+                    f"{tried[best]:.2f}",
+                ]
+            )
     report.goal(
         "smooth field: noise='auto' within 1 dB of the best of seven decades",
-        f"worst {min(ratios):+.2f} dB", min(ratios) >= -1,
-    )  # fmt: skip
+        f"worst {min(ratios):+.2f} dB",
+        min(ratios) >= -1,
+    )
     report.table(
         "smooth field, noise of sigma 0.1, half of the pixels missing",
-        ["side", "seed", "auto", "its PSNR", "best weight", "its PSNR"], rows,
-    )  # fmt: skip
+        ["side", "seed", "auto", "its PSNR", "best weight", "its PSNR"],
+        rows,
+    )
 
 
 GROUPS = {

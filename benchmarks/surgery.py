@@ -64,9 +64,12 @@ def theirs(net, inputs):
     ]
     example = inputs[0] if len(inputs) == 1 else inputs
     pruner = torch_pruning.pruner.MagnitudePruner(
-        pruned, example, torch_pruning.importance.GroupMagnitudeImportance(p=1),
-        pruning_ratio=0.5, ignored_layers=[pruned.get_submodule(n) for n in outputs],
-    )  # fmt: skip
+        pruned,
+        example,
+        torch_pruning.importance.GroupMagnitudeImportance(p=1),
+        pruning_ratio=0.5,
+        ignored_layers=[pruned.get_submodule(n) for n in outputs],
+    )
     pruner.step()
     pruned(*inputs)
     keep = np.ones(graph.n_genes, bool)
@@ -109,13 +112,15 @@ def zoo(report, folder, quick):
         rows.append([name, next(shown), verdict, next(shown), other])
     report.table(
         "half of every group removed: parameters before / after; output against mask",
-        ["network", "sklcomp", "", "Torch-Pruning", ""], rows,
-    )  # fmt: skip
+        ["network", "sklcomp", "", "Torch-Pruning", ""],
+        rows,
+    )
     report.goal("exact on all of the zoo", f"{sum(right)} of {len(ZOO)}", all(right))
     report.goal(
         "removes at least as much as Torch-Pruning wherever that is exact",
-        f"{sum(least)} of {len(least)}", all(least),
-    )  # fmt: skip
+        f"{sum(least)} of {len(least)}",
+        all(least),
+    )
 
 
 def l1_uniform(net, graph, fraction):
@@ -133,9 +138,12 @@ def repaired(report, folder, quick):
     cases = {
         "LeNet on MNIST": (LeNet, load_mnist, (0.5, 0.3), {"epochs": 3}),
         "small VGG on CIFAR-10-small": (
-            SmallVGG, load_cifar, (0.75, 0.5), {"epochs": 12, "flip": True},
+            SmallVGG,
+            load_cifar,
+            (0.75, 0.5),
+            {"epochs": 12, "flip": True},
         ),
-    }  # fmt: skip
+    }
     rows = []
     for name, (make, load, fractions, settings) in cases.items():
         X, y, X_test, y_test = load(folder)
@@ -168,10 +176,13 @@ def repaired(report, folder, quick):
                 columns = [0, 1 + shift, 2 + shift, 3 + shift]
                 added = errors[:, 1 + shift : 3 + shift] - errors[:, :1]
                 ratio = added[:, 1] / added[:, 0]
-                rows.append([
-                    f"{name}, {fraction:.0%} of the channels{what}",
-                    *(spread(errors[:, column]) for column in columns), spread(ratio),
-                ])  # fmt: skip
+                rows.append(
+                    [
+                        f"{name}, {fraction:.0%} of the channels{what}",
+                        *(spread(errors[:, column]) for column in columns),
+                        spread(ratio),
+                    ]
+                )
                 report.goal(
                     f"{name}, {fraction:.0%}{what}: error added with compensation / "
                     "without <= 0.5",
@@ -180,9 +191,16 @@ def repaired(report, folder, quick):
                 )
     report.table(
         "test error in % before tuning: median (least to largest) over seeds",
-        ["", "unpruned", "L1 uniform", "L1, compensated", "OBS order, compensated",
-         "added error: compensated / cut"], rows,
-    )  # fmt: skip
+        [
+            "",
+            "unpruned",
+            "L1 uniform",
+            "L1, compensated",
+            "OBS order, compensated",
+            "added error: compensated / cut",
+        ],
+        rows,
+    )
 
 
 def timed(call, repeats=3):
@@ -221,16 +239,30 @@ def cost(report, folder, quick):
             _, forward = timed(lambda net=net, X=X: net(X), 1)
         times.append([trace, collect, mend - cut, rank, factor, forward])
         dims = [len(m.mean) for m in found.moments.values()]
-        rows.append([width, f"{min(dims)} to {max(dims)}",
-                     *(f"{value:.3f}" for value in times[-1])])  # fmt: skip
+        rows.append(
+            [
+                width,
+                f"{min(dims)} to {max(dims)}",
+                *(f"{value:.3f}" for value in times[-1]),
+            ]
+        )
     logs = np.log(np.maximum(times, 1e-6))
     slopes = np.polyfit(np.log(widths), logs, 1)[0]
     rows.append(["slope", "", *(f"{slope:.2f}" for slope in slopes)])
     report.table(
         "small VGG, CPU seconds by base width, one thread (500 images)",
-        ["width", "dimensions", "tracing", "covariances", "compensation", "OBS order",
-         "Cholesky of the covariances", "forward"], rows,
-    )  # fmt: skip
+        [
+            "width",
+            "dimensions",
+            "tracing",
+            "covariances",
+            "compensation",
+            "OBS order",
+            "Cholesky of the covariances",
+            "forward",
+        ],
+        rows,
+    )
     steepness(report, widths[:-1] if quick else (8, 16, 32, 64))
 
 
@@ -264,16 +296,20 @@ def steepness(report, widths):
     )
     report.goal(
         "OBS order no steeper in width than the Cholesky of its covariances",
-        f"{slopes[0]:.2f} against {slopes[1]:.2f}", slopes[0] <= slopes[1],
-    )  # fmt: skip
+        f"{slopes[0]:.2f} against {slopes[1]:.2f}",
+        slopes[0] <= slopes[1],
+    )
 
 
 def factored(found, repeats=3):
     """CPU seconds of the Cholesky factors of all covariances."""
-    return timed(lambda: [
-        torch.linalg.cholesky(m.covariance + torch.eye(len(m.mean)).double())
-        for m in found.moments.values()
-    ], repeats)[1]  # fmt: skip
+    return timed(
+        lambda: [
+            torch.linalg.cholesky(m.covariance + torch.eye(len(m.mean)).double())
+            for m in found.moments.values()
+        ],
+        repeats,
+    )[1]
 
 
 class FlatVGG(nn.Module):
@@ -283,8 +319,12 @@ class FlatVGG(nn.Module):
         super().__init__()
         layers, inputs = [], 3
         for width in widths:
-            layers += [nn.Conv2d(inputs, width, 3, padding=1, bias=False),
-                       nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2)]  # fmt: skip
+            layers += [
+                nn.Conv2d(inputs, width, 3, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+            ]
             inputs = width
         self.features = nn.Sequential(*layers, nn.Flatten())
         self.hidden = nn.Linear(16 * inputs, hidden)
@@ -304,9 +344,11 @@ N_WIDE = 1000
 def wide_net(n_channels, size, n_outputs):
     torch.manual_seed(0)
     net = nn.Sequential(
-        nn.Conv2d(8, n_channels, 1), nn.ReLU(), nn.Flatten(),
+        nn.Conv2d(8, n_channels, 1),
+        nn.ReLU(),
+        nn.Flatten(),
         nn.Linear(n_channels * size**2, n_outputs),
-    )  # fmt: skip
+    )
     return net, torch.randn(N_WIDE, 8, size, size)
 
 
@@ -347,11 +389,14 @@ def flattened(report, folder, quick):
                 partial(remove_wide, case, max_dims), partial(make_wide, *case)
             )
             times[0] -= forward
-            rows.append([
-                f"{n_inputs:,} x {case[2]:,}", name,
-                *(f"{value:.2f}" for value in (*times, sum(times), forward)),
-                "" if grown is None else f"{grown / 1e9:.2f}",
-            ])  # fmt: skip
+            rows.append(
+                [
+                    f"{n_inputs:,} x {case[2]:,}",
+                    name,
+                    *(f"{value:.2f}" for value in (*times, sum(times), forward)),
+                    "" if grown is None else f"{grown / 1e9:.2f}",
+                ]
+            )
             if name == "shared" and n_inputs > 25_000:
                 report.goal(
                     f"{n_inputs:,} inputs, {case[2]:,} outputs: < 5 s and < 1 GB",
@@ -361,9 +406,18 @@ def flattened(report, folder, quick):
     report.table(
         f"a Linear behind a flatten, {N_WIDE} examples, one thread: CPU seconds beyond "
         "the forward, growth of the peak memory",
-        ["inputs x outputs", "covariance", "collecting", "order", "cut and repair",
-         "all", "forward of the layer", "GB"], rows,
-    )  # fmt: skip
+        [
+            "inputs x outputs",
+            "covariance",
+            "collecting",
+            "order",
+            "cut and repair",
+            "all",
+            "forward of the layer",
+            "GB",
+        ],
+        rows,
+    )
     if folder is not None:
         shared_or_full(report, folder, quick)
 
@@ -392,20 +446,33 @@ def shared_or_full(report, folder, quick):
     for fraction, errors in found.items():
         errors = np.array(errors)
         gap = errors[:, 4] - errors[:, 2]
-        rows.append([
-            f"{fraction:.0%}", *(spread(errors[:, k]) for k in (0, 1, 3, 2, 4)),
-            spread(gap),
-        ])  # fmt: skip
+        rows.append(
+            [
+                f"{fraction:.0%}",
+                *(spread(errors[:, k]) for k in (0, 1, 3, 2, 4)),
+                spread(gap),
+            ]
+        )
         report.goal(
             f"{fraction:.0%} of the channels: shared not worse after tuning than full "
-            "by more than 0.2 points", f"{gap.mean():+.2f}", gap.mean() <= 0.2,
-        )  # fmt: skip
+            "by more than 0.2 points",
+            f"{gap.mean():+.2f}",
+            gap.mean() <= 0.2,
+        )
     report.table(
         "FlatVGG on CIFAR-10-small, 2,048 inputs behind the flatten, test error in %: "
         "median (least to largest) over seeds",
-        ["channels", "unpruned", "full", "shared", "full, tuned", "shared, tuned",
-         "shared - full, tuned"], rows,
-    )  # fmt: skip
+        [
+            "channels",
+            "unpruned",
+            "full",
+            "shared",
+            "full, tuned",
+            "shared, tuned",
+            "shared - full, tuned",
+        ],
+        rows,
+    )
 
 
 GROUPS = {

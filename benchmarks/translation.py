@@ -107,10 +107,16 @@ def published_step(nets):
 
 def our_step(nets, data, batch_size):
     net = CycleGANNet(
-        *nets, batch_size=batch_size, lr=2e-4, max_epochs=1000, verbose=0,
-        optimizer__fused=True, discriminator_optimizer__fused=True,
-        optimizer__betas=(0.5, 0.999), discriminator_optimizer__betas=(0.5, 0.999),
-    ).initialize()  # fmt: skip
+        *nets,
+        batch_size=batch_size,
+        lr=2e-4,
+        max_epochs=1000,
+        verbose=0,
+        optimizer__fused=True,
+        discriminator_optimizer__fused=True,
+        optimizer__betas=(0.5, 0.999),
+        discriminator_optimizer__betas=(0.5, 0.999),
+    ).initialize()
     use_channels_last(net, data)
     net.history.new_epoch()
     net.on_epoch_begin(net, data)
@@ -143,8 +149,10 @@ def step(report, folder, quick):
     """One training step: ours against the published loop, in turns."""
     rows, ratios = [], {}
     for n_filters, n_blocks, size, batch_size in (
-        (16, 3, 32, 1), (16, 3, 32, 4), (32, 6, 64, 1),
-    ):  # fmt: skip
+        (16, 3, 32, 1),
+        (16, 3, 32, 4),
+        (32, 6, 64, 1),
+    ):
         nets = make_networks(n_filters, n_blocks)
         data = UnpairedImages(*torch.rand(2, 64, 3, size, size))
         theirs = published_step([plain_norms(copy.deepcopy(net)) for net in nets])
@@ -161,11 +169,15 @@ def step(report, folder, quick):
         name = f"{n_filters} filters, {n_blocks} blocks, {size} px, batch {batch_size}"
         ratios[name] = published / own
         rows.append([name, f"{published:.1f}", f"{own:.1f}", f"{published / own:.2f}"])
-    report.table("one training step, CPU milliseconds (median), one thread",
-                 ["", "published loop", "ours", "ratio"], rows)  # fmt: skip
+    report.table(
+        "one training step, CPU milliseconds (median), one thread",
+        ["", "published loop", "ours", "ratio"],
+        rows,
+    )
     for name, ratio in ratios.items():
-        report.goal(f"a training step >= 1.3x faster, {name}", f"{ratio:.2f}x",
-                    ratio >= 1.3)  # fmt: skip
+        report.goal(
+            f"a training step >= 1.3x faster, {name}", f"{ratio:.2f}x", ratio >= 1.3
+        )
 
 
 class DomainNet(nn.Module):
@@ -211,15 +223,24 @@ class Photographs:
         images = {key: data[key] for key in ("A_train", "B_train", "A_test", "B_test")}
         self.a, self.b = images["A_train"], images["B_train"]
         self.translator = CycleGANTranslator(
-            n_filters=16, n_blocks=3, identity_weight=0.0, lr=5e-4, batch_size=4,
-            max_epochs=4 if quick else 20, random_state=0,
-        ).fit(self.a, self.b)  # fmt: skip
+            n_filters=16,
+            n_blocks=3,
+            identity_weight=0.0,
+            lr=5e-4,
+            batch_size=4,
+            max_epochs=4 if quick else 20,
+            random_state=0,
+        ).fit(self.a, self.b)
         layout = self.translator.layout_
         train, test = (
-            [layout.to_tensor(images[f"{side}_{part}"].reshape(len(
-                images[f"{side}_{part}"]), -1)) for side in "AB"]
+            [
+                layout.to_tensor(
+                    images[f"{side}_{part}"].reshape(len(images[f"{side}_{part}"]), -1)
+                )
+                for side in "AB"
+            ]
             for part in ("train", "test")
-        )  # fmt: skip
+        )
         self.test, self.classifier = test, train_domain_net(*train)
         generators = self.translator.generator_ab_, self.translator.generator_ba_
         self.made = [run(g, X) for g, X in zip(generators, test, strict=True)]
@@ -250,12 +271,17 @@ def uniform_pairs(base, train, budget, seed):
     def problems(importance, compensate):
         return [
             PruningProblem(
-                module, X, importance=importance, compensate=compensate,
-                ignored_layers=(), min_channels=1, rng=np.random.default_rng(seed),
+                module,
+                X,
+                importance=importance,
+                compensate=compensate,
+                ignored_layers=(),
+                min_channels=1,
+                rng=np.random.default_rng(seed),
                 **settings,
             )
             for module, X in zip(generators, train, strict=True)
-        ]  # fmt: skip
+        ]
 
     def cut(problem_pair, keeps=None):
         keeps = keeps or [problem.widest_uniform() for problem in problem_pair]
@@ -293,13 +319,18 @@ def photographs(report, folder, quick, part):
         for recipe in ("paper", "default") if not seed else ("default",):
             start = time.process_time()
             pruner = CoEvolutionaryPruner(
-                FrozenEstimator(base), recipe=recipe, finetune_epochs=0,
-                random_state=seed, **budget,
-            ).fit(world.a, world.b)  # fmt: skip
+                FrozenEstimator(base),
+                recipe=recipe,
+                finetune_epochs=0,
+                random_state=seed,
+                **budget,
+            ).fit(world.a, world.b)
             name = "recipe paper" if recipe == "paper" else f"ours, search {seed}"
             seconds = time.process_time() - start
-            print(f"{name}: {pruner.n_evaluations_} evaluations, {seconds:.1f} s of "
-                  "CPU", flush=True)  # fmt: skip
+            print(
+                f"{name}: {pruner.n_evaluations_} evaluations, {seconds:.1f} s of CPU",
+                flush=True,
+            )
             small = pruner.estimator_
             rivals[name] = small.generator_ab_, small.generator_ba_
     full = [base.generator_ab_, base.generator_ba_]
@@ -318,28 +349,49 @@ def photographs(report, folder, quick, part):
             f"{sum(map(count, pair)) / sum(map(count, full)):.3f}"
             for count in (count_parameters, lambda m: count_macs(m, (3, 32, 32)))
         ]
-        table.append([name, *sizes, "{:.3f}, {:.3f}, {:.2f}".format(*before), *(
-            f"{mean:.{digits}f} ± {std:.{digits}f}"
-            for mean, std, digits in zip(after[name], spread, (4, 4, 2), strict=True)
-        )])  # fmt: skip
+        table.append(
+            [
+                name,
+                *sizes,
+                "{:.3f}, {:.3f}, {:.2f}".format(*before),
+                *(
+                    f"{mean:.{digits}f} ± {std:.{digits}f}"
+                    for mean, std, digits in zip(
+                        after[name], spread, (4, 4, 2), strict=True
+                    )
+                ),
+            ]
+        )
         print(*table[-1], flush=True)
     title = " and ".join(f"{v:.0%} {NAMES[k]}" for k, v in budget.items())
     report.table(
         f"summer and winter, {title}, test images (full: cycle {teacher[0]:.4f}, "
         f"Fréchet sum {teacher[2]:.2f})",
-        ["", "parameters", "MACs", "before: cycle, L1 to full, Fréchet",
-         "after 61 steps: cycle", "L1 to full", "Fréchet sum"], table,
-    )  # fmt: skip
+        [
+            "",
+            "parameters",
+            "MACs",
+            "before: cycle, L1 to full, Fréchet",
+            "after 61 steps: cycle",
+            "L1 to full",
+            "Fréchet sum",
+        ],
+        table,
+    )
     ours = np.mean([v for k, v in after.items() if k.startswith("ours")], axis=0)
     for k, what in enumerate(("cycle error", "L1 to the full translator's images")):
         for name, value in after.items():
             if not name.startswith("ours") and "repair" not in name:
-                report.goal(f"{title}: {what} below that of {name}",
-                            f"{ours[k]:.4f} against {value[k]:.4f}",
-                            ours[k] < value[k])  # fmt: skip
-    report.goal(f"{title}: Fréchet sum within 10 % of the full translator's",
-                f"{ours[2] / teacher[2]:.3f} of it",
-                ours[2] <= 1.1 * teacher[2])  # fmt: skip
+                report.goal(
+                    f"{title}: {what} below that of {name}",
+                    f"{ours[k]:.4f} against {value[k]:.4f}",
+                    ours[k] < value[k],
+                )
+    report.goal(
+        f"{title}: Fréchet sum within 10 % of the full translator's",
+        f"{ours[2] / teacher[2]:.3f} of it",
+        ours[2] <= 1.1 * teacher[2],
+    )
 
 
 def search(report, folder, quick):
@@ -376,13 +428,17 @@ def search(report, folder, quick):
         seconds = time.process_time() - start
         Direction.__call__ = evaluate
         name = " and ".join(f"{v:.0%} {NAMES[k]}" for k, v in budget.items())
-        report.goal(f"a whole search, 16 filters, 3 blocks, 32 px, {name}: <= 20 s",
-                    f"{seconds:.1f} s of CPU, {pruner.n_evaluations_} evaluations",
-                    seconds <= 20)  # fmt: skip
+        report.goal(
+            f"a whole search, 16 filters, 3 blocks, 32 px, {name}: <= 20 s",
+            f"{seconds:.1f} s of CPU, {pruner.n_evaluations_} evaluations",
+            seconds <= 20,
+        )
         share = np.mean(spent) / published
-        report.goal("an evaluation of 16 images <= 1/3 of a published step of batch 4",
-                    f"{1e3 * np.mean(spent):.0f} of {1e3 * published:.0f} ms, "
-                    f"{share:.2f}", share <= 1 / 3)  # fmt: skip
+        report.goal(
+            "an evaluation of 16 images <= 1/3 of a published step of batch 4",
+            f"{1e3 * np.mean(spent):.0f} of {1e3 * published:.0f} ms, {share:.2f}",
+            share <= 1 / 3,
+        )
 
 
 def digit_errors(data, rows, translator):
@@ -401,13 +457,19 @@ def digits(report, folder, quick):
         data = make_unpaired_digits(image_size=16, random_state=seed)
         domains = data.data_a[train], data.data_b[train]
         settings = {
-            "n_filters": 16, "n_blocks": 1, "batch_size": 8, "lr": 1e-3,
-            "max_epochs": 3 if quick else 15, "random_state": seed,
-        }  # fmt: skip
+            "n_filters": 16,
+            "n_blocks": 1,
+            "batch_size": 8,
+            "lr": 1e-3,
+            "max_epochs": 3 if quick else 15,
+            "random_state": seed,
+        }
         base, same_tint = (
-            CycleGANTranslator(data.image_shape, identity_weight=weight, **settings)
-            .fit(*domains) for weight in (0.0, 5.0)
-        )  # fmt: skip
+            CycleGANTranslator(
+                data.image_shape, identity_weight=weight, **settings
+            ).fit(*domains)
+            for weight in (0.0, 5.0)
+        )
         pruner = CoEvolutionaryPruner(
             FrozenEstimator(base), max_params=0.3, finetune_epochs=2, random_state=seed
         ).fit(*domains)
@@ -423,12 +485,21 @@ def digits(report, folder, quick):
     report.table(
         "digits, mean absolute error (there, back) against the known translator, test "
         "images",
-        ["seed", "doing nothing", "full", "30 % of the parameters",
-         "full, identity_weight 5", "30 % / full"], table,
-    )  # fmt: skip
-    report.goal("30 % of the parameters: at most 10 % more error against the known "
-                "translator", f"{np.mean(ratios):.3f} of it, mean",
-                np.mean(ratios) <= 1.1)  # fmt: skip
+        [
+            "seed",
+            "doing nothing",
+            "full",
+            "30 % of the parameters",
+            "full, identity_weight 5",
+            "30 % / full",
+        ],
+        table,
+    )
+    report.goal(
+        "30 % of the parameters: at most 10 % more error against the known translator",
+        f"{np.mean(ratios):.3f} of it, mean",
+        np.mean(ratios) <= 1.1,
+    )
 
 
 def paper_size(report, folder, quick):
@@ -438,10 +509,16 @@ def paper_size(report, folder, quick):
     generator, X = CycleGANGenerator(), torch.rand(2, 3, size, size) * 2 - 1
     graph = trace_channels(generator, X[:1, :, :64, :64])
     problem = PruningProblem(
-        generator, X[:, :, :64, :64], max_params=PAPER_SHARE, max_macs=None,
-        importance="l1", compensate=False, ignored_layers=(), min_channels=1,
+        generator,
+        X[:, :, :64, :64],
+        max_params=PAPER_SHARE,
+        max_macs=None,
+        importance="l1",
+        compensate=False,
+        ignored_layers=(),
+        min_channels=1,
         rng=np.random.default_rng(0),
-    )  # fmt: skip
+    )
     keep = problem.widest_uniform()
     cost = ChannelCost(generator, graph, torch.zeros(1, 3, 256, 256))
     small = problem.decode(keep).to(memory_format=torch.channels_last)
@@ -458,18 +535,32 @@ def paper_size(report, folder, quick):
         f"64 filters, 9 blocks, {size} px, uniform widths at 12.3 / 43.4 MB",
         ["", "full", "small", "ratio"],
         [
-            ["million parameters", f"{full[0] / 1e6:.2f}", f"{left[0] / 1e6:.2f}",
-             f"{left[0] / full[0]:.3f}"],
-            ["thousand million MACs at 256 px", f"{macs[0] / 1e9:.1f}",
-             f"{macs[1] / 1e9:.1f}", f"{macs[1] / macs[0]:.3f}"],
-            [f"a forward of one image of {size} px, CPU s", f"{times[0]:.2f}",
-             f"{times[1]:.2f}", f"{times[1] / times[0]:.3f}"],
+            [
+                "million parameters",
+                f"{full[0] / 1e6:.2f}",
+                f"{left[0] / 1e6:.2f}",
+                f"{left[0] / full[0]:.3f}",
+            ],
+            [
+                "thousand million MACs at 256 px",
+                f"{macs[0] / 1e9:.1f}",
+                f"{macs[1] / 1e9:.1f}",
+                f"{macs[1] / macs[0]:.3f}",
+            ],
+            [
+                f"a forward of one image of {size} px, CPU s",
+                f"{times[0]:.2f}",
+                f"{times[1]:.2f}",
+                f"{times[1] / times[0]:.3f}",
+            ],
         ],
-    )  # fmt: skip
+    )
     # An evaluation translates 16 images there and back.
     each = 32 * times[1]
-    print(f"one evaluation of 16 images: {each:.0f} s of CPU; 280 of them: "
-          f"{280 * each / 3600:.1f} h (extrapolated)")  # fmt: skip
+    print(
+        f"one evaluation of 16 images: {each:.0f} s of CPU; 280 of them: "
+        f"{280 * each / 3600:.1f} h (extrapolated)"
+    )
 
 
 GROUPS = {

@@ -89,9 +89,13 @@ def draw(pictures, path):
         figsize=(len(pictures) * (side + 0.12), side + 0.45),
         dpi=100,
         gridspec_kw={
-            "left": 0.01, "right": 0.99, "bottom": 0.01, "top": 0.92, "wspace": 0.02
+            "left": 0.01,
+            "right": 0.99,
+            "bottom": 0.01,
+            "top": 0.92,
+            "wspace": 0.02,
         },
-    )  # fmt: skip
+    )
     for ax, (title, picture) in zip(axes, pictures.items(), strict=True):
         ax.imshow(np.nan_to_num(picture), cmap="gray", vmin=0, vmax=1)
         ax.set_title(title, fontsize=16)
@@ -166,9 +170,16 @@ class DigitNet(nn.Module):
 def make_net(max_epochs, **module):
     """An untrained net for digits."""
     return NeuralNetClassifier(
-        DigitNet, criterion=nn.CrossEntropyLoss, optimizer=torch.optim.Adam, lr=2e-3,
-        max_epochs=max_epochs, batch_size=64, train_split=None, verbose=0, **module,
-    )  # fmt: skip
+        DigitNet,
+        criterion=nn.CrossEntropyLoss,
+        optimizer=torch.optim.Adam,
+        lr=2e-3,
+        max_epochs=max_epochs,
+        batch_size=64,
+        train_split=None,
+        verbose=0,
+        **module,
+    )
 
 
 def train_on_digits():
@@ -194,9 +205,11 @@ def teach_network(teacher, X, y):
         ("FeatureEmbeddingDistiller", {"gamma": 1.0, "kd_weight": 1.0}),
     ):
         distiller = FeatureEmbeddingDistiller(
-            make_net(100, module__width=6), FrozenEstimator(teacher), random_state=0,
+            make_net(100, module__width=6),
+            FrozenEstimator(teacher),
+            random_state=0,
             **weights,
-        ).fit(X[:130], y[:130])  # fmt: skip
+        ).fit(X[:130], y[:130])
         yield method, distiller.score(X[1300:], y[1300:])
 
 
@@ -205,9 +218,13 @@ def teach_without_data(teacher, X, y):
     # A table of pixels: mean and deviation of each are all that is told.
     mean, std = X[:1300].mean(axis=0), X[:1300].std(axis=0) + 0.01
     distiller = DataFreeDistiller(
-        make_net(1, module__width=6), FrozenEstimator(teacher), input_shape=(64,),
-        input_mean=mean, input_std=std, random_state=0,
-    ).fit()  # fmt: skip
+        make_net(1, module__width=6),
+        FrozenEstimator(teacher),
+        input_shape=(64,),
+        input_mean=mean,
+        input_std=std,
+        random_state=0,
+    ).fit()
     return distiller.score(X[1300:], y[1300:])
 
 
@@ -219,17 +236,25 @@ def translate_digits():
         for rows in (slice(0, 350), slice(350, 550))
     )
     translator = CycleGANTranslator(
-        digits.image_shape, n_filters=8, n_blocks=1, identity_weight=0, batch_size=8,
-        lr=1e-3, max_epochs=8, random_state=0,
-    ).fit(a, b)  # fmt: skip
+        digits.image_shape,
+        n_filters=8,
+        n_blocks=1,
+        identity_weight=0,
+        batch_size=8,
+        lr=1e-3,
+        max_epochs=8,
+        random_state=0,
+    ).fit(a, b)
     pruner = CoEvolutionaryPruner(
         FrozenEstimator(translator), max_params=0.3, finetune_epochs=2, random_state=0
     ).fit(a, b)
     sizes = [pruner.report_.before["parameters"], pruner.report_.after["parameters"]]
     for title, size, model in zip(
-        ("CycleGANTranslator", "CoEvolutionaryPruner"), sizes, (translator, pruner),
+        ("CycleGANTranslator", "CoEvolutionaryPruner"),
+        sizes,
+        (translator, pruner),
         strict=True,
-    ):  # fmt: skip
+    ):
         there = model.transform(a_test) - digits.translate(a_test)
         back = model.inverse_transform(b_test) - digits.translate_back(b_test)
         yield title, size, np.abs(there).mean(), np.abs(back).mean()

@@ -83,8 +83,10 @@ plt.show()
 # and repaired but not trained.
 for share in (0.8, 0.5, 0.3):
     smaller = pruner.at(max_params=share)
-    print(f"{share:.0%} of the parameters: test accuracy "
-          f"{smaller.score(X_test, y_test):.3f}")  # fmt: skip
+    print(
+        f"{share:.0%} of the parameters: test accuracy "
+        f"{smaller.score(X_test, y_test):.3f}"
+    )
 
 
 # %%
@@ -112,8 +114,9 @@ print(f"{len(kept)} filters by chance: nearest other {np.mean(drawn):.2f} "
 
 fig, axes = plt.subplots(1, 2, figsize=(8, 3.6), layout="constrained")
 for ax, chosen, name in (
-    (axes[0], np.arange(len(alike)), "all"), (axes[1], kept, "kept"),
-):  # fmt: skip
+    (axes[0], np.arange(len(alike)), "all"),
+    (axes[1], kept, "kept"),
+):
     image = ax.imshow(alike[np.ix_(chosen, chosen)], vmin=0, vmax=1, cmap="magma")
     ax.set_title(f"{len(chosen)} filters, {name}: nearest other {nearest(chosen):.2f}")
 fig.colorbar(image, ax=axes, label="similarity")

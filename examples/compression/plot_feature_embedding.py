@@ -44,10 +44,17 @@ class DigitNet(nn.Module):
 
 def make_net(max_epochs, **module):
     return NeuralNetClassifier(
-        DigitNet, criterion=nn.CrossEntropyLoss, optimizer=torch.optim.Adam, lr=3e-3,
-        max_epochs=max_epochs, batch_size=64, train_split=None, verbose=0,
-        iterator_train__shuffle=True, **module,
-    )  # fmt: skip
+        DigitNet,
+        criterion=nn.CrossEntropyLoss,
+        optimizer=torch.optim.Adam,
+        lr=3e-3,
+        max_epochs=max_epochs,
+        batch_size=64,
+        train_split=None,
+        verbose=0,
+        iterator_train__shuffle=True,
+        **module,
+    )
 
 
 X, y = load_digits(return_X_y=True)

@@ -57,9 +57,12 @@ for ax, name, a, b in zip(axes.flat, names, table.T, errors.T, strict=True):
     ax.scatter(a, 100 * b, s=12)
     for digit in np.argsort(b)[-2:]:
         ax.annotate(
-            str(digit), (a[digit], 100 * b[digit]), fontsize="small",
-            xytext=(3, -3), textcoords="offset points",
-        )  # fmt: skip
+            str(digit),
+            (a[digit], 100 * b[digit]),
+            fontsize="small",
+            xytext=(3, -3),
+            textcoords="offset points",
+        )
     ax.set_title(f"{name}: r = {np.corrcoef(a, b)[0, 1]:.2f}", fontsize="small")
 fig.supxlabel("slack that the other labels allow")
 fig.supylabel("errors / %")

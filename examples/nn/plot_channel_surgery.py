@@ -87,8 +87,14 @@ for row, genes in enumerate(graph.layers.values()):
     for column, gene in enumerate(genes):
         color = "0.7" if gene < 0 else colors[gene]
         lives = gene < 0 or keep[gene]
-        ax.scatter(column, row, s=28, marker="s", edgecolors=[color],
-                   facecolors=[color] if lives else "none")  # fmt: skip
+        ax.scatter(
+            column,
+            row,
+            s=28,
+            marker="s",
+            edgecolors=[color],
+            facecolors=[color] if lives else "none",
+        )
 ax.set(yticks=range(len(graph.layers)), yticklabels=graph.layers, xlabel="channel",
        title="genes of the network; hollow: removed")  # fmt: skip
 ax.invert_yaxis()

@@ -77,9 +77,16 @@ class Compressor(TorchFitMixin, MetaEstimatorMixin, BaseEstimator):
         self._check_kinds()
         is_classes = _is_classifier(self)
         X, y = validate_data(
-            self, X, y, dtype=np.float32, allow_nd=True, order="C",
-            ensure_min_samples=2, multi_output=not is_classes, y_numeric=not is_classes,
-        )  # fmt: skip
+            self,
+            X,
+            y,
+            dtype=np.float32,
+            allow_nd=True,
+            order="C",
+            ensure_min_samples=2,
+            multi_output=not is_classes,
+            y_numeric=not is_classes,
+        )
         X = _writable(X)
         self._shape_in = X.shape[1:]
         n_outputs = self._n_outputs(X)
@@ -114,9 +121,16 @@ class Compressor(TorchFitMixin, MetaEstimatorMixin, BaseEstimator):
         is_classes = _is_classifier(self)
         try:
             X_val, y_val = validate_data(
-                self, X_val, y_val, dtype=np.float32, allow_nd=True, order="C",
-                reset=False, multi_output=not is_classes, y_numeric=not is_classes,
-            )  # fmt: skip
+                self,
+                X_val,
+                y_val,
+                dtype=np.float32,
+                allow_nd=True,
+                order="C",
+                reset=False,
+                multi_output=not is_classes,
+                y_numeric=not is_classes,
+            )
         except (TypeError, ValueError) as error:
             kind = TypeError if isinstance(error, TypeError) else ValueError
             msg = f"X_val and y_val must be like X and y: {error}"

@@ -97,10 +97,11 @@ class CompressionReport:
     def _repr_html_(self) -> str:
         head = "<tr><th></th><th>before</th><th>after</th><th>after / before</th></tr>"
         rows = (
-            "<tr><th>" + "</th><td>".join([line[0], "</td><td>".join(line[1:])])
+            "<tr><th>"
+            + "</th><td>".join([line[0], "</td><td>".join(line[1:])])
             + "</td></tr>"
             for line in self._lines()
-        )  # fmt: skip
+        )
         note = f"<p>{escape(self.note)}</p>" if self.note else ""
         return f"<table>{head}{''.join(rows)}</table>{note}"
 

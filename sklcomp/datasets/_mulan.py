@@ -47,9 +47,13 @@ OPENML = {
     prefer_skip_nested_validation=True,
 )
 def load_mulan(
-    arff_path: Any, xml_path: Any = None, *, return_X_y: bool = False,
-    max_bytes: int = 2**30, encoding: str = "utf-8",
-) -> Any:  # fmt: skip
+    arff_path: Any,
+    xml_path: Any = None,
+    *,
+    return_X_y: bool = False,
+    max_bytes: int = 2**30,
+    encoding: str = "utf-8",
+) -> Any:
     r"""Multi-label data from an ARFF file and the XML file that names its labels.
 
     This is the format of Mulan, in which most multi-label data is published, dense or
@@ -222,9 +226,13 @@ def fetch_multilabel(
     # All columns as features: of sparse data scikit-learn leaves omitted targets
     # uninitialised, and fails where their memory holds what is no category.
     raw = fetch_openml(
-        **settings, data_home=data_home, cache=cache, target_column=None,
-        as_frame=False, parser="liac-arff",
-    )  # fmt: skip
+        **settings,
+        data_home=data_home,
+        cache=cache,
+        target_column=None,
+        as_frame=False,
+        parser="liac-arff",
+    )
     home = os.path.join(get_data_home(data_home), "openml") if cache else None
     is_label = {
         column["name"]: column["is_target"] == "true"

@@ -169,15 +169,22 @@ def coevolve(
     select = find_operator(selection, SELECTIONS, "selection")
     breeders = [
         Breeder(
-            select, cross, find_operator(mutate, MUTATIONS, "mutation"),
-            mend or keep_all, crossover_rate, mutation_rate, child_mutation_rate,
+            select,
+            cross,
+            find_operator(mutate, MUTATIONS, "mutation"),
+            mend or keep_all,
+            crossover_rate,
+            mutation_rate,
+            child_mutation_rate,
             elitism,
         )
         for cross, mutate, mend in zip(
-            _pair(crossover, "crossover"), _pair(mutation, "mutation"),
-            _pair(repair, "repair"), strict=True,
+            _pair(crossover, "crossover"),
+            _pair(mutation, "mutation"),
+            _pair(repair, "repair"),
+            strict=True,
         )
-    ]  # fmt: skip
+    ]
     game = _Game(_pair(fitness, "fitness"), starts[0].shape[1])
     evaluate = Evaluator(game, 2 + sum(start.shape[1] for start in starts), n_jobs)
     history: dict[str, list[float]] = {name: [] for name in HISTORY}
@@ -325,9 +332,11 @@ def _restore(
 
 
 def _collect(
-    bests: list[np.ndarray], game: _Game, evaluate: Evaluator,
+    bests: list[np.ndarray],
+    game: _Game,
+    evaluate: Evaluator,
     history: dict[str, list[float]],
-) -> CoevolutionResult:  # fmt: skip
+) -> CoevolutionResult:
     meetings, values = evaluate.genomes(), np.array(list(evaluate.known.values()))
     genomes, fitness = [], []
     for side, genes in enumerate(game.genes(meetings)):

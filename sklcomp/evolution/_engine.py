@@ -150,10 +150,15 @@ def evolve(
     population = np.array(population, dtype=bool)
     check_start(population, elitism, crossover_rate, mutation_rate)
     breeder = Breeder(
-        find_operator(selection, SELECTIONS, "selection"), crossover,
-        find_operator(mutation, MUTATIONS, "mutation"), repair or keep_all,
-        crossover_rate, mutation_rate, child_mutation_rate, elitism,
-    )  # fmt: skip
+        find_operator(selection, SELECTIONS, "selection"),
+        crossover,
+        find_operator(mutation, MUTATIONS, "mutation"),
+        repair or keep_all,
+        crossover_rate,
+        mutation_rate,
+        child_mutation_rate,
+        elitism,
+    )
     evaluate = Evaluator(fitness, population.shape[1], n_jobs)
     history: dict[str, list[float]] = {"best": [], "mean": [], "n_evaluations": []}
     generation, stopped = 0, False
@@ -195,9 +200,11 @@ def _collect(evaluate: Evaluator, history: dict[str, list[float]]) -> EvolutionR
 
 
 def _judge(
-    population: np.ndarray, evaluate: Evaluator, generation: int,
+    population: np.ndarray,
+    evaluate: Evaluator,
+    generation: int,
     history: dict[str, list[float]],
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """Fitness of a generation, entered into the history."""
     worth = nan_is_worst(score_generation(population, evaluate, generation))
     history["best"].append(float(worth.max()))
@@ -223,9 +230,12 @@ def _polish(
 
 
 def _snapshot(
-    rng: np.random.Generator, population: np.ndarray, generation: int,
-    evaluate: Evaluator, history: dict[str, list[Any]],
-) -> State:  # fmt: skip
+    rng: np.random.Generator,
+    population: np.ndarray,
+    generation: int,
+    evaluate: Evaluator,
+    history: dict[str, list[Any]],
+) -> State:
     """All that is needed to go on, as plain arrays."""
     return {
         # A copy, so that a callback that writes into its state leaves the search alone.

@@ -201,9 +201,12 @@ def fit_budget(
 
 
 def _shrink(
-    genome: np.ndarray, rng: np.random.Generator, order: Order, fits: Callable,
+    genome: np.ndarray,
+    rng: np.random.Generator,
+    order: Order,
+    fits: Callable,
     min_genes: int,
-) -> None:  # fmt: skip
+) -> None:
     wide = [genes for genes in order if genome[genes].sum() > min_genes]
     while wide and not fits(genome):
         # At random: the order ranks the genes within a segment, and says nothing of two

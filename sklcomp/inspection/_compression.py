@@ -57,9 +57,13 @@ class EvolutionDisplay:
 
     @refuse_masked
     def __init__(
-        self, *, history: dict[str, np.ndarray], front: dict[str, np.ndarray],
-        widths: dict[str, tuple[int, int]], best: tuple[int, float],
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        history: dict[str, np.ndarray],
+        front: dict[str, np.ndarray],
+        widths: dict[str, tuple[int, int]],
+        best: tuple[int, float],
+    ) -> None:
         self.history = history
         self.front = front
         self.widths = widths
@@ -88,20 +92,24 @@ class EvolutionDisplay:
         check_is_fitted(estimator)
         history, front = estimator.history_, estimator.pareto_front_
         if hasattr(estimator, "kept_channels_ab_"):
-            graph, kept = (getattr(estimator, f"{name}_{side}_")
-                           for name in ("graph", "kept_channels"))  # fmt: skip
+            graph, kept = (
+                getattr(estimator, f"{name}_{side}_")
+                for name in ("graph", "kept_channels")
+            )
             history = {name: history[f"{name}_{side[0]}"] for name in ("best", "mean")}
             best, front = estimator.winners_[side], front[side]
         else:
             graph, kept = estimator.graph_, estimator.kept_channels_
             best = estimator.report_.after["parameters"], estimator.best_fitness_
         display = cls(
-            history=history, front=front, best=best,
+            history=history,
+            front=front,
+            best=best,
             widths={
                 layer: (len(channels), len(graph.layers[layer]))
                 for layer, channels in kept.items()
             },
-        )  # fmt: skip
+        )
         return display.plot(figure=figure)
 
     def plot(self, *, figure: Any = None) -> "EvolutionDisplay":
@@ -131,11 +139,15 @@ class EvolutionDisplay:
         sizes, fitness = (self.front[k][order] for k in ("n_parameters", "fitness"))
         is_best = fitness >= np.maximum.accumulate(fitness)
         self.ax_[1].plot(
-            sizes[is_best], fitness[is_best], marker="o",
-            drawstyle="steps-post", label="Pareto front",
-        )  # fmt: skip
-        self.ax_[1].plot(*self.best, marker="*", markersize=14, linestyle="none",
-                         label="winner")  # fmt: skip
+            sizes[is_best],
+            fitness[is_best],
+            marker="o",
+            drawstyle="steps-post",
+            label="Pareto front",
+        )
+        self.ax_[1].plot(
+            *self.best, marker="*", markersize=14, linestyle="none", label="winner"
+        )
         self.ax_[1].set(xlabel="parameters", ylabel="fitness")
         self.ax_[1].legend()
         _draw_widths(self.ax_[2], self.widths)

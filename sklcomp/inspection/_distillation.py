@@ -61,10 +61,13 @@ class DistillationDisplay:
 
     @refuse_masked
     def __init__(
-        self, *, history: dict[str, np.ndarray],
-        embeddings: dict[str, np.ndarray] | None = None, labels: Any = None,
+        self,
+        *,
+        history: dict[str, np.ndarray],
+        embeddings: dict[str, np.ndarray] | None = None,
+        labels: Any = None,
         images: dict[Any, np.ndarray] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.history = history
         self.embeddings = embeddings
         self.labels = labels
@@ -73,9 +76,16 @@ class DistillationDisplay:
     @classmethod
     @refuse_masked
     def from_estimator(
-        cls, estimator: Any, X: Any = None, y: Any = None, *, reducer: Any = None,
-        n_neighbors: int = 5, n_images: int = 8, figure: Any = None,
-    ) -> "DistillationDisplay":  # fmt: skip
+        cls,
+        estimator: Any,
+        X: Any = None,
+        y: Any = None,
+        *,
+        reducer: Any = None,
+        n_neighbors: int = 5,
+        n_images: int = 8,
+        figure: Any = None,
+    ) -> "DistillationDisplay":
         """Draw what a fitted distiller learned.
 
         Parameters
@@ -121,15 +131,16 @@ class DistillationDisplay:
         teacher, student = estimator.embed(X)
         trust = trustworthiness(teacher, student, n_neighbors=n_neighbors)
         reducer = PCA(2) if reducer is None else reducer
-        display = cls(
-            history=estimator.history_,
-            embeddings={
-                f"teacher\n{teacher.shape[1]} features": _reduced(reducer, teacher),
-                f"student, {student.shape[1]} features\ntrustworthiness {trust:.3f}":
-                    _reduced(reducer, student),
-            },
-            labels=y,
-        )  # fmt: skip
+        n_theirs, n_own = teacher.shape[1], student.shape[1]
+        titles = (
+            f"teacher\n{n_theirs} features",
+            f"student, {n_own} features\ntrustworthiness {trust:.3f}",
+        )
+        embeddings = {
+            title: _reduced(reducer, features)
+            for title, features in zip(titles, (teacher, student), strict=True)
+        }
+        display = cls(history=estimator.history_, embeddings=embeddings, labels=y)
         return display.plot(figure=figure)
 
     def plot(self, *, figure: Any = None) -> "DistillationDisplay":

@@ -179,9 +179,13 @@ class LabelStreamDisplay:
         values = self.representation[:, :-1]
         largest = np.nanmax(np.abs(values)) or 1.0
         image = ax.imshow(
-            values, cmap="RdBu_r", vmin=-largest, vmax=largest, aspect="auto",
+            values,
+            cmap="RdBu_r",
+            vmin=-largest,
+            vmax=largest,
+            aspect="auto",
             interpolation="nearest",
-        )  # fmt: skip
+        )
         figure.colorbar(image, ax=ax, label="coefficient", fraction=0.05)
         ax.set_facecolor("0.9")
         ax.set_title("self-representation", fontsize="small")
@@ -207,7 +211,9 @@ def _score(metric: Any, estimator: Any, X: Any, y: Any) -> Any:
     y = estimator._encode_again(y).toarray()
     scores = estimator.decision_function(X)
     scores = scores.reshape(len(scores), -1)
-    return np.array([
-        metric(y[:, j], scores[:, j]) if len(np.unique(y[:, j])) == 2 else np.nan
-        for j in range(y.shape[1])
-    ])  # fmt: skip
+    return np.array(
+        [
+            metric(y[:, j], scores[:, j]) if len(np.unique(y[:, j])) == 2 else np.nan
+            for j in range(y.shape[1])
+        ]
+    )

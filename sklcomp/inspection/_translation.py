@@ -69,10 +69,12 @@ class TranslationDisplay:
 
     @refuse_masked
     def __init__(
-        self, *, images: dict[str, np.ndarray] | None = None,
+        self,
+        *,
+        images: dict[str, np.ndarray] | None = None,
         history: dict[str, np.ndarray] | None = None,
         points: dict[str, np.ndarray] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.images = images
         self.history = history
         self.points = points
@@ -80,10 +82,16 @@ class TranslationDisplay:
     @classmethod
     @refuse_masked
     def from_estimator(
-        cls, estimator: Any, X_a: Any = None, X_b: Any = None, *,
-        others: dict[str, Any] | None = None, n_images: int = 6,
-        show_losses: bool = True, figure: Any = None,
-    ) -> "TranslationDisplay":  # fmt: skip
+        cls,
+        estimator: Any,
+        X_a: Any = None,
+        X_b: Any = None,
+        *,
+        others: dict[str, Any] | None = None,
+        n_images: int = 6,
+        show_losses: bool = True,
+        figure: Any = None,
+    ) -> "TranslationDisplay":
         """Translate examples and draw them.
 
         Parameters
@@ -170,9 +178,9 @@ class TranslationDisplay:
         # Row titles and legends stand beside the axes.
         size = sum(widths) + 1.5 * len(panels), height
         self.figure_ = figure = laid_out(figure, size)
-        self.ax_ = figure.subplots(
-            1, len(panels), squeeze=False, width_ratios=widths
-        )[0]  # fmt: skip
+        self.ax_ = figure.subplots(1, len(panels), squeeze=False, width_ratios=widths)[
+            0
+        ]
         for ax, (draw, data, _) in zip(self.ax_, panels, strict=True):
             draw(ax, data)
         return self
@@ -263,9 +271,10 @@ def _draw_points(ax: Any, points: dict[str, np.ndarray]) -> None:
         look: dict[str, Any] = made if ARROW in title else true
         ax.scatter(*values.T, s=16, linewidths=0.8, label=title, **look)
     ax.set(
-        xlabel="first principal component", ylabel="second principal component",
+        xlabel="first principal component",
+        ylabel="second principal component",
         title="examples",
-    )  # fmt: skip
+    )
     _add_legend(ax)
 
 
@@ -276,11 +285,13 @@ def _draw_losses(ax: Any, history: dict[str, np.ndarray]) -> None:
     colors = {kind: f"C{i}" for i, kind in enumerate(kinds)}
     for (kind, side), values in zip(names, history.values(), strict=True):
         ax.plot(
-            np.arange(1, len(values) + 1), values, color=colors[kind],
+            np.arange(1, len(values) + 1),
+            values,
+            color=colors[kind],
             linestyle="--" if side in ("b", "ba") else "-",
             marker="." if len(values) < 50 else "",
             label=f"{kind} {SIDES.get(side, side)}".strip(),
-        )  # fmt: skip
+        )
     lowest = min(map(np.min, history.values()))
     ax.set(title="losses", xlabel="epoch", yscale="log" if lowest > 0 else "symlog")
     ax.xaxis.get_major_locator().set_params(integer=True)

@@ -43,9 +43,15 @@ class LinearMultiLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEsti
         names = column_names(y)
         y = None if y is None else read_targets(y)
         X, y = validate_data(
-            self, X, y, multi_output=True, accept_sparse="csr", order="C",
-            dtype=[np.float64, np.float32], accept_large_sparse=True,
-        )  # fmt: skip
+            self,
+            X,
+            y,
+            multi_output=True,
+            accept_sparse="csr",
+            order="C",
+            dtype=[np.float64, np.float32],
+            accept_large_sparse=True,
+        )
         if X.shape[0] < 2:
             msg = (
                 f"{type(self).__name__} cannot be fitted with n_samples=1; at least "

@@ -225,9 +225,14 @@ class StreamingLabelClassifier(LinearMultiLabelClassifier):
         result = None
         if varies.any():
             result = self._learn(
-                X, Y[:, varies], self.C * weight, W[varies], self._factorise(X, weight),
-                check_random_state(self.random_state), callback=reporter,
-            )  # fmt: skip
+                X,
+                Y[:, varies],
+                self.C * weight,
+                W[varies],
+                self._factorise(X, weight),
+                check_random_state(self.random_state),
+                callback=reporter,
+            )
             W[varies] = result.solution
         self.coef_ = W[:, :-1].astype(X.dtype)
         self.intercept_ = W[:, -1].astype(X.dtype)
@@ -290,9 +295,13 @@ default=None
         check_is_fitted(self)
         self._check_open()
         X = validate_data(
-            self, X, accept_sparse="csr", order="C", dtype=[np.float64, np.float32],
+            self,
+            X,
+            accept_sparse="csr",
+            order="C",
+            dtype=[np.float64, np.float32],
             reset=False,
-        )  # fmt: skip
+        )
         names = column_names(y_new) if label_names is None else label_names
         new = as_columns(y_new, "y_new")
         check_consistent_length(X, new)
@@ -336,8 +345,11 @@ default=None
             scores = X @ W[:m, :-1].T + W[:m, -1]
         earlier = SelfRepresentation(
             np.clip(scores, -LARGEST_SCORE, LARGEST_SCORE) if past is None else past,
-            weight, self.alpha, n_new, self.fit_intercept,
-        )  # fmt: skip
+            weight,
+            self.alpha,
+            n_new,
+            self.fit_intercept,
+        )
         ridge = self._factorise(X, weight)
         found: dict[str, list] = {"coef": [], "scale": [], "results": []}
         for t in range(n_new):
@@ -403,11 +415,18 @@ default=None
         """Coefficients of labels of which each has a prior."""
         if ridge is None:
             return solve_hinge(
-                X, Y, cost=cost, squared=self.loss == "squared_hinge", start=start,
-                constant=float(self.fit_intercept), tol=self.tol,
-                max_iter=self.max_iter, n_jobs=self.n_jobs, callback=callback,
+                X,
+                Y,
+                cost=cost,
+                squared=self.loss == "squared_hinge",
+                start=start,
+                constant=float(self.fit_intercept),
+                tol=self.tol,
+                max_iter=self.max_iter,
+                n_jobs=self.n_jobs,
+                callback=callback,
                 seeds=rng.randint(2**31 - 1, size=Y.shape[1]),
-            )  # fmt: skip
+            )
         columns, W, n_labels = Y.tocsc(), start.copy(), Y.shape[1]
         for j in range(n_labels):
             prior = X @ start[j, :-1] + float(self.fit_intercept) * start[j, -1]

@@ -367,8 +367,9 @@ class PatchDiscriminator(nn.Module):
     def __init__(self, n_filters: int = 64, n_layers: int = 3, n_channels: int = 3):
         super().__init__()
         layers: list[nn.Module] = [
-            nn.Conv2d(n_channels, n_filters, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)
-        ]  # fmt: skip
+            nn.Conv2d(n_channels, n_filters, 4, 2, 1),
+            nn.LeakyReLU(0.2, inplace=True),
+        ]
         inputs = n_filters
         for k in range(1, n_layers + 1):
             outputs, stride = n_filters * min(2**k, 8), 2 if k < n_layers else 1

@@ -46,8 +46,10 @@ def _why_useless(module: Any, use: str) -> str:
             f"has lazy layers without weights ({show(lazy[0])}); run it once on an "
             "example, module(X[:2]), before it is handed over"
         )
-    if any(isinstance(part, fx.GraphModule) and _is_exported(part)
-           for part in module.modules()):  # fmt: skip
+    if any(
+        isinstance(part, fx.GraphModule) and _is_exported(part)
+        for part in module.modules()
+    ):
         return (
             "is an exported program of fixed sizes; hand over the module that was "
             "exported, and export what comes out"

@@ -61,8 +61,9 @@ def kd_loss(
     return temperature**2 * F.kl_div(
         F.log_softmax(student_logits / temperature, -1),
         F.log_softmax(teacher_logits / temperature, -1),
-        reduction="batchmean", log_target=True,
-    )  # fmt: skip
+        reduction="batchmean",
+        log_target=True,
+    )
 
 
 class LocalityPreservingLoss(nn.Module):

@@ -229,19 +229,32 @@ def recover_image(
     }
     solving: dict[str, Any] = {"solver": solver, "tol": tol, "max_iter": max_iter}
     spectrum = partial(
-        Spectrum, channels.shape[1:],
-        weights=weights, axis_scale=axis_scale, spacing=spacing,
-    )  # fmt: skip
+        Spectrum,
+        channels.shape[1:],
+        weights=weights,
+        axis_scale=axis_scale,
+        spacing=spacing,
+    )
     if "auto" in settings.values():
         settings, _ = choose_parameters(
-            channels, observed, settings, spectrum,
+            channels,
+            observed,
+            settings,
+            spectrum,
             partial(recover_images, **solving),
-            holdout=0.15, n_repeats=2, random_state=None,
-        )  # fmt: skip
+            holdout=0.15,
+            n_repeats=2,
+            random_state=None,
+        )
     result = recover_batch(
-        channels, observed, refine=refine, spectrum=spectrum(settings["order"]),
-        nuclear=settings["nuclear"], noise=settings["noise"], **solving,
-    )  # fmt: skip
+        channels,
+        observed,
+        refine=refine,
+        spectrum=spectrum(settings["order"]),
+        nuclear=settings["nuclear"],
+        noise=settings["noise"],
+        **solving,
+    )
     warn_not_converged(result, tol)
     recovered = result.solution
     clip_filled(recovered, observed, limits, is_noisy=settings["noise"] > 0)
@@ -353,10 +366,14 @@ def recover_batch(
         )
         raise ValueError(msg)
     settings = {
-        "weights": spectrum.weights, "order": spectrum.order,
-        "axis_scale": spectrum.axis_scale, "tol": tol, "max_iter": max_iter,
-        "workers": workers, "callback": callback,
-    }  # fmt: skip
+        "weights": spectrum.weights,
+        "order": spectrum.order,
+        "axis_scale": spectrum.axis_scale,
+        "tol": tol,
+        "max_iter": max_iter,
+        "workers": workers,
+        "callback": callback,
+    }
     if solver == "admm" and not nuclear:
         solver = "auto"  # one term has no copies to agree
     strength = noise * spectrum.noise_unit
@@ -364,10 +381,13 @@ def recover_batch(
     if nuclear or strength * spectrum.weights.max() >= NOISE_LIMITS[0]:
         share = observed.reshape(len(observed), -1).mean(axis=1)
         result = solve_regularised(
-            images, observed, nuclear=nuclear,
+            images,
+            observed,
+            nuclear=nuclear,
             noise=np.maximum(strength * share, np.finfo(float).tiny * (noise > 0)),
-            solver="admm" if nuclear else solver, **settings,
-        )  # fmt: skip
+            solver="admm" if nuclear else solver,
+            **settings,
+        )
     else:
         result = solve_dct(images, observed, solver=solver, **settings)
     if not np.isfinite(result.solution).all():

@@ -47,8 +47,11 @@ class Spectrum:
         if weights is None:
             self.weights = laplacian_eigenvalues(shape, self.axis_scale) ** order
             # The Laplacian of the field with one length for all: its mean extent.
-            extents = [n * h for n, h, g in zip(shape, width, scale, strict=True)
-                       if n > 1 and g > 0]  # fmt: skip
+            extents = [
+                n * h
+                for n, h, g in zip(shape, width, scale, strict=True)
+                if n > 1 and g > 0
+            ]
             extent = np.exp(np.mean(np.log(extents))) if extents else 1.0
             self.noise_unit = float(((extent / NOISE_SIDE) ** 2 * peak) ** order)
         else:

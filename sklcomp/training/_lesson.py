@@ -41,9 +41,13 @@ class Teacher:
     """
 
     def __init__(
-        self, module: nn.Module, layer: str | None, is_classes: bool, X: Tensor,
+        self,
+        module: nn.Module,
+        layer: str | None,
+        is_classes: bool,
+        X: Tensor,
         device: Any,
-    ):  # fmt: skip
+    ):
         self.module = plain_copy(module).to(device).eval()
         for parameter in self.module.parameters():
             # Gradients that nobody uses would only take time.
@@ -126,11 +130,19 @@ class TeacherLoss:
     """
 
     def __init__(
-        self, teacher: Teacher, *, embedding: Any = None, gamma: float = 0.0,
-        kd_weight: float, temperature: float, clip_grad_norm: float | None = None,
-        layer: str = "", task_weight: float = 1.0, X: np.ndarray,
+        self,
+        teacher: Teacher,
+        *,
+        embedding: Any = None,
+        gamma: float = 0.0,
+        kd_weight: float,
+        temperature: float,
+        clip_grad_norm: float | None = None,
+        layer: str = "",
+        task_weight: float = 1.0,
+        X: np.ndarray,
         after_epoch: Callable[[Any], Any] = lambda net: None,
-    ):  # fmt: skip
+    ):
         self.teacher, self.embedding, self.gamma = teacher, embedding, gamma
         self.kd_weight, self.temperature = kd_weight, temperature
         self.clip_grad_norm, self.layer = clip_grad_norm, layer
@@ -217,8 +229,10 @@ class TeacherLoss:
 
     def _total(self, terms: dict[str, Any]) -> Any:
         weights = {
-            "task": self.task_weight, "embedding": self.gamma, "kd": self.kd_weight,
-        }  # fmt: skip
+            "task": self.task_weight,
+            "embedding": self.gamma,
+            "kd": self.kd_weight,
+        }
         return sum(weights[name] * term for name, term in terms.items())
 
     def _ask(self, X: Any) -> tuple[Tensor, Tensor]:
@@ -290,9 +304,16 @@ class TeacherLoss:
 
 
 def train_with_teacher(
-    net: Any, X: np.ndarray, y: np.ndarray, teacher: nn.Module, is_classes: bool, *,
-    weight: float, temperature: float, before: Callable[[], None] | None = None,
-) -> Any:  # fmt: skip
+    net: Any,
+    X: np.ndarray,
+    y: np.ndarray,
+    teacher: nn.Module,
+    is_classes: bool,
+    *,
+    weight: float,
+    temperature: float,
+    before: Callable[[], None] | None = None,
+) -> Any:
     """Train a net by its own loss and, to a share, by a teacher's softened scores.
 
     A loss that becomes infinite ends it, with a warning and the best weights so far.
@@ -300,8 +321,11 @@ def train_with_teacher(
     examples = torch.from_numpy(X)
     lesson = TeacherLoss(
         Teacher(teacher, None, is_classes, examples, net.device),
-        kd_weight=weight, task_weight=1 - weight, temperature=temperature, X=X,
-    )  # fmt: skip
+        kd_weight=weight,
+        task_weight=1 - weight,
+        temperature=temperature,
+        X=X,
+    )
     lesson.ask_once(net, examples)
     with acting_as(net, listening(type(net), lesson)):
         train_net(net, X, y, before)

@@ -458,8 +458,10 @@ class CycleGANTranslator(
 
 
 def fit_networks(
-    translator: CycleGANTranslator, net: CycleGANNet, data: UnpairedImages,
+    translator: CycleGANTranslator,
+    net: CycleGANNet,
+    data: UnpairedImages,
     session: Session,
-) -> None:  # fmt: skip
+) -> None:
     """Fit a translator, whose data are known, by training a net of its own making."""
     translator._name_results(train(translator, net, data, session))

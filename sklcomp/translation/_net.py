@@ -125,13 +125,23 @@ class CycleGANNet(NeuralNet):
     cuda_dependent_attributes_: list[str]
 
     def __init__(
-        self, module: Any, generator_ba: Any, discriminator_a: Any,
-        discriminator_b: Any, *, criterion: Any = nn.MSELoss,
+        self,
+        module: Any,
+        generator_ba: Any,
+        discriminator_a: Any,
+        discriminator_b: Any,
+        *,
+        criterion: Any = nn.MSELoss,
         optimizer: Any = torch.optim.Adam,
-        discriminator_optimizer: Any = torch.optim.Adam, cycle_weight: float = 10.0,
-        identity_weight: float = 5.0, pool_size: int = 50, decay_start: float = 0.5,
-        iterator_train: Any = UnpairedBatches, train_split: Any = None, **kwargs: Any,
-    ):  # fmt: skip
+        discriminator_optimizer: Any = torch.optim.Adam,
+        cycle_weight: float = 10.0,
+        identity_weight: float = 5.0,
+        pool_size: int = 50,
+        decay_start: float = 0.5,
+        iterator_train: Any = UnpairedBatches,
+        train_split: Any = None,
+        **kwargs: Any,
+    ):
         self.generator_ba = generator_ba
         self.discriminator_a = discriminator_a
         self.discriminator_b = discriminator_b
@@ -141,9 +151,13 @@ class CycleGANNet(NeuralNet):
         self.pool_size = pool_size
         self.decay_start = decay_start
         super().__init__(
-            module, criterion=criterion, optimizer=optimizer, train_split=train_split,
-            iterator_train=iterator_train, **kwargs,
-        )  # fmt: skip
+            module,
+            criterion=criterion,
+            optimizer=optimizer,
+            train_split=train_split,
+            iterator_train=iterator_train,
+            **kwargs,
+        )
 
     def initialize_module(self) -> Any:
         """Make all four networks."""
@@ -177,8 +191,13 @@ class CycleGANNet(NeuralNet):
             setattr(self, f"{name}_", optimizer)
         return self
 
-    def on_epoch_begin(self, net: Any, dataset_train: Any = None,
-                       dataset_valid: Any = None, **kwargs: Any) -> None:  # fmt: skip
+    def on_epoch_begin(
+        self,
+        net: Any,
+        dataset_train: Any = None,
+        dataset_valid: Any = None,
+        **kwargs: Any,
+    ) -> None:
         """Count the steps of an epoch, of which the rates of learning are a function.
 
         Parameters
@@ -195,8 +214,13 @@ class CycleGANNet(NeuralNet):
         self._step_, self._n_steps_ = (len(self.history) - 1) * n, self.max_epochs * n
         self._sums_: dict[str, float] = {}
 
-    def on_epoch_end(self, net: Any, dataset_train: Any = None,
-                     dataset_valid: Any = None, **kwargs: Any) -> None:  # fmt: skip
+    def on_epoch_end(
+        self,
+        net: Any,
+        dataset_train: Any = None,
+        dataset_valid: Any = None,
+        **kwargs: Any,
+    ) -> None:
         """Record the mean of every loss.
 
         Parameters
@@ -210,8 +234,9 @@ class CycleGANNet(NeuralNet):
         """
         super().on_epoch_end(net, dataset_train=dataset_train, **kwargs)
         for module, images in (
-            (self.module_, dataset_train.a), (self.generator_ba_, dataset_train.b)
-        ):  # fmt: skip
+            (self.module_, dataset_train.a),
+            (self.generator_ba_, dataset_train.b),
+        ):
             if not run(module, images[:1]).isfinite().all():
                 self._stop("a generator made what is not finite")
         # No loss has seen the last step, and no image shows what it did to these.

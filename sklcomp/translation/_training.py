@@ -53,9 +53,16 @@ def make_net(translator: Any) -> CycleGANNet:
             if key in takes:
                 settings[f"{name}__{key}"] = value
     for name in (
-        "lr", "batch_size", "max_epochs", "device", "cycle_weight",
-        "identity_weight", "pool_size", "decay_start", "verbose",
-    ):  # fmt: skip
+        "lr",
+        "batch_size",
+        "max_epochs",
+        "device",
+        "cycle_weight",
+        "identity_weight",
+        "pool_size",
+        "decay_start",
+        "verbose",
+    ):
         settings[name] = getattr(translator, name)
     default = partial(make_generator, layout, translator.n_filters, translator.n_blocks)
     modules = make_pair("generator", translator.generator, default, layout.n_channels)
@@ -67,9 +74,11 @@ def make_net(translator: Any) -> CycleGANNet:
 
 
 def train(
-    translator: Any, net: CycleGANNet, data: UnpairedImages,
+    translator: Any,
+    net: CycleGANNet,
+    data: UnpairedImages,
     session: Session,
-) -> CycleGANNet:  # fmt: skip
+) -> CycleGANNet:
     """Train a net that ``make_net`` has made, as the translator's settings say."""
     best: dict[str, dict] | None = None
     record: Any = None

@@ -103,9 +103,15 @@ def test_fit_is_the_loop_that_the_equation_says(digits, trained, is_cached, clip
         copy.deepcopy(module), optimizer=torch.optim.SGD, lr=0.1, max_epochs=3
     )
     fitted = distiller(
-        trained, student=net, gamma=0.3, kd_weight=0.7, temperature=2.0,
-        clip_grad_norm=clip, cache_teacher=is_cached, n_neighbors=3,
-    ).fit(X.numpy(), y.numpy())  # fmt: skip
+        trained,
+        student=net,
+        gamma=0.3,
+        kd_weight=0.7,
+        temperature=2.0,
+        clip_grad_norm=clip,
+        cache_teacher=is_cached,
+        n_neighbors=3,
+    ).fit(X.numpy(), y.numpy())
 
     teacher = copy.deepcopy(trained.module_).eval()
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
@@ -327,8 +333,11 @@ def test_layers_by_name(digits, trained):
     # What the dropout gives is what the last Linear takes.
     default = answer()
     np.testing.assert_array_equal(answer("drop", "drop"), default)
-    others = [answer("stem"), answer(student_layer="stem"),
-              answer(student_layer="outer")]  # fmt: skip
+    others = [
+        answer("stem"),
+        answer(student_layer="stem"),
+        answer(student_layer="outer"),
+    ]
     for k, other in enumerate(others):
         assert all(np.abs(other - each).max() > 1e-4 for each in [default, *others[:k]])
 
@@ -342,9 +351,15 @@ def test_networks_of_other_kinds(digits, trained):
     ).fit(X, y)
     assert fitted.score(X, y) > 0.9
     pruner = evolutionary_pruner(
-        FrozenEstimator(trained), max_params=0.9, finetune=False, population_size=2,
-        n_generations=0, n_polish_steps=0, elitism=1, random_state=0,
-    ).fit(X, y)  # fmt: skip
+        FrozenEstimator(trained),
+        max_params=0.9,
+        finetune=False,
+        population_size=2,
+        n_generations=0,
+        n_polish_steps=0,
+        elitism=1,
+        random_state=0,
+    ).fit(X, y)
     for teacher in (pruner, fitted):
         taught = distiller(teacher, kd_weight=1.0, student=student(max_epochs=6))
         assert taught.fit(X, y).score(X, y) > 0.3
@@ -452,9 +467,10 @@ def test_stopped_and_resumed_is_uninterrupted(digits, trained, tmp_path):
     assert rest.n_iter_ == 6
     # More epochs go on; another weight starts afresh.
     longer = copy.deepcopy(settings["student"]).set_params(max_epochs=8)
-    assert distiller(trained, **settings | {"student": longer}, **kept).fit(
-        X, y
-    ).n_iter_ == 8  # fmt: skip
+    assert (
+        distiller(trained, **settings | {"student": longer}, **kept).fit(X, y).n_iter_
+        == 8
+    )
     other = distiller(trained, **settings | {"kd_weight": 0.6}, **kept).fit(X, y)
     plain = distiller(trained, **settings | {"kd_weight": 0.6}).fit(X, y)
     np.testing.assert_array_equal(other.predict_proba(X), plain.predict_proba(X))
@@ -616,9 +632,12 @@ def test_fitting_often_leaves_nothing_behind(digits, trained):
     X, y = digits
     for layer in ("penultimate", "outer"):
         model = distiller(
-            trained, student=student(max_epochs=1), kd_weight=1.0, teacher_layer=layer,
+            trained,
+            student=student(max_epochs=1),
+            kd_weight=1.0,
+            teacher_layer=layer,
             student_layer=layer,
-        )  # fmt: skip
+        )
         for _ in range(3):
             model.fit(X[:64], y[:64]).embed(X[:2])
             for module in (model.module_, model.teacher_, trained.module_):

@@ -112,19 +112,19 @@ def test_answers_are_those_of_the_examples_that_are_shown(distil, split):
     settings = {"kd_weight": 1.0, "gamma": 0.0}
     cached = distil(net(train_split=split), **settings)
     asked = distil(net(train_split=split), cache_teacher=False, **settings)
-    np.testing.assert_allclose(
-        cached.history_["kd"], asked.history_["kd"], rtol=1e-5
-    )  # fmt: skip
+    np.testing.assert_allclose(cached.history_["kd"], asked.history_["kd"], rtol=1e-5)
 
 
 def test_features_are_those_before_an_operation_in_place(distil):
     plain, in_place = (
         distil(
-            net(relu=relu, max_epochs=2), teacher_layer="0", student_layer="0",
+            net(relu=relu, max_epochs=2),
+            teacher_layer="0",
+            student_layer="0",
             gamma=0.1,
         )
         for relu in (nn.ReLU(), nn.ReLU(inplace=True))
-    )  # fmt: skip
+    )
     np.testing.assert_allclose(
         plain.history_["embedding"], in_place.history_["embedding"], rtol=1e-6
     )
@@ -302,8 +302,10 @@ def test_missing_gpu_is_named(distil, trained, monkeypatch):
     moved = copy.copy(trained)
     vars(moved)["device"] = "cuda"
     for student, teacher in (
-        (net(device="cuda"), trained), (net(), net(device="cuda")), (net(), moved)
-    ):  # fmt: skip
+        (net(device="cuda"), trained),
+        (net(), net(device="cuda")),
+        (net(), moved),
+    ):
         with pytest.raises(RuntimeError, match="device='cuda' of NeuralNetClassifier"):
             distil(student, teacher)
 

@@ -120,9 +120,10 @@ def noisy(batch):
 def test_all_generators_are_resumed(distil, tmp_path):
     def student():
         return net(
-            iterator_train__collate_fn=noisy, train_split=ValidSplit(0.2),
+            iterator_train__collate_fn=noisy,
+            train_split=ValidSplit(0.2),
             iterator_train__shuffle=True,
-        )  # fmt: skip
+        )
 
     before = random.getstate()
     assert_same(distil(student()), distil(student()))

@@ -200,9 +200,13 @@ def test_a_forest_teaches_on_where_it_stopped(tmp_path):
     ]
     kept = {"checkpoint": tmp_path, "warm_start": True}
     stopped = FeatureEmbeddingDistiller(
-        student(), FrozenEstimator(forests[0]), gamma=0.0, kd_weight=1.0,
-        random_state=0, **kept,
-    ).set_callbacks(Stop(2))  # fmt: skip
+        student(),
+        FrozenEstimator(forests[0]),
+        gamma=0.0,
+        kd_weight=1.0,
+        random_state=0,
+        **kept,
+    ).set_callbacks(Stop(2))
     with pytest.raises(KeyboardInterrupt):
         stopped.fit(X, y)
     rest, whole = distil(forests[0], **kept), distil(forests[0])

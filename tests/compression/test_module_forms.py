@@ -27,16 +27,23 @@ y = (X.mean((1, 2, 3)) > 0).astype(int)
 def plain(n_filters=6):
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(1, n_filters, 3), nn.BatchNorm2d(n_filters), nn.ReLU(), nn.Flatten(),
+        nn.Conv2d(1, n_filters, 3),
+        nn.BatchNorm2d(n_filters),
+        nn.ReLU(),
+        nn.Flatten(),
         nn.Linear(36 * n_filters, 2),
-    ).eval()  # fmt: skip
+    ).eval()
 
 
 def classifier(module):
     return NeuralNetClassifier(
-        module, criterion=nn.CrossEntropyLoss, train_split=None, verbose=0,
-        max_epochs=1, lr=1e-3,
-    )  # fmt: skip
+        module,
+        criterion=nn.CrossEntropyLoss,
+        train_split=None,
+        verbose=0,
+        max_epochs=1,
+        lr=1e-3,
+    )
 
 
 def scripted():
@@ -113,16 +120,22 @@ class Lazy(nn.Sequential):
 
     def __init__(self):
         super().__init__(
-            nn.LazyConv2d(6, 3), nn.LazyBatchNorm2d(), nn.ReLU(), nn.Flatten(),
+            nn.LazyConv2d(6, 3),
+            nn.LazyBatchNorm2d(),
+            nn.ReLU(),
+            nn.Flatten(),
             nn.LazyLinear(2),
-        )  # fmt: skip
+        )
 
 
 def test_class_with_lazy_layers_is_run_before_it_learns():
     pruner = evolutionary_pruner(
-        classifier(Lazy), max_params=0.5, population_size=4, n_generations=1,
+        classifier(Lazy),
+        max_params=0.5,
+        population_size=4,
+        n_generations=1,
         finetune=False,
-    ).fit(X, y)  # fmt: skip
+    ).fit(X, y)
     assert 0 < len(pruner.kept_channels_["0"]) < 6
     distiller = FeatureEmbeddingDistiller(classifier(Lazy), plain()).fit(X, y)
     assert distiller.predict_proba(X).shape == (40, 2)
@@ -148,9 +161,13 @@ def test_compiled_net_is_pruned_as_what_it_was_made_of(make, is_fitted):
         if is_fitted:
             net = FrozenEstimator(net.fit(X, y))
         pruner = evolutionary_pruner(
-            net, max_params=0.5, population_size=4, n_generations=1, finetune=False,
+            net,
+            max_params=0.5,
+            population_size=4,
+            n_generations=1,
+            finetune=False,
             random_state=0,
-        ).fit(X, y)  # fmt: skip
+        ).fit(X, y)
         results.append(pruner)
     one, two = results
     assert two.kept_channels_.keys() == one.kept_channels_.keys() == {"0", "4"}
@@ -162,9 +179,14 @@ def test_compiled_net_is_pruned_as_what_it_was_made_of(make, is_fitted):
 
 def answers(teacher, **settings):
     distiller = DataFreeDistiller(
-        classifier(plain(3)), teacher, input_shape=(1, 8, 8), input_range=(-1, 1),
-        n_iterations=3, random_state=0, **settings,
-    ).fit()  # fmt: skip
+        classifier(plain(3)),
+        teacher,
+        input_shape=(1, 8, 8),
+        input_range=(-1, 1),
+        n_iterations=3,
+        random_state=0,
+        **settings,
+    ).fit()
     assert distiller.n_iter_ == 3
     return distiller.predict_proba(X)
 

@@ -25,16 +25,23 @@ def read(tmp_path):
 
 def write_dense(values):
     names = "".join(f"@attribute x{k} numeric\n" for k in range(values.shape[1]))
-    rows = [",".join("?" if np.isnan(v) else repr(v) for v in row)
-            for row in values.tolist()]  # fmt: skip
+    rows = [
+        ",".join("?" if np.isnan(v) else repr(v) for v in row)
+        for row in values.tolist()
+    ]
     return f"@relation r\n{names}@data\n" + "\n".join(rows) + "\n"
 
 
 def write_sparse(values):
     header = write_dense(values).partition("@data\n")[0]
-    rows = [", ".join(f"{k} " + ("?" if np.isnan(v) else repr(v))
-                      for k, v in enumerate(row) if v != 0)
-            for row in values.tolist()]  # fmt: skip
+    rows = [
+        ", ".join(
+            f"{k} " + ("?" if np.isnan(v) else repr(v))
+            for k, v in enumerate(row)
+            if v != 0
+        )
+        for row in values.tolist()
+    ]
     return f"{header}@data\n" + "".join(f"{{{row}}}\n" for row in rows)
 
 

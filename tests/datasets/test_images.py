@@ -8,9 +8,12 @@ from sklcomp.datasets import make_masked_images
 @pytest.mark.parametrize("missing", [0, 0.3, 0.95, 0.9999])
 def test_share_and_pixels(pattern, missing):
     X, y = make_masked_images(
-        n_samples=3, image_shape=(20, 24), missing=missing, pattern=pattern,
+        n_samples=3,
+        image_shape=(20, 24),
+        missing=missing,
+        pattern=pattern,
         random_state=0,
-    )  # fmt: skip
+    )
     lost = np.isnan(X)
     assert X.shape == y.shape == (3, 20, 24)
     assert y.min() == 0

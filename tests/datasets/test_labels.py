@@ -40,9 +40,14 @@ def test_attributes_as_frames_and_as_a_pair():
 @pytest.mark.parametrize("dependence", [0.0, 0.6, 1.0])
 def test_new_directions_have_the_dependence_on_the_earlier_ones(dependence):
     X, y, coef = make_multilabel_stream(
-        50, 30, n_initial=4, n_new=5, dependence=dependence, return_coef=True,
+        50,
+        30,
+        n_initial=4,
+        n_new=5,
+        dependence=dependence,
+        return_coef=True,
         random_state=0,
-    )  # fmt: skip
+    )
     np.testing.assert_allclose(np.linalg.norm(coef, axis=1), 1)
     for j in range(4, 9):
         basis = np.linalg.qr(coef[:j].T)[0]

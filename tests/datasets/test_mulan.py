@@ -247,18 +247,26 @@ def cached(tmp_path):
 
         features = [
             {
-                "index": str(index), "name": name, "data_type": kind,
-                "is_target": "true" if target else "false", "is_ignore": "false",
-                "is_row_identifier": "false", "number_of_missing_values": "0",
+                "index": str(index),
+                "name": name,
+                "data_type": kind,
+                "is_target": "true" if target else "false",
+                "is_ignore": "false",
+                "is_row_identifier": "false",
+                "number_of_missing_values": "0",
             }
             for index, (name, kind, target) in enumerate(columns)
-        ]  # fmt: skip
+        ]
         description = {
-            "id": str(data_id), "name": "x", "version": "1", "status": "active",
-            "format": "Sparse_ARFF" if is_sparse else "ARFF", "description": "About.",
+            "id": str(data_id),
+            "name": "x",
+            "version": "1",
+            "status": "active",
+            "format": "Sparse_ARFF" if is_sparse else "ARFF",
+            "description": "About.",
             "url": f"https://www.openml.org/data/v1/download/{data_id}/x.arff",
             "md5_checksum": hashlib.md5(content.encode()).hexdigest(),
-        }  # fmt: skip
+        }
         n_rows = content.split("@data\n")[1].count("\n")
         quality = [{"name": "NumberOfInstances", "value": f"{n_rows}.0"}]
         base = "api/v1/json/data"
@@ -292,9 +300,11 @@ def test_fetches_dense_data_from_the_cache(cached):
         "1.5,y,TRUE,TRUE\n-1,x,FALSE,TRUE\n0,x,TRUE,FALSE\n"
     )
     columns = [
-        ("a", "numeric", False), ("b", "nominal", False),
-        ("l1", "nominal", True), ("l2", "nominal", True),
-    ]  # fmt: skip
+        ("a", "numeric", False),
+        ("b", "nominal", False),
+        ("l1", "nominal", True),
+        ("l2", "nominal", True),
+    ]
     home = cached(40589, content, columns)
     data = fetch_multilabel("emotions", data_home=home)
     np.testing.assert_array_equal(data.data, [[1.5, 1], [-1, 0], [0, 0]])
@@ -324,9 +334,11 @@ def test_fetches_sparse_data_from_the_cache(cached, monkeypatch):
         "{1 2.5,2 TRUE}\n{0 1}\n{2 TRUE,3 TRUE}\n"
     )
     columns = [
-        ("a", "numeric", False), ("b", "numeric", False),
-        ("l1", "nominal", True), ("l2", "nominal", True),
-    ]  # fmt: skip
+        ("a", "numeric", False),
+        ("b", "numeric", False),
+        ("l1", "nominal", True),
+        ("l2", "nominal", True),
+    ]
     home = cached(40590, content, columns, is_sparse=True)
     data = fetch_multilabel("enron", data_home=home)
     assert isinstance(data.data, sparse.csr_array)

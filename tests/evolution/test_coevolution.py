@@ -72,9 +72,14 @@ def exchanged(pair):
 
 def test_two_problems_of_their_own_are_both_solved(rng):
     result = coevolve(
-        size, start(rng, [(20, 24), (15, 16)]), n_generations=150,
-        selection="tournament", mutation=flip_bits, mutation_rate=0.3, rng=rng,
-    )  # fmt: skip
+        size,
+        start(rng, [(20, 24), (15, 16)]),
+        n_generations=150,
+        selection="tournament",
+        mutation=flip_bits,
+        mutation_rate=0.3,
+        rng=rng,
+    )
     assert result.best[0].all()
     assert result.best[1].all()
     assert result.best_fitness == (24, 16)
@@ -85,9 +90,14 @@ def test_two_problems_of_their_own_are_both_solved(rng):
 def test_two_who_want_to_be_alike_agree(selection, rng):
     starts = start(rng, [(20, 12), (15, 12)])
     result = coevolve(
-        likeness, starts, n_generations=60, selection=selection, mutation=flip_bits,
-        mutation_rate=0.3, rng=rng,
-    )  # fmt: skip
+        likeness,
+        starts,
+        n_generations=60,
+        selection=selection,
+        mutation=flip_bits,
+        mutation_rate=0.3,
+        rng=rng,
+    )
     np.testing.assert_array_equal(*result.best)
     assert result.best_fitness == (1, 1)
 
@@ -197,9 +207,12 @@ def test_exchanged_populations_give_the_exchanged_result(rng):
         return np.argsort(-worth, kind="stable")[:n]
 
     settings = {
-        "n_generations": 20, "selection": select_best, "crossover_rate": 0.0,
-        "mutation_rate": 1.0, "rng": rng,
-    }  # fmt: skip
+        "n_generations": 20,
+        "selection": select_best,
+        "crossover_rate": 0.0,
+        "mutation_rate": 1.0,
+        "rng": rng,
+    }
     fitness, starts = make_game(), start(rng)
     there = coevolve(fitness, starts, mutation=(flip(1), flip(2)), **settings)
     back = coevolve(
@@ -221,11 +234,14 @@ def test_exchanged_populations_give_the_exchanged_result(rng):
 def test_same_seed_same_result(n_jobs):
     results = [
         coevolve(
-            make_game(), start(np.random.default_rng(1)), n_generations=10,
-            n_jobs=jobs, rng=np.random.default_rng(2),
+            make_game(),
+            start(np.random.default_rng(1)),
+            n_generations=10,
+            n_jobs=jobs,
+            rng=np.random.default_rng(2),
         )
         for jobs in (None, n_jobs)
-    ]  # fmt: skip
+    ]
     assert_same(*results)
 
 
@@ -249,9 +265,12 @@ def test_both_populations_are_evaluated_side_by_side():
 
     starts = np.eye(3, dtype=bool)
     result = coevolve(
-        fitness, (starts, starts), n_generations=0, n_jobs=2,
+        fitness,
+        (starts, starts),
+        n_generations=0,
+        n_jobs=2,
         rng=np.random.default_rng(0),
-    )  # fmt: skip
+    )
     assert result.history["n_evaluations"].tolist() == [6]
 
 
@@ -327,9 +346,11 @@ def test_fitness_that_is_never_there_is_told(rng):
 @pytest.mark.parametrize("sizes", [((3, 5), (8, 1)), ((2, 9), (5, 9))])
 def test_populations_keep_their_shapes(sizes, rng):
     _, generations = follow(
-        likeness if sizes[0][1] == sizes[1][1] else size, start(rng, sizes),
-        n_generations=5, rng=rng,
-    )  # fmt: skip
+        likeness if sizes[0][1] == sizes[1][1] else size,
+        start(rng, sizes),
+        n_generations=5,
+        rng=rng,
+    )
     assert len(generations) == 6
     for populations in generations:
         assert tuple(each.shape for each in populations) == sizes

@@ -22,9 +22,14 @@ def start(rng, n=20, n_genes=24):
 @pytest.mark.parametrize("selection", SELECTIONS)
 def test_one_max_is_solved(selection, rng):
     result = evolve(
-        np.sum, start(rng), n_generations=150, selection=selection,
-        mutation=flip_bits, mutation_rate=0.3, rng=rng,
-    )  # fmt: skip
+        np.sum,
+        start(rng),
+        n_generations=150,
+        selection=selection,
+        mutation=flip_bits,
+        mutation_rate=0.3,
+        rng=rng,
+    )
     assert result.best.all()
     assert result.best_fitness == 24
 
@@ -42,10 +47,15 @@ def test_knapsack_is_solved_by_repair(rng):
         return weight[genome].sum() <= capacity
 
     result = evolve(
-        lambda genome: worth[genome].sum(), start(rng, 30, 16), n_generations=60,
-        selection="tournament", mutation=flip_bits, child_mutation_rate=0.5,
-        repair=partial(fit_budget, order=order, fits=fits, min_genes=0), rng=rng,
-    )  # fmt: skip
+        lambda genome: worth[genome].sum(),
+        start(rng, 30, 16),
+        n_generations=60,
+        selection="tournament",
+        mutation=flip_bits,
+        child_mutation_rate=0.5,
+        repair=partial(fit_budget, order=order, fits=fits, min_genes=0),
+        rng=rng,
+    )
     assert result.best_fitness == best[-1]
     assert all(fits(genome) for genome in result.genomes)
 
@@ -55,10 +65,14 @@ def test_knapsack_is_solved_by_repair(rng):
 )
 def test_a_mutation_can_be_named(name, function):
     found = [
-        evolve(np.sum, start(np.random.default_rng(1)), mutation=mutation,
-               rng=np.random.default_rng(2)).genomes
+        evolve(
+            np.sum,
+            start(np.random.default_rng(1)),
+            mutation=mutation,
+            rng=np.random.default_rng(2),
+        ).genomes
         for mutation in (name, function)
-    ]  # fmt: skip
+    ]
     np.testing.assert_array_equal(*found)
 
 
@@ -98,9 +112,13 @@ def test_polish_keeps_what_is_better(rng):
     population = start(rng, 4)
     rough = evolve(np.sum, population, n_generations=0, rng=rng)
     fine = evolve(
-        np.sum, population, n_generations=0, n_polish_steps=1000, mutation=flip_bits,
+        np.sum,
+        population,
+        n_generations=0,
+        n_polish_steps=1000,
+        mutation=flip_bits,
         rng=rng,
-    )  # fmt: skip
+    )
     assert fine.best.all()
     assert fine.best_fitness > rough.best_fitness
 
@@ -108,10 +126,15 @@ def test_polish_keeps_what_is_better(rng):
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_same_seed_same_result(n_jobs):
     results = [
-        evolve(np.sum, start(np.random.default_rng(1)), n_jobs=jobs, n_polish_steps=5,
-               rng=np.random.default_rng(2))
+        evolve(
+            np.sum,
+            start(np.random.default_rng(1)),
+            n_jobs=jobs,
+            n_polish_steps=5,
+            rng=np.random.default_rng(2),
+        )
         for jobs in (None, n_jobs)
-    ]  # fmt: skip
+    ]
     np.testing.assert_array_equal(results[0].genomes, results[1].genomes)
 
 
@@ -152,9 +175,12 @@ def test_callback_stops(rng):
 @pytest.mark.parametrize("selection", ["roulette", "rank", "tournament"])
 def test_hopeless_individuals_are_survived(rng, worst, selection):
     result = evolve(
-        lambda genome: worst if genome[0] else genome.sum(), start(rng), rng=rng,
-        selection=selection, n_polish_steps=3,
-    )  # fmt: skip
+        lambda genome: worst if genome[0] else genome.sum(),
+        start(rng),
+        rng=rng,
+        selection=selection,
+        n_polish_steps=3,
+    )
     assert not result.best[0]
     assert np.isfinite(result.best_fitness)
     assert np.isfinite(result.history["mean"]).all()

@@ -75,9 +75,11 @@ def test_operators_keep_what_they_must(parents, seed):
         # Genes come from one parent each, and none is lost.
         np.testing.assert_array_equal(children.sum(axis=0), parents.sum(axis=0))
     for mutate in (
-        flip_segment, flip_bits, partial(move_widths, order=ORDER),
+        flip_segment,
+        flip_bits,
+        partial(move_widths, order=ORDER),
         partial(swap_genes, order=ORDER),
-    ):  # fmt: skip
+    ):
         assert mutate(parents, rng).shape == parents.shape
     np.testing.assert_array_equal(parents, before)
 

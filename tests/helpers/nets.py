@@ -78,19 +78,28 @@ def classifier(module=Dense, **settings):
     """A classifier that adapts to any number of features."""
     is_dense = isinstance(module, type) and issubclass(module, Dense)
     settings = {
-        "criterion": nn.CrossEntropyLoss, "optimizer": torch.optim.Adam, "lr": 0.02,
-        "max_epochs": 15, "batch_size": 32, "train_split": None, "verbose": 0,
+        "criterion": nn.CrossEntropyLoss,
+        "optimizer": torch.optim.Adam,
+        "lr": 0.02,
+        "max_epochs": 15,
+        "batch_size": 32,
+        "train_split": None,
+        "verbose": 0,
         "callbacks": [FeatureSetter(param_name="n_features")] if is_dense else None,
-    } | settings  # fmt: skip
+    } | settings
     return NeuralNetClassifier(module, **settings)
 
 
 def regressor(module=DenseRegression, **settings):
     settings = {
-        "optimizer": torch.optim.Adam, "lr": 0.02, "max_epochs": 15, "batch_size": 32,
-        "train_split": None, "verbose": 0,
+        "optimizer": torch.optim.Adam,
+        "lr": 0.02,
+        "max_epochs": 15,
+        "batch_size": 32,
+        "train_split": None,
+        "verbose": 0,
         "callbacks": [FeatureSetter(param_name="n_features")],
-    } | settings  # fmt: skip
+    } | settings
     return NeuralNetRegressor(module, **settings)
 
 

@@ -25,9 +25,14 @@ def fingerprint(module):
 
 def problem(module, X, **settings):
     settings = {
-        "max_params": None, "max_macs": None, "importance": "l1", "compensate": False,
-        "ignored_layers": (), "min_channels": 1, "rng": np.random.default_rng(0),
-    } | settings  # fmt: skip
+        "max_params": None,
+        "max_macs": None,
+        "importance": "l1",
+        "compensate": False,
+        "ignored_layers": (),
+        "min_channels": 1,
+        "rng": np.random.default_rng(0),
+    } | settings
     return PruningProblem(module, X, **settings)
 
 

@@ -11,9 +11,12 @@ from sklcomp.translation._net import CycleGANNet
 
 def translator(image_shape=None, **settings):
     settings = {
-        "n_filters": 2, "n_blocks": 0, "batch_size": 4, "max_epochs": 2,
+        "n_filters": 2,
+        "n_blocks": 0,
+        "batch_size": 4,
+        "max_epochs": 2,
         "random_state": 0,
-    } | settings  # fmt: skip
+    } | settings
     return CycleGANTranslator(image_shape, **settings)
 
 

@@ -18,8 +18,10 @@ def pruner():
         torch.nn.Sequential(
             torch.nn.Linear(4, 12), torch.nn.ReLU(), torch.nn.Linear(12, 3)
         ),
-        criterion=torch.nn.CrossEntropyLoss, max_epochs=2, verbose=0,
-    )  # fmt: skip
+        criterion=torch.nn.CrossEntropyLoss,
+        max_epochs=2,
+        verbose=0,
+    )
     return EvolutionaryPruner(net, max_params=0.5, random_state=0).fit(scale(X), y)
 
 

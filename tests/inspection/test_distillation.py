@@ -25,9 +25,13 @@ def net(width):
         torch.nn.Linear(4, width), torch.nn.Tanh(), torch.nn.Linear(width, 3)
     )
     return NeuralNetClassifier(
-        module, criterion=torch.nn.CrossEntropyLoss, max_epochs=3, batch_size=30,
-        train_split=None, verbose=0,
-    )  # fmt: skip
+        module,
+        criterion=torch.nn.CrossEntropyLoss,
+        max_epochs=3,
+        batch_size=30,
+        train_split=None,
+        verbose=0,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +42,9 @@ def distiller():
 def test_features_are_those_of_the_penultimate_layers(distiller):
     teacher, student = distiller.embed(X)
     for module, features in (
-        (distiller.teacher_, teacher), (distiller.module_, student),
-    ):  # fmt: skip
+        (distiller.teacher_, teacher),
+        (distiller.module_, student),
+    ):
         with torch.no_grad():
             expected = torch.tanh(module[0](torch.from_numpy(X.astype(np.float32))))
         np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-6)
@@ -114,9 +119,7 @@ def test_a_history_without_losses_is_refused(history):
 
 def test_not_fitted():
     with pytest.raises(NotFittedError):
-        DistillationDisplay.from_estimator(
-            FeatureEmbeddingDistiller(net(3), net(8)), X
-        )  # fmt: skip
+        DistillationDisplay.from_estimator(FeatureEmbeddingDistiller(net(3), net(8)), X)
 
 
 def test_no_images_are_refused(distiller):
@@ -134,10 +137,16 @@ def test_generated_images_stand_in_the_row_of_their_class():
     torch.manual_seed(0)
     distiller = DataFreeDistiller(
         NeuralNetClassifier(digit_net(2), criterion=torch.nn.CrossEntropyLoss),
-        digit_net(4), input_shape=(1, 8, 8), input_range=(0, 2), input_mean=1.0,
-        input_std=0.5, classes=["a", "b", "c"], n_iterations=2,
-        recipe=DataFreeRecipe(student_steps=1), random_state=0,
-    ).fit()  # fmt: skip
+        digit_net(4),
+        input_shape=(1, 8, 8),
+        input_range=(0, 2),
+        input_mean=1.0,
+        input_std=0.5,
+        classes=["a", "b", "c"],
+        n_iterations=2,
+        recipe=DataFreeRecipe(student_steps=1),
+        random_state=0,
+    ).fit()
     display = DistillationDisplay.from_estimator(distiller, n_images=5)
     losses, pictures = display.ax_
     labels = {line.get_label() for line in losses.lines}
@@ -154,7 +163,10 @@ def test_generated_images_stand_in_the_row_of_their_class():
 def test_of_vectors_only_losses_are_drawn():
     torch.manual_seed(0)
     distiller = DataFreeDistiller(
-        net(3), net(5).initialize().module_, input_shape=(4,), n_iterations=2,
+        net(3),
+        net(5).initialize().module_,
+        input_shape=(4,),
+        n_iterations=2,
         random_state=0,
-    ).fit()  # fmt: skip
+    ).fit()
     assert len(DistillationDisplay.from_estimator(distiller).ax_) == 1

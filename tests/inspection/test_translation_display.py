@@ -89,10 +89,15 @@ def test_rows_stand_in_order_and_show_what_the_estimator_makes(X):
         estimator, X, X[:2] / 2, others={"before": other}
     )
     expected = {
-        "A": X, "A → B": X / 2, "before: A → B": X / 10, "A → B → A": X / -8,
-        "B": X[:2] / 2, "B → A": X[:2] / -8, "before: B → A": X[:2] / 10,
+        "A": X,
+        "A → B": X / 2,
+        "before: A → B": X / 10,
+        "A → B → A": X / -8,
+        "B": X[:2] / 2,
+        "B → A": X[:2] / -8,
+        "before: B → A": X[:2] / 10,
         "B → A → B": X[:2] / -16,
-    }  # fmt: skip
+    }
     (ax,) = display.ax_
     assert titles(ax) == list(display.images) == list(expected)
     for title, rows in expected.items():
@@ -118,18 +123,23 @@ def test_one_domain_is_enough(X, domain):
 def test_images_of_a_translator_are_drawn():
     digits = make_unpaired_digits(12, image_size=8, random_state=0)
     translator = CycleGANTranslator(
-        digits.image_shape, n_filters=2, n_blocks=0, batch_size=6, max_epochs=2,
+        digits.image_shape,
+        n_filters=2,
+        n_blocks=0,
+        batch_size=6,
+        max_epochs=2,
         random_state=0,
-    ).fit(digits.data, digits.target)  # fmt: skip
+    ).fit(digits.data, digits.target)
     display = TranslationDisplay.from_estimator(
         translator, digits.data_a, digits.data_b, n_images=4
     )
     pictures, losses = display.ax_
     a, b = digits.data_a[::3], digits.data_b[::3]
     for title, rows in {
-        "A → B": translator.transform(a), "A → B → A": translator.cycle(a),
+        "A → B": translator.transform(a),
+        "A → B → A": translator.cycle(a),
         "B → A": translator.inverse_transform(b),
-    }.items():  # fmt: skip
+    }.items():
         expected = (rows.reshape(-1, 8, 8, 3) + 1) / 2
         shown = drawn(pictures, title, (8, 8), 4)
         np.testing.assert_allclose(shown, expected, rtol=1e-5, atol=1e-6)
@@ -188,11 +198,15 @@ def test_losses_have_a_colour_for_each_kind_and_dashes_for_the_second_domain():
     (ax,) = TranslationDisplay(history=HISTORY).plot().ax_
     lines = {line.get_label(): line for line in ax.lines}
     names = {
-        "identity A": "identity_a", "identity B": "identity_b",
-        "generator A → B": "generator_ab", "generator B → A": "generator_ba",
-        "discriminator A": "discriminator_a", "discriminator B": "discriminator_b",
-        "cycle A": "cycle_a", "cycle B": "cycle_b",
-    }  # fmt: skip
+        "identity A": "identity_a",
+        "identity B": "identity_b",
+        "generator A → B": "generator_ab",
+        "generator B → A": "generator_ba",
+        "discriminator A": "discriminator_a",
+        "discriminator B": "discriminator_b",
+        "cycle A": "cycle_a",
+        "cycle B": "cycle_b",
+    }
     assert list(lines) == list(names)
     for label, name in names.items():
         np.testing.assert_array_equal(lines[label].get_ydata(), HISTORY[name])
@@ -264,9 +278,13 @@ def test_vectors_are_drawn_in_the_plane_of_both_domains(rng):
     (ax,) = display.ax_
     plane = PCA(2).fit(np.vstack([a, b]))
     expected = {
-        "A": a, "A → B": a / 2, "before: A → B": a * 2,
-        "B": b, "B → A": b / -4, "before: B → A": b * 3,
-    }  # fmt: skip
+        "A": a,
+        "A → B": a / 2,
+        "before: A → B": a * 2,
+        "B": b,
+        "B → A": b / -4,
+        "before: B → A": b * 3,
+    }
     clouds = {cloud.get_label(): cloud.get_offsets() for cloud in ax.collections}
     assert list(clouds) == list(expected)
     assert [text.get_text() for text in ax.get_legend().texts] == list(expected)

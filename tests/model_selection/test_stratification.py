@@ -99,8 +99,11 @@ def test_labels_are_needed_and_as_many_as_examples(labels):
 def test_scikit_learn_takes_it_as_cv(labels, rng):
     X = rng.normal(size=(300, 3))
     scores = cross_val_score(
-        MultiOutputClassifier(LinearSVC()), X, labels,
-        cv=IterativeStratifiedKFold(3, random_state=0), scoring="f1_micro",
-    )  # fmt: skip
+        MultiOutputClassifier(LinearSVC()),
+        X,
+        labels,
+        cv=IterativeStratifiedKFold(3, random_state=0),
+        scoring="f1_micro",
+    )
     assert scores.shape == (3,)
     assert np.isfinite(scores).all()

@@ -408,9 +408,12 @@ def test_the_kernels_are_plain_python_within_their_bounds():
         if setting:
             environment["SKLCOMP_NUMBA_CACHE"] = "0"
         done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", FIT_BOTH], env=environment,
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            [sys.executable, "-W", "error", "-c", FIT_BOTH],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         outputs.add(done.stdout)
     assert len(outputs) == 1, outputs

@@ -67,9 +67,12 @@ def dual_value(X, Y, label, cost, cap, gamma, coding):
     multipliers = np.append(0 * cost, cost)
     for _ in range(4):  # it may stop too early, and forgets its steps when it starts
         found = optimize.minimize(
-            negative, multipliers, jac=True, bounds=bounds,
+            negative,
+            multipliers,
+            jac=True,
+            bounds=bounds,
             options={"maxiter": 20000, "maxfun": 40000, "ftol": 1e-15, "gtol": 1e-9},
-        )  # fmt: skip
+        )
         multipliers = found.x
     return -found.fun
 
@@ -216,9 +219,15 @@ def test_low_rank_at_full_rank_solves_the_trace_norm_problem(labelled):
     X, Y = labelled
     C = 0.3
     model = PrivilegedMultiLabelClassifier(
-        C=C, rank=4, slack_cap=1, tol=1e-9, inner_tol=1e-9, max_iter=300,
-        inner_max_iter=1000, random_state=0,
-    ).fit(X, Y)  # fmt: skip
+        C=C,
+        rank=4,
+        slack_cap=1,
+        tol=1e-9,
+        inner_tol=1e-9,
+        max_iter=300,
+        inner_max_iter=1000,
+        random_state=0,
+    ).fit(X, Y)
     rows, signs = np.column_stack([X, np.ones(60)]), 2 * Y - 1
     Z = np.column_stack([model.coef_, model.intercept_])
     losses = np.maximum(1 - signs * (rows @ Z.T), 0)
@@ -257,10 +266,18 @@ def test_the_paper_model_collapses_where_features_say_little(rng):
 @pytest.mark.parametrize("cap", [1, 3])
 def test_order_of_rows_and_labels_does_not_matter(labelled, rng, rank, cap):
     X, Y = labelled
-    settings = dict(TIGHT) if rank is None else {
-        "rank": rank, "tol": 1e-8, "inner_tol": 1e-8, "max_iter": 300,
-        "inner_max_iter": 1000, "random_state": 0,
-    }  # fmt: skip
+    settings = (
+        dict(TIGHT)
+        if rank is None
+        else {
+            "rank": rank,
+            "tol": 1e-8,
+            "inner_tol": 1e-8,
+            "max_iter": 300,
+            "inner_max_iter": 1000,
+            "random_state": 0,
+        }
+    )
     settings |= {"slack_cap": cap, "C": 0.5, "gamma": 9.0}
     rows, labels = rng.permutation(60), rng.permutation(4)
     base = PrivilegedMultiLabelClassifier(**settings).fit(X, Y)
@@ -507,9 +524,10 @@ def test_search_over_a_pipeline(labelled):
     )
     step = "privilegedmultilabelclassifier__"
     search = GridSearchCV(
-        pipeline, {step + "C": [0.05, 1.0], step + "rank": [None, 2]},
+        pipeline,
+        {step + "C": [0.05, 1.0], step + "rank": [None, 2]},
         cv=IterativeStratifiedKFold(3, random_state=0),
         scoring="f1_micro",
-    ).fit(X, Y)  # fmt: skip
+    ).fit(X, Y)
     assert search.best_score_ > 0.6
     assert search.predict(X).shape == Y.shape

@@ -77,8 +77,11 @@ def test_smallest_images_of_a_discriminator(n_channels, n_layers):
     size = 4 * 2**n_layers
     judge = PatchDiscriminator(2, n_layers, n_channels)
     assert judge(torch.rand(2, n_channels, size, size + 8)).shape == (
-        2, 1, 2, 2 + 8 // 2**n_layers
-    )  # fmt: skip
+        2,
+        1,
+        2,
+        2 + 8 // 2**n_layers,
+    )
 
 
 # Small networks, and the shape of an example.
@@ -132,7 +135,7 @@ def test_every_weight_learns(name):
     net.train()(X).square().sum().backward()
     unused = {
         key for key, p in net.named_parameters() if p.grad is None or not p.grad.any()
-    }  # fmt: skip
+    }
     # What is added before a norm of the instance is taken away by it.
     norms = [k for k, part in net.named_modules() if isinstance(part, _InstanceNorm2d)]
     assert all(key.endswith("bias") for key in unused)

@@ -24,9 +24,14 @@ X = torch.randn(40, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 def plain():
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 6, 3), nn.ReLU(),
-        nn.Flatten(), nn.Linear(96, 2),
-    ).eval()  # fmt: skip
+        nn.Conv2d(1, 8, 3),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 6, 3),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(96, 2),
+    ).eval()
 
 
 def with_part(change):

@@ -183,13 +183,15 @@ def test_only_ratios_of_axis_scale_and_weights_matter(rng, scale):
         settings = {"order": order, "solver": solver}
         np.testing.assert_allclose(
             recover_image(image, axis_scale=(scale, scale), **settings),
-            recover_image(image, **settings), rtol=1e-9,
-        )  # fmt: skip
+            recover_image(image, **settings),
+            rtol=1e-9,
+        )
     for solver in ("pcg", "direct"):
         np.testing.assert_allclose(
             recover_image(image, weights=weights * scale, solver=solver),
-            recover_image(image, weights=weights, solver=solver), rtol=1e-4,
-        )  # fmt: skip
+            recover_image(image, weights=weights, solver=solver),
+            rtol=1e-4,
+        )
 
 
 @pytest.mark.parametrize("solver", ["auto", "pcg", "direct"])

@@ -34,8 +34,15 @@ def test_samples_in_any_order_get_no_hint(rng):
         size=(90, 40)
     )
     phases = np.sin(np.arange(100) / 9 + rng.uniform(0, 6, (50, 1)))
-    for X in (pictures.reshape(60, -1), walks, classes, phases, np.ones((50, 50)),
-              rng.random((50, 50)), np.eye(30)):  # fmt: skip
+    for X in (
+        pictures.reshape(60, -1),
+        walks,
+        classes,
+        phases,
+        np.ones((50, 50)),
+        rng.random((50, 50)),
+        np.eye(30),
+    ):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             DCTImputer().fit(X)

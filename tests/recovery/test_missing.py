@@ -95,15 +95,27 @@ def test_dates_and_durations_are_refused_with_the_cure(unit, with_gap):
     frame = pd.DataFrame(times[np.newaxis]).add_prefix("pixel")
     mixed = pd.DataFrame({"a": [1.0], "b": [times[1]]})
     fine = times.astype(unit.replace("s]", "ms]"))  # polars knows no seconds
-    for X in (times[np.newaxis], list(times), frame, mixed, frame.iloc[0],
-              pl.DataFrame({"a": fine}), np.ma.array(times[np.newaxis])):  # fmt: skip
+    for X in (
+        times[np.newaxis],
+        list(times),
+        frame,
+        mixed,
+        frame.iloc[0],
+        pl.DataFrame({"a": fine}),
+        np.ma.array(times[np.newaxis]),
+    ):
         with pytest.raises(ValueError, match=message):
             recover_image(X)
         with pytest.raises(ValueError, match=message):
             DCTImputer().fit(X)
     places = np.arange(12)[:, np.newaxis]
-    for X, y in ((places, times), (times[:, np.newaxis], COUNT), (frame.T, COUNT),
-                 (places, pd.Series(times)), (places, pl.Series(fine))):  # fmt: skip
+    for X, y in (
+        (places, times),
+        (times[:, np.newaxis], COUNT),
+        (frame.T, COUNT),
+        (places, pd.Series(times)),
+        (places, pl.Series(fine)),
+    ):
         with pytest.raises(ValueError, match=message):
             DCTRegressor().fit(X, y)
     with pytest.raises(ValueError, match=message):

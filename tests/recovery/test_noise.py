@@ -9,8 +9,10 @@ from sklcomp.recovery import DCTImputer, DCTRegressor, recover_image
 
 def wave(shape, k):
     """A product of cosines: an eigenvector of the DCT norm."""
-    axes = (np.cos(np.pi * k_a * (np.arange(n) + 0.5) / n)
-            for k_a, n in zip(k, shape, strict=True))  # fmt: skip
+    axes = (
+        np.cos(np.pi * k_a * (np.arange(n) + 0.5) / n)
+        for k_a, n in zip(k, shape, strict=True)
+    )
     return (
         np.prod(np.ix_(*axes), axis=0)
         if len(shape) == 1
@@ -55,9 +57,10 @@ def test_the_same_measurements_give_the_same_field_on_a_finer_grid(order, noise)
         y = np.sin(5 * X[:, 0]) + np.cos(4 * X[:, 1]) + 0.2 * rng.normal(size=150)
         coarse, fine = (
             DCTRegressor((n, n), extent=((0, 1), (0, 1)), order=order, noise=noise)
-            .fit(X, y).predict(X)
+            .fit(X, y)
+            .predict(X)
             for n in (48, 96)
-        )  # fmt: skip
+        )
         exact = DCTRegressor((96, 96), extent=((0, 1), (0, 1))).fit(X, y).predict(X)
         assert np.std(coarse - fine) < 0.25 * np.std(exact - fine)
 
@@ -94,8 +97,11 @@ def test_pixels_that_are_not_square_show_the_same_field(order):
     """Twice as many pixels along one axis, half as far apart."""
     k, noise = (1, 4), 400.0**order
     expected = kept(wave((90, 90), k), k, noise=noise, order=order, tol=1e-9)
-    for shape, spacing in (((90, 180), (1, 0.5)), ((180, 90), (1, 2)),
-                           ((45, 90), (2, 1))):  # fmt: skip
+    for shape, spacing in (
+        ((90, 180), (1, 0.5)),
+        ((180, 90), (1, 2)),
+        ((45, 90), (2, 1)),
+    ):
         found = kept(
             wave(shape, k), k, noise=noise, order=order, spacing=spacing, tol=1e-9
         )

@@ -92,8 +92,9 @@ def test_outputs_mix_linearly(scattered, rng):
     exact = {"grid_shape": (16, 16), "tol": 1e-9}
     np.testing.assert_allclose(
         DCTRegressor(**exact).fit(X, both @ mixing).predict(X),
-        DCTRegressor(**exact).fit(X, both).predict(X) @ mixing, atol=1e-6,
-    )  # fmt: skip
+        DCTRegressor(**exact).fit(X, both).predict(X) @ mixing,
+        atol=1e-6,
+    )
 
 
 def test_constant_field_constant_coordinate_and_many_axes(rng):
@@ -149,9 +150,10 @@ def test_order_of_a_photograph_is_tuned_over_its_pixels(rng):
     mask = rng.random((40, 40)) > 0.7
     X, y = np.argwhere(mask), np.sin(i / 9)[mask] + np.cos(j / 12)[mask]
     search = GridSearchCV(
-        DCTRegressor((40, 40), extent="pixels"), {"order": [1, 1.5, 2]},
+        DCTRegressor((40, 40), extent="pixels"),
+        {"order": [1, 1.5, 2]},
         cv=KFold(4, shuffle=True, random_state=0),
-    ).fit(X, y)  # fmt: skip
+    ).fit(X, y)
     assert search.best_params_ == {"order": 2}
 
 

@@ -139,8 +139,9 @@ def test_one_missing_pixel_minimises_the_sum_of_both_norms(rng, shape, nuclear):
         )
         return nuclear * singular + dct_norm_squared(x[None], weights)[0] / 2
 
-    expected = minimize_scalar(objective, bounds=(-9, 9), method="bounded",
-                               options={"xatol": 1e-9}).x  # fmt: skip
+    expected = minimize_scalar(
+        objective, bounds=(-9, 9), method="bounded", options={"xatol": 1e-9}
+    ).x
     for door in DOORS:
         settings = {"nuclear": nuclear, "tol": 1e-7, "max_iter": 5000}
         found = door(image[np.newaxis], observed[np.newaxis], **settings)[0]
@@ -159,8 +160,9 @@ def test_iterations_with_noise_come_near_at_the_default_tolerance(shape, weight,
         observed.flat[:2] = True
         noise = weight / noise_unit(observed, 1.5)
         expected = truth(image, observed, 1.5, noise)
-        found = recover_image(np.where(observed, image, np.nan), noise=noise,
-                              solver="pcg")  # fmt: skip
+        found = recover_image(
+            np.where(observed, image, np.nan), noise=noise, solver="pcg"
+        )
         assert np.sqrt(np.mean((found - expected) ** 2)) < 0.03
 
 

@@ -15,12 +15,16 @@ def laplacian_of(shape, scale):
         )
         image = 1.0
         for axis, values in enumerate(axes):
-            image = image * values.reshape([-1 if a == axis else 1
-                                            for a in range(len(shape))])  # fmt: skip
+            image = image * values.reshape(
+                [-1 if a == axis else 1 for a in range(len(shape))]
+            )
         result = np.zeros(shape)
         for axis, factor in enumerate(scale):
-            padded = np.pad(image, [(int(a == axis),) * 2 for a in range(len(shape))],
-                            mode="symmetric")  # fmt: skip
+            padded = np.pad(
+                image,
+                [(int(a == axis),) * 2 for a in range(len(shape))],
+                mode="symmetric",
+            )
             result -= factor * np.diff(padded, 2, axis=axis)
         found[k] = dctn(result, norm="ortho")[k] / dctn(image, norm="ortho")[k]
     return found

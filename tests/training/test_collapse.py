@@ -55,9 +55,12 @@ def teacher(digits):
 
 def distil(teacher, digits, seed=0, stop=None, max_epochs=6, **settings):
     net = classifier(
-        Convolutions, optimizer=torch.optim.SGD, lr=0.05, max_epochs=max_epochs,
+        Convolutions,
+        optimizer=torch.optim.SGD,
+        lr=0.05,
+        max_epochs=max_epochs,
         optimizer__momentum=0.9,
-    )  # fmt: skip
+    )
     distiller = FeatureEmbeddingDistiller(
         net, teacher, student_layer="second", random_state=seed, **settings
     )
@@ -149,8 +152,10 @@ def test_spreads_are_mean_variances_against_those_of_the_first_batch():
     spreads.end_epoch()
     first = [one.var(0, correction=0).mean() for one in (features, answers)]
     some = [one[:20].var(0, correction=0).mean() for one in (features, answers)]
-    want = [(40 * one * part + 20 * other) / 60 / one for one, part, other in zip(
-        first, (1 / 4, 1 / 100), some, strict=True)]  # fmt: skip
+    want = [
+        (40 * one * part + 20 * other) / 60 / one
+        for one, part, other in zip(first, (1 / 4, 1 / 100), some, strict=True)
+    ]
     assert spreads.shares == pytest.approx([float(one) for one in want], rel=1e-5)
     assert not spreads.have_collapsed
     for scale_, has in (((0.4, 0.01), False), ((0.01, 0.4), False), ((0.3, 0.3), True)):

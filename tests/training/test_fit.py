@@ -18,9 +18,15 @@ class Drawing(TorchFitMixin, BaseEstimator):
     _fitted_names = ("drawn_",)
 
     def __init__(
-        self, fails_in="", device="cpu", checkpoint=None, warm_start=False,
-        n_threads=1, random_state=None, verbose=0,
-    ):  # fmt: skip
+        self,
+        fails_in="",
+        device="cpu",
+        checkpoint=None,
+        warm_start=False,
+        n_threads=1,
+        random_state=None,
+        verbose=0,
+    ):
         self.fails_in = fails_in
         self.device = device
         self.checkpoint = checkpoint
@@ -69,8 +75,9 @@ def states():
     return (
         torch.get_rng_state().tolist(),
         np.random.get_state()[1].tolist(),  # noqa: NPY002
-        random.getstate(), torch.get_num_threads(),
-    )  # fmt: skip
+        random.getstate(),
+        torch.get_num_threads(),
+    )
 
 
 def test_steps_come_in_their_order_and_randomness_from_the_seed():

@@ -40,8 +40,12 @@ def mlp(seed=0, *first):
 
 
 def net(module=None, **settings):
-    settings = {"optimizer": torch.optim.SGD, "lr": 0.1, "max_epochs": 3,
-                "batch_size": 16} | settings  # fmt: skip
+    settings = {
+        "optimizer": torch.optim.SGD,
+        "lr": 0.1,
+        "max_epochs": 3,
+        "batch_size": 16,
+    } | settings
     return classifier(module or mlp(), **settings)
 
 
@@ -361,16 +365,24 @@ def test_kept_answers_teach_as_those_that_are_asked_for(settings, monkeypatch):
     monkeypatch.setattr(_lesson, "CACHE_LIMIT", 0)
     asked = taught(0.8, **settings)
     torch.testing.assert_close(
-        dict(kept.module_.state_dict()), dict(asked.module_.state_dict()),
-        rtol=1e-4, atol=1e-5,
-    )  # fmt: skip
+        dict(kept.module_.state_dict()),
+        dict(asked.module_.state_dict()),
+        rtol=1e-4,
+        atol=1e-5,
+    )
 
 
 def test_a_student_of_numbers_learns_their_mean_square():
     targets = X[:, :1] * 2
     teacher = nn.Linear(4, 1)
-    student = regressor(nn.Linear(4, 1), optimizer=torch.optim.SGD, lr=0.2,
-                        max_epochs=60, batch_size=-1, callbacks=None)  # fmt: skip
+    student = regressor(
+        nn.Linear(4, 1),
+        optimizer=torch.optim.SGD,
+        lr=0.2,
+        max_epochs=60,
+        batch_size=-1,
+        callbacks=None,
+    )
     train_with_teacher(student, X, targets, teacher, False, weight=1.0, temperature=1.0)
     torch.testing.assert_close(
         student.module_.weight, teacher.weight, atol=0.05, rtol=0

@@ -93,9 +93,11 @@ def test_other_errors_are_left_as_they_are(error):
 
 def mlp(norm=False):
     return nn.Sequential(
-        nn.Linear(4, 6), nn.BatchNorm1d(6) if norm else nn.Identity(), nn.ReLU(),
+        nn.Linear(4, 6),
+        nn.BatchNorm1d(6) if norm else nn.Identity(),
+        nn.ReLU(),
         nn.Linear(6, 2),
-    )  # fmt: skip
+    )
 
 
 def make_net(norm=False, **settings):

@@ -58,10 +58,12 @@ def test_keys_are_the_same_in_another_process():
         subprocess.run(
             [sys.executable, "-c", KEY],
             env={"PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1"},
-            check=True, capture_output=True, text=True,
+            check=True,
+            capture_output=True,
+            text=True,
         ).stdout
         for seed in "12"
-    }  # fmt: skip
+    }
     assert len(keys) == 1
 
 
@@ -233,12 +235,17 @@ class Counting(Callback):
 
 
 def make_net(n_epochs, optimizer=torch.optim.Adam):
-    module = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.5),
-                           nn.ReLU(), nn.Linear(8, 2))  # fmt: skip
+    module = nn.Sequential(
+        nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 2)
+    )
     return classifier(
-        module, max_epochs=n_epochs, optimizer=optimizer, batch_size=16,
-        iterator_train__shuffle=True, callbacks=[("counting", Counting())],
-    )  # fmt: skip
+        module,
+        max_epochs=n_epochs,
+        optimizer=optimizer,
+        batch_size=16,
+        iterator_train__shuffle=True,
+        callbacks=[("counting", Counting())],
+    )
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.SGD])
@@ -271,8 +278,13 @@ def test_state_is_not_that_of_the_net_any_longer_when_it_trains_on():
     net.history.record("train_loss", -1.0)
     assert state["history"] == history
     assert state["callbacks"]["counting"].keys() == {
-        "n_", "rate_", "name_", "seen_", "best_", "lr_",
-    }  # fmt: skip
+        "n_",
+        "rate_",
+        "name_",
+        "seen_",
+        "best_",
+        "lr_",
+    }
     assert not any("lock_" in kept for kept in state["callbacks"].values())
 
 

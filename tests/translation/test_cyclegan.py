@@ -49,9 +49,13 @@ def mixed(A, B, labels=(0, 1)):
 def test_it_learns_a_known_translation():
     digits = make_unpaired_digits(60, image_size=8, random_state=0)
     fitted = translator(
-        digits.image_shape, n_filters=8, n_blocks=1, batch_size=10, max_epochs=20,
+        digits.image_shape,
+        n_filters=8,
+        n_blocks=1,
+        batch_size=10,
+        max_epochs=20,
         lr=3e-3,
-    ).fit(digits.data, digits.target)  # fmt: skip
+    ).fit(digits.data, digits.target)
     for X, method, want in (
         (digits.data_a, "transform", digits.translate(digits.data_a)),
         (digits.data_b, "inverse_transform", digits.translate_back(digits.data_b)),
@@ -238,8 +242,10 @@ def test_parameters_of_the_net():
     assert given == {"optimizer__weight_decay": 0.1}
     fitted = clone(estimator).fit(A, B)
     assert fitted.net_params.keys() == {
-        "optimizer__weight_decay", "callbacks", "discriminator_optimizer__lr"
-    }  # fmt: skip
+        "optimizer__weight_decay",
+        "callbacks",
+        "discriminator_optimizer__lr",
+    }
     (group,) = fitted.net_.optimizer_.param_groups
     assert group["weight_decay"] == 0.1
     assert group["initial_lr"] == 2e-4

@@ -68,8 +68,9 @@ def published_loop(networks, a, b, n_steps, loss, identity_weight, lr):
         optimizers[0].step()
         optimizers[1].zero_grad()
         for name, judge, true, fake in (
-            ("discriminator_a", d_a, a, fake_a), ("discriminator_b", d_b, b, fake_b)
-        ):  # fmt: skip
+            ("discriminator_a", d_a, a, fake_a),
+            ("discriminator_b", d_b, b, fake_b),
+        ):
             terms[name] = judged(judge, true, 1.0) + judged(judge, fake.detach(), 0.0)
             terms[name] = terms[name] / 2
             terms[name].backward()
@@ -88,18 +89,28 @@ def test_training_is_the_published_loop(n_channels, adversarial, identity_weight
 
     def look(net, batch):
         tensors = [*batch[:2], net.generator_ba_.layers[3].weight]
-        is_channels_last.append([
-            tensor.is_contiguous(memory_format=torch.channels_last)
-            for tensor in tensors
-        ])  # fmt: skip
+        is_channels_last.append(
+            [
+                tensor.is_contiguous(memory_format=torch.channels_last)
+                for tensor in tensors
+            ]
+        )
 
     # All rows are one batch, so that their order has no effect.
     fitted = translator(
-        generator=generators, discriminator=judges, adversarial=adversarial,
-        identity_weight=identity_weight, pool_size=0, batch_size=5, lr=1e-3,
-        net_params={"callbacks": [Watch(after_step=look)], "optimizer__eps": EPS,
-                    "discriminator_optimizer__eps": EPS},
-    ).fit(a, b)  # fmt: skip
+        generator=generators,
+        discriminator=judges,
+        adversarial=adversarial,
+        identity_weight=identity_weight,
+        pool_size=0,
+        batch_size=5,
+        lr=1e-3,
+        net_params={
+            "callbacks": [Watch(after_step=look)],
+            "optimizer__eps": EPS,
+            "discriminator_optimizer__eps": EPS,
+        },
+    ).fit(a, b)
     networks = make_networks(n_channels)
     loss = {"lsgan": nn.MSELoss(), "vanilla": nn.BCEWithLogitsLoss()}[adversarial]
     a, b = (torch.from_numpy(images).movedim(-1, 1).contiguous() for images in (a, b))
@@ -154,9 +165,12 @@ def test_rates_fall_linearly_to_zero(decay_start):
         rates.append([group["lr"] for group in groups])
 
     translator(
-        (8, 8), lr=0.01, decay_start=decay_start, max_epochs=4,
+        (8, 8),
+        lr=0.01,
+        decay_start=decay_start,
+        max_epochs=4,
         net_params={"callbacks": [Watch(after_step=note)]},
-    ).fit(*draw_domains(10, 3, (8, 8)))  # fmt: skip
+    ).fit(*draw_domains(10, 3, (8, 8)))
     steps = np.arange(12)
     start = 12 * decay_start
     want = np.where(steps <= start, 1, (12 - steps) / max(12 - start, 1e-9))
@@ -170,9 +184,13 @@ def test_without_decay_the_rates_are_left_to_callbacks():
         after_step=lambda net, batch: rates.append(net.optimizer_.param_groups[0]["lr"])
     )
     translator(
-        decay_start=1, lr=1.0, batch_size=9, max_epochs=3,
-        net_params={"callbacks": [watch, step]}, generator=Normalize(nn.BatchNorm2d(3)),
-    ).fit(*draw_domains())  # fmt: skip
+        decay_start=1,
+        lr=1.0,
+        batch_size=9,
+        max_epochs=3,
+        net_params={"callbacks": [watch, step]},
+        generator=Normalize(nn.BatchNorm2d(3)),
+    ).fit(*draw_domains())
     np.testing.assert_allclose(rates, [1.0, 0.1, 0.01])
 
 

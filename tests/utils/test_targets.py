@@ -48,7 +48,7 @@ def test_reading_changes_nothing_that_is_given():
     stored = sparse.csr_array(
         (np.array([1, 0, 1, 0]), np.array([0, 1, 1, 0]), np.array([0, 2, 4])),
         shape=(2, 2),
-    )  # fmt: skip
+    )
     before = stored.copy()
     found = as_indicator(read_targets(stored))
     np.testing.assert_array_equal(found.toarray(), [[1, 0], [0, 1]])

@@ -59,10 +59,15 @@ class DataFreeTraining:
     """
 
     def __init__(
-        self, student: nn.Module, task: OutputKind, teacher: Teacher,
-        source: GeneratorSource | NoiseSource, noise: NoiseSource | None,
-        recipe: DataFreeRecipe, rng: torch.Generator,
-    ):  # fmt: skip
+        self,
+        student: nn.Module,
+        task: OutputKind,
+        teacher: Teacher,
+        source: GeneratorSource | NoiseSource,
+        noise: NoiseSource | None,
+        recipe: DataFreeRecipe,
+        rng: torch.Generator,
+    ):
         self.task, self.teacher = task, teacher
         # What the outputs mean in training mode is read off the first of them.
         self._training_task: OutputKind | None = None
@@ -179,8 +184,11 @@ class DataFreeTraining:
             output = self.student(images)
         if self._training_task is None:
             self._training_task = OutputKind.of_outputs(output, True)
-        terms = {"kd": kd_loss(self._training_task.logits(output), scores,
-                               recipe.temperature)}  # fmt: skip
+        terms = {
+            "kd": kd_loss(
+                self._training_task.logits(output), scores, recipe.temperature
+            )
+        }
         loss = terms["kd"]
         if recipe.feature_weight:
             terms["feature"] = feature_loss(seen[0], features)

@@ -23,9 +23,13 @@ from sklcomp.utils._messages import show, warn_user
 
 
 def settle_recipe(
-    recipe: DataFreeRecipe, params: dict[str, Any], teacher: nn.Module, inputs: Inputs,
-    n_classes: int, n_norms: int,
-) -> DataFreeRecipe:  # fmt: skip
+    recipe: DataFreeRecipe,
+    params: dict[str, Any],
+    teacher: nn.Module,
+    inputs: Inputs,
+    n_classes: int,
+    n_norms: int,
+) -> DataFreeRecipe:
     """The recipe without "auto", and with what these networks and inputs allow."""
     has_own = params["generator"] is not None
     conditional, head = recipe.conditional, recipe.head

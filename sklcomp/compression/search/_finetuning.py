@@ -238,9 +238,15 @@ class Tuner:
             if not weight:
                 return train_net(net, X, y, before)
             return train_with_teacher(
-                net, X, y, self.base.module_, self.is_classes,
-                weight=weight, temperature=self.temperature, before=before,
-            )  # fmt: skip
+                net,
+                X,
+                y,
+                self.base.module_,
+                self.is_classes,
+                weight=weight,
+                temperature=self.temperature,
+                before=before,
+            )
 
     def best_of(self, module: nn.Module, weights: Any, judge: Judge) -> tuple:
         """The net tuned with the best of some weights, and that weight.

@@ -28,9 +28,14 @@ class Fitness:
     """Fitness of a genome on examples that nothing else is done with."""
 
     def __init__(
-        self, problem: PruningProblem, task: OutputKind, X: np.ndarray, y: np.ndarray,
-        kind: Any, trade_off: float,
-    ):  # fmt: skip
+        self,
+        problem: PruningProblem,
+        task: OutputKind,
+        X: np.ndarray,
+        y: np.ndarray,
+        kind: Any,
+        trade_off: float,
+    ):
         self.problem, self.task, self.y = problem, task, y
         device = problem.statistics.device
         self.X = torch.from_numpy(X).to(device)
@@ -77,7 +82,9 @@ class Fitness:
             # A single example has no statistics.
             if is_fresh and len(X) > 1:
                 use_batch_statistics(module)
-            return torch.cat([
-                self.task.logits(module(batch.clone()))
-                for batch in X.tensor_split(math.ceil(len(X) / BATCH))
-            ])  # fmt: skip
+            return torch.cat(
+                [
+                    self.task.logits(module(batch.clone()))
+                    for batch in X.tensor_split(math.ceil(len(X) / BATCH))
+                ]
+            )

@@ -41,9 +41,11 @@ class SearchMixin(RecipeMixin):
             # Of no net yet: asked only for what it raises.
             absolute_budget(limit, 1)
         check_rates(
-            recipe.population_size, recipe.elitism, recipe.crossover_rate,
+            recipe.population_size,
+            recipe.elitism,
+            recipe.crossover_rate,
             recipe.mutation_rate,
-        )  # fmt: skip
+        )
         effective_n_jobs(self.n_jobs)  # 0 is an error
 
     def _start_of(

@@ -49,10 +49,16 @@ class Direction:
     """
 
     def __init__(
-        self, problem: PruningProblem, partner: PruningProblem,
-        discriminator: nn.Module, X: Tensor, *, gamma: float | None,
-        cycle_weight: float, train: Callable | None,
-    ):  # fmt: skip
+        self,
+        problem: PruningProblem,
+        partner: PruningProblem,
+        discriminator: nn.Module,
+        X: Tensor,
+        *,
+        gamma: float | None,
+        cycle_weight: float,
+        train: Callable | None,
+    ):
         self.problem, self.partner = problem, partner
         # A copy, of which threads need not set the mode.
         self.discriminator = copy.deepcopy(discriminator).eval()

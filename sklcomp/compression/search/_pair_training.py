@@ -98,16 +98,25 @@ def hold_out_images(
 def weights_of_all(base: CycleGANTranslator) -> list:
     """Weights of all four networks, in the form that identifies a checkpoint."""
     modules = (
-        base.generator_ab_, base.generator_ba_, base.discriminator_a_,
+        base.generator_ab_,
+        base.generator_ba_,
+        base.discriminator_a_,
         base.discriminator_b_,
-    )  # fmt: skip
+    )
     return [weights_of(module) for module in modules]
 
 
 def train_pair(
-    base: CycleGANTranslator, pair: Any, train: Any, n_epochs: int, seed: int, *,
-    weight: float = 0.0, n_threads: int = 1, checkpoint: Checkpoint = NOWHERE,
-) -> CycleGANTranslator:  # fmt: skip
+    base: CycleGANTranslator,
+    pair: Any,
+    train: Any,
+    n_epochs: int,
+    seed: int,
+    *,
+    weight: float = 0.0,
+    n_threads: int = 1,
+    checkpoint: Checkpoint = NOWHERE,
+) -> CycleGANTranslator:
     """A fitted translator of two small generators.
 
     Parameters
@@ -153,7 +162,7 @@ def train_pair(
         generator=_copied(tuned.generator_ab_, tuned.generator_ba_),
         discriminator=_copied(tuned.discriminator_a_, tuned.discriminator_b_),
         max_epochs=max_epochs(base),
-    )  # fmt: skip
+    )
 
 
 def start_from(
@@ -173,9 +182,12 @@ def start_from(
         "net_params": net_params or None,
         "generator": pair,
         "discriminator": (base.discriminator_a_, base.discriminator_b_),
-        "max_epochs": n_epochs, "random_state": seed, "checkpoint": None,
-        "warm_start": False, "n_threads": n_threads,
-    }  # fmt: skip
+        "max_epochs": n_epochs,
+        "random_state": seed,
+        "checkpoint": None,
+        "warm_start": False,
+        "n_threads": n_threads,
+    }
     tuned = type(base)(**settings)
     for name in KNOWN:
         if hasattr(base, name):
@@ -198,9 +210,12 @@ def trainable_net(translator: CycleGANTranslator) -> CycleGANNet:
 
 
 def is_trained(
-    translator: CycleGANTranslator, net: CycleGANNet, train: Any, key: int,
+    translator: CycleGANTranslator,
+    net: CycleGANNet,
+    train: Any,
+    key: int,
     checkpoint: Checkpoint = NOWHERE,
-) -> bool:  # fmt: skip
+) -> bool:
     """Train; False if that failed before a first epoch with finite losses."""
     session = Session(key, lambda n_iter: False, checkpoint)
     try:

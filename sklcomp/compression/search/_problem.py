@@ -67,11 +67,20 @@ class PruningProblem:
     """
 
     def __init__(
-        self, module: nn.Module, X: Tensor, *, max_params: Any, max_macs: Any,
-        importance: str, compensate: bool, ignored_layers: Sequence[str],
-        min_channels: int, rng: np.random.Generator, inner_width: bool = True,
+        self,
+        module: nn.Module,
+        X: Tensor,
+        *,
+        max_params: Any,
+        max_macs: Any,
+        importance: str,
+        compensate: bool,
+        ignored_layers: Sequence[str],
+        min_channels: int,
+        rng: np.random.Generator,
+        inner_width: bool = True,
         n_examples: int = N_EXAMPLES,
-    ):  # fmt: skip
+    ):
         self.module, self.min_channels = module, min_channels
         device = device_of(module)
         graph = trace_channels(module, X[:2].to(device))

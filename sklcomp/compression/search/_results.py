@@ -34,9 +34,11 @@ def front_of(
     costs = np.array([problem.cost(genome) for genome in genomes])
     front = pareto_front(costs, fitness)
     return {
-        "genomes": genomes[front], "fitness": fitness[front],
-        "n_parameters": costs[front, 0], "n_macs": costs[front, 1],
-    }  # fmt: skip
+        "genomes": genomes[front],
+        "fitness": fitness[front],
+        "n_parameters": costs[front, 0],
+        "n_macs": costs[front, 1],
+    }
 
 
 def kept_channels(graph: Any, genome: np.ndarray) -> dict[str, np.ndarray]:

@@ -136,11 +136,13 @@ def collect_covariances(
     axes = dict(graph.consumers.keys())
     sums = {
         weight: sums_of(
-            module.get_submodule(path), input_genes(graph, weight, axes[weight]),
-            max_dims, random_state,
+            module.get_submodule(path),
+            input_genes(graph, weight, axes[weight]),
+            max_dims,
+            random_state,
         )
         for weight, path in find_readers(module, graph).items()
-    }  # fmt: skip
+    }
     listener = _Listener({id(attrgetter(w)(module)): s for w, s in sums.items()})
 
     def listen(module: nn.Module, training: bool) -> None:

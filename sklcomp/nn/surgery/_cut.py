@@ -265,9 +265,12 @@ def prune_channels(
 
 
 def prune_remembering(
-    module: nn.Module, graph: ChannelGraph, keep: Any, compensate: Any,
+    module: nn.Module,
+    graph: ChannelGraph,
+    keep: Any,
+    compensate: Any,
     repairs: Repairs,
-) -> nn.Module:  # fmt: skip
+) -> nn.Module:
     """``prune_channels`` for many cuts, which remembers the repairs of layers."""
     keep = graph.check_keep(keep)
     alive = np.append(keep, True)

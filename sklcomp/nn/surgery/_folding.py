@@ -210,9 +210,14 @@ def _fold(module: nn.Module, pairs: Sequence[tuple[str, str]]) -> nn.Module:
 def _absorb(layer: Any, norm: Any) -> None:
     groups = layer.groups if isinstance(layer, _ConvTransposeNd) else None
     weight, bias = fuse_conv_bn_weights(
-        _swap_channels(layer.weight, groups), layer.bias, norm.running_mean,
-        norm.running_var, norm.eps, norm.weight, norm.bias,
-    )  # fmt: skip
+        _swap_channels(layer.weight, groups),
+        layer.bias,
+        norm.running_mean,
+        norm.running_var,
+        norm.eps,
+        norm.weight,
+        norm.bias,
+    )
     requires_grad = layer.weight.requires_grad
     layer.weight = nn.Parameter(_swap_channels(weight.detach(), groups), requires_grad)
     layer.bias = nn.Parameter(bias.detach(), requires_grad)

@@ -24,9 +24,12 @@ def _tie_inputs(trace: ChannelTracer, inputs: Ids, entering: Ids) -> None:
 
 @rule("linear")
 def _linear(
-    trace: ChannelTracer, result: Tensor, input: Tensor, weight: Tensor,
+    trace: ChannelTracer,
+    result: Tensor,
+    input: Tensor,
+    weight: Tensor,
     bias: Tensor | None = None,
-) -> None:  # fmt: skip
+) -> None:
     if id(weight) not in trace.names or weight.ndim != 2:
         return unknown(trace, result, input, weight, bias)
     axes, (outputs, inputs) = list(trace.axes(input)), trace.axes(weight)
@@ -43,10 +46,16 @@ def _linear(
 
 @rule("conv1d conv2d conv3d")
 def _convolve(
-    trace: ChannelTracer, result: Tensor, input: Tensor, weight: Tensor,
-    bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
+    trace: ChannelTracer,
+    result: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
     groups: int = 1,
-) -> None:  # fmt: skip
+) -> None:
     owner = trace.owner(weight)
     settable = getattr(trace.module.get_submodule(owner), "groups", None) == groups
     if id(weight) not in trace.names or (groups > 1 and not settable):
@@ -68,10 +77,17 @@ def _convolve(
 
 @rule("conv_transpose1d conv_transpose2d conv_transpose3d")
 def _convolve_transposed(
-    trace: ChannelTracer, result: Tensor, input: Tensor, weight: Tensor,
-    bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
-    output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
-) -> None:  # fmt: skip
+    trace: ChannelTracer,
+    result: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> None:
     if id(weight) not in trace.names or groups > 1:
         return unknown(trace, result, input, weight, bias)
     channel = input.ndim - weight.ndim + 1
@@ -86,9 +102,14 @@ def _convolve_transposed(
 
 
 def _finish(
-    trace: ChannelTracer, result: Tensor, input: Tensor, weight: Tensor,
-    bias: Tensor | None, outputs: Ids, channel: int,
-) -> None:  # fmt: skip
+    trace: ChannelTracer,
+    result: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    outputs: Ids,
+    channel: int,
+) -> None:
     """What convolutions of both directions do to the axes that they return."""
     _tie_vector(trace, bias, outputs)
     axes = trace.axes(input)
@@ -126,9 +147,13 @@ def _group(trace: ChannelTracer, weight: Tensor, entering: Ids, groups: int) -> 
 
 @rule("embedding")
 def _embed(
-    trace: ChannelTracer, result: Tensor, input: Tensor, weight: Tensor, *args: Any,
+    trace: ChannelTracer,
+    result: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    *args: Any,
     **kwargs: Any,
-) -> None:  # fmt: skip
+) -> None:
     # Of torch.embedding the first argument is the weight.
     if id(weight) not in trace.names or trace.function is not F.embedding:
         return unknown(trace, result, input, weight)
@@ -142,11 +167,17 @@ def _embed(
 
 @rule("batch_norm instance_norm")
 def _normalize_each(
-    trace: ChannelTracer, result: Tensor, input: Tensor,
-    running_mean: Tensor | None = None, running_var: Tensor | None = None,
-    weight: Tensor | None = None, bias: Tensor | None = None, training: bool = False,
-    *args: Any, **kwargs: Any,
-) -> None:  # fmt: skip
+    trace: ChannelTracer,
+    result: Tensor,
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    *args: Any,
+    **kwargs: Any,
+) -> None:
     # torch.batch_norm has another order of arguments.
     if trace.function not in (F.batch_norm, F.instance_norm):
         return unknown(trace, result, input, running_mean, running_var, weight, bias)
@@ -179,9 +210,15 @@ def _prelu(trace: ChannelTracer, result: Tensor, input: Tensor, weight: Tensor) 
 
 @rule("group_norm")
 def _group_norm(
-    trace: ChannelTracer, result: Tensor, input: Tensor, num_groups: int,
-    weight: Tensor | None = None, bias: Tensor | None = None, *args: Any, **kwargs: Any,
-) -> None:  # fmt: skip
+    trace: ChannelTracer,
+    result: Tensor,
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    *args: Any,
+    **kwargs: Any,
+) -> None:
     axes, owner = trace.axes(input), trace.owner(weight)
     ids = axes[1]
     for part in (weight, bias):
@@ -210,9 +247,15 @@ def _mix(trace: ChannelTracer, weight: Tensor | None, ids: np.ndarray) -> None:
 
 @rule("layer_norm rms_norm")
 def _layer_norm(
-    trace: ChannelTracer, result: Tensor, input: Tensor, normalized_shape: Any,
-    weight: Tensor | None = None, bias: Tensor | None = None, *args: Any, **kwargs: Any,
-) -> None:  # fmt: skip
+    trace: ChannelTracer,
+    result: Tensor,
+    input: Tensor,
+    normalized_shape: Any,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    *args: Any,
+    **kwargs: Any,
+) -> None:
     axes = trace.axes(input)
     if len(normalized_shape) > 1:
         return unknown(trace, result, input, weight, bias)

@@ -115,8 +115,10 @@ class ChannelMoments:
         covariance = (self.products / self.n - means.T @ means) / len(means)
         return InputMoments(
             self.origin.double().cpu() + shift,
-            covariance * alike(self.columns, len(shift)), True, self.columns,
-        )  # fmt: skip
+            covariance * alike(self.columns, len(shift)),
+            True,
+            self.columns,
+        )
 
 
 class PatchMoments:
@@ -156,9 +158,15 @@ class PatchMoments:
         )
 
     def _rows(
-        self, inputs: Tensor, wanted: float, stride: Any = 1, padding: Any = 0,
-        dilation: Any = 1, *args: Any, **kwargs: Any,
-    ) -> Tensor:  # fmt: skip
+        self,
+        inputs: Tensor,
+        wanted: float,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Tensor:
         if not self.kernel:
             return inputs.reshape(-1, inputs.shape[-1])
         if inputs.ndim == len(self.kernel) + 1:

@@ -75,17 +75,25 @@ def _extremum(trace: ChannelTracer, result: Any, *args: Any, **kwargs: Any) -> N
 
 @rule("norm")
 def _norm(
-    trace: ChannelTracer, result: Tensor, input: Tensor, p: Any = 2, dim: Any = None,
+    trace: ChannelTracer,
+    result: Tensor,
+    input: Tensor,
+    p: Any = 2,
+    dim: Any = None,
     **kwargs: Any,
-) -> None:  # fmt: skip
+) -> None:
     _reduce(trace, result, input, dim=dim)
 
 
 @rule("normalize")
 def _normalize(
-    trace: ChannelTracer, result: Tensor, input: Tensor, p: Any = 2, dim: int = 1,
+    trace: ChannelTracer,
+    result: Tensor,
+    input: Tensor,
+    p: Any = 2,
+    dim: int = 1,
     **kwargs: Any,
-) -> None:  # fmt: skip
+) -> None:
     _along(trace, result, input, dim=dim)
 
 
@@ -114,8 +122,12 @@ def _reduce(
 
 @rule("roll")
 def _roll(
-    trace: ChannelTracer, result: Tensor, input: Tensor, shifts: Any, dims: Any = (),
-) -> None:  # fmt: skip
+    trace: ChannelTracer,
+    result: Tensor,
+    input: Tensor,
+    shifts: Any,
+    dims: Any = (),
+) -> None:
     _along(trace, result, input, dims=dims)
 
 
@@ -127,8 +139,13 @@ def _along(
     axes = list(trace.axes(input))
     named = kwargs.get("dim", kwargs.get("dims"))
     numbers = args if named is None else (named,)
-    dims = {int(d) for a in numbers if np.ndim(a) < 2 for d in np.atleast_1d(a)
-            if isinstance(d, (int, np.integer))}  # fmt: skip
+    dims = {
+        int(d)
+        for a in numbers
+        if np.ndim(a) < 2
+        for d in np.atleast_1d(a)
+        if isinstance(d, (int, np.integer))
+    }
     dims = {d % input.ndim for d in dims if -input.ndim <= d < input.ndim}
     for d in dims or range(input.ndim):
         trace.ids.freeze(axes[d], f"is mixed with other channels {trace.here}")
@@ -144,9 +161,12 @@ def _reshape(
     trace: ChannelTracer, result: Tensor, input: Tensor, *args: Any, **kwargs: Any
 ) -> None:
     new = reshape_axes(
-        trace.ids, trace.axes(input), tuple(input.shape), tuple(result.shape),
+        trace.ids,
+        trace.axes(input),
+        tuple(input.shape),
+        tuple(result.shape),
         f"is merged with another axis of channels {trace.here}",
-    )  # fmt: skip
+    )
     trace.set_axes(result, new)
 
 
@@ -186,9 +206,10 @@ def _cat(
         if k != dim:
             for other in tensors[1:]:
                 trace.ids.tie(
-                    found[k], trace.axes(other)[k],
+                    found[k],
+                    trace.axes(other)[k],
                     f"is concatenated with a tensor of fixed size {trace.here}",
-                )  # fmt: skip
+                )
             found[k] = next(
                 (a for t in tensors if (a := trace.axes(t)[k]) is not None), None
             )
@@ -205,9 +226,13 @@ def _cat(
 
 @rule("pad")
 def _pad(
-    trace: ChannelTracer, result: Tensor, input: Tensor, pad: Any,
-    mode: str = "constant", value: Any = None,
-) -> None:  # fmt: skip
+    trace: ChannelTracer,
+    result: Tensor,
+    input: Tensor,
+    pad: Any,
+    mode: str = "constant",
+    value: Any = None,
+) -> None:
     found = list(trace.axes(input))
     for k in range(len(pad) // 2):
         axis = input.ndim - 1 - k
@@ -281,9 +306,13 @@ def _stack(trace: ChannelTracer, result: Tensor, tensors: Any, dim: int = 0) -> 
 
 @rule("chunk tensor_split split split_with_sizes")
 def _share(
-    trace: ChannelTracer, result: Any, input: Tensor, parts: Any = None, dim: int = 0,
+    trace: ChannelTracer,
+    result: Any,
+    input: Tensor,
+    parts: Any = None,
+    dim: int = 0,
     **kwargs: Any,
-) -> None:  # fmt: skip
+) -> None:
     """Parts of an axis of channels: of equal length they stay so, else all is kept."""
     axes, dim = list(trace.axes(input)), dim % input.ndim
     ids, sizes = axes[dim], [part.shape[dim] for part in result]

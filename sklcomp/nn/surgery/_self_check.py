@@ -66,9 +66,13 @@ class SelfCheck:
     """
 
     def __init__(
-        self, module: nn.Module, example: Any, modes: Sequence[bool], prune: Cut,
+        self,
+        module: nn.Module,
+        example: Any,
+        modes: Sequence[bool],
+        prune: Cut,
         mask: Cut,
-    ):  # fmt: skip
+    ):
         self.modes, self.prune, self.mask = modes, prune, mask
         # In double precision if the network can, and without constants if it can.
         for dtype, is_stirred in product((torch.float64, None), (True, False)):
@@ -140,9 +144,13 @@ class SelfCheck:
             return Seen([_plain(tensor) for tensor in returned + left], layers)
 
     def _difference(
-        self, graph: ChannelGraph, keep: np.ndarray, before: Seen, masked: Seen,
+        self,
+        graph: ChannelGraph,
+        keep: np.ndarray,
+        before: Seen,
+        masked: Seen,
         pruned: Seen,
-    ) -> str | None:  # fmt: skip
+    ) -> str | None:
         fault = "a smaller network gives other outputs than the masked one"
         outputs = before.outputs, masked.outputs, pruned.outputs
         if len(set(map(len, outputs))) > 1:
@@ -163,9 +171,13 @@ class SelfCheck:
         return fault_inside or (LOST_IN_ROUNDING if is_lost else None)
 
     def _inner_difference(
-        self, graph: ChannelGraph, keep: np.ndarray, before: Seen, masked: Seen,
+        self,
+        graph: ChannelGraph,
+        keep: np.ndarray,
+        before: Seen,
+        masked: Seen,
         pruned: Seen,
-    ) -> str | None:  # fmt: skip
+    ) -> str | None:
         """As of the outputs, which may hide what is wrong, of the layers."""
         alive = np.append(keep, True)
         for name, outputs in pruned.layers.items():

@@ -347,9 +347,16 @@ def random_affine(
     cos, sin = torch.cos(math.radians(20) * turn), torch.sin(math.radians(20) * turn)
     shear, scale = 0.3 * shear, 1.25**-zoom
     # Coordinates run from -1 to 1 along both sides, however long.
-    theta = torch.stack([
-        scale * cos, scale * (shear * cos - sin) * h / w, moves[0] / 4,
-        scale * sin * w / h, scale * (shear * sin + cos), moves[1] / 4,
-    ], 1).reshape(n, 2, 3)  # fmt: skip
+    theta = torch.stack(
+        [
+            scale * cos,
+            scale * (shear * cos - sin) * h / w,
+            moves[0] / 4,
+            scale * sin * w / h,
+            scale * (shear * sin + cos),
+            moves[1] / 4,
+        ],
+        1,
+    ).reshape(n, 2, 3)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)

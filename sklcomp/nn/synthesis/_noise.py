@@ -94,10 +94,12 @@ def structured_noise(
             msg = f"kinds={show(tuple(kinds))}: choose some of {', '.join(KINDS)}."
             raise ValueError(msg)
         ends = [round(n * k / len(kinds)) for k in range(len(kinds) + 1)]
-        level = torch.cat([
-            KINDS[kind](end - start, n_channels, size, generator)
-            for kind, start, end in zip(kinds, ends, ends[1:], strict=False)
-        ])  # fmt: skip
+        level = torch.cat(
+            [
+                KINDS[kind](end - start, n_channels, size, generator)
+                for kind, start, end in zip(kinds, ends, ends[1:], strict=False)
+            ]
+        )
     return torch.lerp(low, high, level)
 
 
@@ -111,9 +113,12 @@ def _integers(rng: torch.Generator, low: int, high: int, *shape: int) -> Tensor:
 
 
 def _draw_smooth(
-    n: int, n_channels: int, size: Sequence[int], rng: torch.Generator,
+    n: int,
+    n_channels: int,
+    size: Sequence[int],
+    rng: torch.Generator,
     grids: Sequence[int],
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Smooth normal noise (n, n_channels, *size) of random coarseness."""
     grids = [k for k in grids if 2 * k <= max(size)] or [1]
     choice = _integers(rng, 0, len(grids), n)
@@ -133,9 +138,7 @@ def _draw_blobs(
 ) -> Tensor:
     """Images (n, n_channels, *size) with values in [0, 1]."""
     smooth = _draw_smooth(n, n_channels, size, rng, BLOB_GRIDS)
-    threshold, softness = torch.rand(
-        2, n, 1, 1, 1, generator=rng, device=rng.device
-    )  # fmt: skip
+    threshold, softness = torch.rand(2, n, 1, 1, 1, generator=rng, device=rng.device)
     threshold = 2 * threshold - 1
     # Edges from sharp to as wide as the blobs.
     softness = 0.03 * 20**softness

@@ -25,9 +25,15 @@ def solve_pcg(residual, observed, *, weights, max_iter, tol, workers, callback, 
     """
     shifts = _sampling_weights(observed, weights)
     return _solve(
-        residual, observed, weights, shifts,
-        max_iter=max_iter, tol=tol, workers=workers, callback=callback,
-    )  # fmt: skip
+        residual,
+        observed,
+        weights,
+        shifts,
+        max_iter=max_iter,
+        tol=tol,
+        workers=workers,
+        callback=callback,
+    )
 
 
 def solve_penalised(
@@ -49,9 +55,11 @@ def solve_penalised(
     weights = weights / weights.max()
     level = fractions * data_weight
     resolved = np.divide(
-        _sampling_weights(observed, weights), 1 - fractions,
-        out=level.copy(), where=fractions < 1,
-    )  # fmt: skip
+        _sampling_weights(observed, weights),
+        1 - fractions,
+        out=level.copy(),
+        where=fractions < 1,
+    )
     shifts = np.minimum(level, resolved)
     level, inverse = level.reshape(column), 1 / (weights + shifts.reshape(column))
     smooth = apply_spectrum(start, level / (weights + level), axes, workers)
@@ -60,10 +68,17 @@ def solve_penalised(
     rough, fine = (_inner(r, apply_spectrum(r, inverse, axes)) for r in residuals)
     is_better = (fine < rough).reshape(column)
     correction, n_iter, gap = _solve(
-        np.where(is_better, residuals[1], residuals[0]), observed, weights, shifts,
-        data_weight=data_weight, largest=1 + data_weight,
-        max_iter=max_iter, tol=tol, workers=workers, callback=callback,
-    )  # fmt: skip
+        np.where(is_better, residuals[1], residuals[0]),
+        observed,
+        weights,
+        shifts,
+        data_weight=data_weight,
+        largest=1 + data_weight,
+        max_iter=max_iter,
+        tol=tol,
+        workers=workers,
+        callback=callback,
+    )
     return np.where(is_better, smooth, start) + correction, n_iter, gap
 
 
@@ -80,9 +95,16 @@ def _fractions(observed):
 
 
 def _solve(
-    residual, observed, weights, shifts, *, tol, data_weight=None, largest=1.0,
+    residual,
+    observed,
+    weights,
+    shifts,
+    *,
+    tol,
+    data_weight=None,
+    largest=1.0,
     **settings,
-):  # fmt: skip
+):
     """Split a batch by the precision that each image needs.
 
     Single precision is used where its rounding lies below the tolerance: at 256 x 256
@@ -107,19 +129,33 @@ def _solve(
         if selected.any():
             rows = select_rows(selected)
             correction[rows], n_iter[rows], gap[rows] = _iterate(
-                residual[rows], observed[rows], weights, shifts[rows],
+                residual[rows],
+                observed[rows],
+                weights,
+                shifts[rows],
                 data_weight=None if data_weight is None else data_weight[rows],
-                dtype=dtype, tol=tol * unit[rows], **settings,
-            )  # fmt: skip
+                dtype=dtype,
+                tol=tol * unit[rows],
+                **settings,
+            )
     gap /= unit
     # A gap below the rounding of double precision would be a claim without proof.
     return correction, n_iter, np.where(gap > 0, np.maximum(gap, floors[np.float64]), 0)
 
 
 def _iterate(
-    residual, observed, weights, shifts, *, data_weight, dtype, max_iter, tol, workers,
+    residual,
+    observed,
+    weights,
+    shifts,
+    *,
+    data_weight,
+    dtype,
+    max_iter,
+    tol,
+    workers,
     callback,
-):  # fmt: skip
+):
     """Preconditioned conjugate gradients of a batch in one precision.
 
     Stops when the preconditioned residual ``<r, z>`` has fallen by the ``tol^2`` of an

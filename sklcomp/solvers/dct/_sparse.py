@@ -33,9 +33,11 @@ def solve_sparse(start, observed, *, order, axis_scale, callback=None, **_):
         try:
             # The matrix is positive definite: its diagonal serves as pivots.
             factor = splu(
-                matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0,
+                matrix,
+                permc_spec="MMD_AT_PLUS_A",
+                diag_pivot_thresh=0,
                 options={"SymmetricMode": True},
-            )  # fmt: skip
+            )
         except RuntimeError:
             gap[i] = np.inf
             continue

@@ -28,9 +28,14 @@ def solve_stencil(
     n_iter, gap = np.zeros(n_images, dtype=int), np.zeros(n_images)
     for i in range(n_images):
         found, n_iter[i], gap[i] = _solve_one(
-            residual[i].reshape(shape), observed[i].reshape(shape), scale,
-            int(order), 25 * max_iter, tol, callback,
-        )  # fmt: skip
+            residual[i].reshape(shape),
+            observed[i].reshape(shape),
+            scale,
+            int(order),
+            25 * max_iter,
+            tol,
+            callback,
+        )
         correction[i] = found.reshape(residual.shape[1:])
     return correction, n_iter, gap
 

@@ -78,8 +78,12 @@ def distiller(teacher, **settings):
 def conv_net(width, norm):
     layers, inputs = [], 1
     for outputs in (width, 2 * width):
-        layers += [nn.Conv2d(inputs, outputs, 3, padding=1), norm(outputs), nn.ReLU(),
-                   nn.MaxPool2d(2)]  # fmt: skip
+        layers += [
+            nn.Conv2d(inputs, outputs, 3, padding=1),
+            norm(outputs),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        ]
         inputs = outputs
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(8 * width, 10))
 
@@ -105,16 +109,19 @@ def test_one_joint_step_is_what_the_paper_says(plain):
     generator = nn.Sequential(nn.Linear(5, 64), nn.Tanh())
     module = nn.Sequential(nn.Linear(64, 6), nn.ReLU(), nn.Linear(6, 10))
     settings = {
-        "input_shape": (64,), "generator": generator, "n_iterations": 2,
+        "input_shape": (64,),
+        "generator": generator,
+        "n_iterations": 2,
         "random_state": 0,
         "recipe": DataFreeRecipe.named("paper-mnist").replace(
-            latent_dim=5, generator_batch_size=32, batch_size=32, generator_lr=0.02,
+            latent_dim=5,
+            generator_batch_size=32,
+            batch_size=32,
+            generator_lr=0.02,
             student_lr=0.01,
         ),
-    }  # fmt: skip
-    net = NeuralNetClassifier(
-        copy.deepcopy(module), criterion=nn.CrossEntropyLoss
-    )  # fmt: skip
+    }
+    net = NeuralNetClassifier(copy.deepcopy(module), criterion=nn.CrossEntropyLoss)
     with pytest.warns(UserWarning, match="generator_batch_size=32 is too small"):
         fitted = DataFreeDistiller(net, plain, **settings).fit()
 
@@ -140,9 +147,11 @@ def test_one_joint_step_is_what_the_paper_says(plain):
             answer.log_softmax(1), scores.detach().softmax(1), reduction="batchmean"
         )
         for name, value in (
-            ("onehot", onehot), ("entropy", entropy), ("activation", activation),
+            ("onehot", onehot),
+            ("entropy", entropy),
+            ("activation", activation),
             ("kd", kd),
-        ):  # fmt: skip
+        ):
             np.testing.assert_allclose(fitted.history_[name][k], value.item(), 1e-4)
         counts = torch.bincount(scores.argmax(1), minlength=10)
         np.testing.assert_array_equal(fitted.history_["classes"][k], counts)
@@ -161,13 +170,25 @@ def test_one_joint_step_is_what_the_paper_says(plain):
 
 def test_weights_choose_the_losses(trained, plain):
     fitted = distiller(
-        trained, bn_weight=0.5, adversarial_weight=0.2, feature_weight=0.3,
-        entropy_weight=1.0, activation_weight=0.1, head="range",
-    ).fit()  # fmt: skip
+        trained,
+        bn_weight=0.5,
+        adversarial_weight=0.2,
+        feature_weight=0.3,
+        entropy_weight=1.0,
+        activation_weight=0.1,
+        head="range",
+    ).fit()
     assert fitted.history_.keys() == {
-        "bn", "onehot", "entropy", "activation", "adversarial", "moments", "kd",
-        "feature", "classes",
-    }  # fmt: skip
+        "bn",
+        "onehot",
+        "entropy",
+        "activation",
+        "adversarial",
+        "moments",
+        "kd",
+        "feature",
+        "classes",
+    }
     assert all(len(values) == 3 for values in fitted.history_.values())
     assert (fitted.history_["classes"].sum(axis=1) == 64).all()
 
@@ -235,9 +256,13 @@ def test_an_unfitted_teacher_is_trained_first(digits):
     names = np.array(["zero", "one", "two"])
     rows = y < 3
     fitted = DataFreeDistiller(
-        student(SlimDense), classifier(max_epochs=10), n_iterations=40, random_state=0,
-        input_mean=X.mean(axis=0), input_std=X.std(axis=0) + 0.01,
-    ).fit(X[rows], names[y[rows]])  # fmt: skip
+        student(SlimDense),
+        classifier(max_epochs=10),
+        n_iterations=40,
+        random_state=0,
+        input_mean=X.mean(axis=0),
+        input_std=X.std(axis=0) + 0.01,
+    ).fit(X[rows], names[y[rows]])
     assert fitted.classes_.tolist() == ["one", "two", "zero"]
     assert fitted.score(X[rows], names[y[rows]]) > 0.9
     assert fitted.agreement_score(X[rows]) > 0.9
@@ -290,11 +315,16 @@ def test_pipeline_grid_search_and_pickle(digits):
     model = make_pipeline(
         MinMaxScaler(),
         DataFreeDistiller(
-            classifier(SlimDense), classifier(max_epochs=2), input_range=(0, 1),
-            input_mean=0.31, input_std=0.38, recipe=DataFreeRecipe(student_steps=2),
-            n_iterations=3, random_state=0,
+            classifier(SlimDense),
+            classifier(max_epochs=2),
+            input_range=(0, 1),
+            input_mean=0.31,
+            input_std=0.38,
+            recipe=DataFreeRecipe(student_steps=2),
+            n_iterations=3,
+            random_state=0,
         ),
-    )  # fmt: skip
+    )
     grid = {
         "datafreedistiller__recipe__temperature": [1.0, 4.0],
         "datafreedistiller__student__module__width": [4, 8],
@@ -320,9 +350,14 @@ def test_stopped_and_resumed_is_uninterrupted(
 ):
     X, _ = digits
     settings = {
-        "recipe": recipe, "n_iterations": 7, "reinit_every": 3, "replay_size": 200,
-        "generator_batch_size": 64, "batch_size": 32, "generator_width": 8,
-    }  # fmt: skip
+        "recipe": recipe,
+        "n_iterations": 7,
+        "reinit_every": 3,
+        "replay_size": 200,
+        "generator_batch_size": 64,
+        "batch_size": 32,
+        "generator_width": 8,
+    }
     whole = distiller(trained, **settings).fit()
     kept = {"checkpoint": tmp_path, "warm_start": True}
     stopped = distiller(trained, **settings, **kept).set_callbacks(Stop(after=5))
@@ -399,9 +434,7 @@ def test_probabilities_are_seen_as_such(digits, plain):
             np.testing.assert_allclose(
                 other.history_[name], fits[0].history_[name], rtol=0.03
             )
-    misled = distiller(
-        probable, from_logits=True, temperature=1.0, **settings
-    ).fit()  # fmt: skip
+    misled = distiller(probable, from_logits=True, temperature=1.0, **settings).fit()
     assert misled.history_["kd"][0] < 0.5 * fits[0].history_["kd"][0]
 
 
@@ -484,9 +517,13 @@ def test_warnings(plain, trained):
     nn.init.zeros_(own[0].weight)
     with pytest.warns(UserWarning, match="hardly any of the classes"):
         distiller(
-            plain, generator=own, conditional=False, n_iterations=12,
-            generator_lr=1e-9, **flat,
-        ).fit()  # fmt: skip
+            plain,
+            generator=own,
+            conditional=False,
+            n_iterations=12,
+            generator_lr=1e-9,
+            **flat,
+        ).fit()
 
 
 def test_noise_is_kept_of_all_classes_alike(plain):
@@ -506,9 +543,12 @@ def test_noise_is_kept_of_all_classes_alike(plain):
 @early
 def test_ruin_in_the_midst_of_steps_keeps_the_last_good_weights(trained):
     settings = {
-        "recipe": "paper-cifar10", "student_steps": 5, "generator_batch_size": 40,
-        "batch_size": 40, "generator_width": 4,
-    }  # fmt: skip
+        "recipe": "paper-cifar10",
+        "student_steps": 5,
+        "generator_batch_size": 40,
+        "batch_size": 40,
+        "generator_width": 4,
+    }
     with pytest.warns(
         ConvergenceWarning, match="in iteration 2; the last good weights"
     ):
@@ -575,9 +615,11 @@ def test_nets_that_are_written_otherwise(digits, trained):
     X, y = digits
     with pytest.warns(UserWarning, match="hardly any|shows no features"):
         fitted = distiller(
-            Answering(trained), student=classifier(Reading), activation_weight=0.1,
+            Answering(trained),
+            student=classifier(Reading),
+            activation_weight=0.1,
             n_iterations=10,
-        ).fit()  # fmt: skip
+        ).fit()
     assert fitted.report_.before["parameters"] == 0
     assert type(fitted.module_.hidden) is nn.Linear
     assert fitted.agreement_score(X) == (fitted.predict(X) == trained.predict(X)).mean()
@@ -616,9 +658,13 @@ def test_a_generator_without_losses_stays_as_it_began(plain):
     flat = {"input_shape": (64,), "student": student(SlimDense)}
     own = nn.Sequential(nn.Linear(64, 64), nn.Tanh())
     fitted = distiller(
-        plain, generator=own, onehot_weight=0.0, entropy_weight=0.0,
-        adversarial_weight=0.0, **flat,
-    ).fit()  # fmt: skip
+        plain,
+        generator=own,
+        onehot_weight=0.0,
+        entropy_weight=0.0,
+        adversarial_weight=0.0,
+        **flat,
+    ).fit()
     torch.testing.assert_close(fitted.generator_.state_dict(), own.state_dict())
 
 

@@ -39,9 +39,13 @@ def distiller(student, teacher, **settings):
     if isinstance(student, nn.Module):
         student = NeuralNetClassifier(student, criterion=nn.CrossEntropyLoss)
     settings = {
-        "input_shape": (4,), "n_iterations": 3, "replay_size": 200, "student_steps": 2,
-        "batch_size": 32, "random_state": 0,
-    } | settings  # fmt: skip
+        "input_shape": (4,),
+        "n_iterations": 3,
+        "replay_size": 200,
+        "student_steps": 2,
+        "batch_size": 32,
+        "random_state": 0,
+    } | settings
     settings = with_data_free_recipe(teacher, settings)
     return DataFreeDistiller(student, teacher, **settings)
 
@@ -98,13 +102,15 @@ def test_a_failure_after_a_resumption_is_that_without_an_interrupt(
 
 def test_nets_that_do_otherwise_with_the_same_weights_are_not_resumed(tmp_path):
     nets = {
-        "student": mlp(), "teacher": mlp(),
+        "student": mlp(),
+        "teacher": mlp(),
         "generator": nn.Sequential(nn.Linear(64, 4), nn.Tanh()),
-    }  # fmt: skip
+    }
     others = {
-        "student": mlp(activation=nn.Tanh), "teacher": mlp(activation=nn.Tanh),
+        "student": mlp(activation=nn.Tanh),
+        "teacher": mlp(activation=nn.Tanh),
         "generator": nn.Sequential(nn.Linear(64, 4), nn.Sigmoid()),
-    }  # fmt: skip
+    }
     for name, other in others.items():
         kept = {"checkpoint": tmp_path / name, "warm_start": True}
         first = distiller(**nets, **kept).fit()
@@ -440,6 +446,7 @@ def test_warnings_name_the_line_that_calls_fit():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         distiller(
-            mlp(**many), nn.Sequential(nn.BatchNorm1d(4), *mlp(**many)),
+            mlp(**many),
+            nn.Sequential(nn.BatchNorm1d(4), *mlp(**many)),
             synthesis="structured_noise",
-        ).fit()  # fmt: skip
+        ).fit()

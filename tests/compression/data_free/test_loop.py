@@ -126,9 +126,15 @@ def test_resumed_is_uninterrupted(source, settings):
 def test_a_step_of_the_student_is_written_out():
     # Without augmentation, averaging and features: Adam on the softened scores.
     training = make(
-        source="noise", averaging=0.0, student_batchnorm=False, augmentation=0.0,
-        feature_weight=0.0, student_steps=3, schedule="cosine", noise_share=0.0,
-    )  # fmt: skip
+        source="noise",
+        averaging=0.0,
+        student_batchnorm=False,
+        augmentation=0.0,
+        feature_weight=0.0,
+        student_steps=3,
+        schedule="cosine",
+        noise_share=0.0,
+    )
     student = copy.deepcopy(training.student)
     rng, teacher = seeded(), mlp(1)
     rng.set_state(training.rng.get_state())
@@ -200,9 +206,13 @@ class Breaking(nn.Sequential):
 def test_after_a_loss_that_is_not_finite_the_weights_are_good_again(averaging):
     student = Breaking(*mlp(2))
     training = make(
-        student, averaging=averaging, student_batchnorm=False, feature_weight=0.0,
-        student_steps=2, adversarial_weight=0.0,
-    )  # fmt: skip
+        student,
+        averaging=averaging,
+        student_batchnorm=False,
+        feature_weight=0.0,
+        student_steps=2,
+        adversarial_weight=0.0,
+    )
     training.step()
     before = [weights(net) for net in training._nets()]
     training.step()

@@ -45,13 +45,28 @@ def test_published_recipes_are_the_numbers_of_the_authors():
     sizes = "latent_dim", "generator_batch_size", "batch_size", "generator_width"
     rates = "generator_lr", "student_lr", "student_optimizer", "schedule"
     for name, of_losses, of_sizes, of_rates, n_iterations in (
-        ("paper-mnist", (1, 5, 0.1), (100, 512, 512, 128),
-         (0.2, 0.002, "adam", "constant"), 200 * 120),
-        ("paper-cifar10", (0.05, 5, 0.01), (1000, 1024, 1024, 128),
-         (0.02, 0.1, "sgd", "steps"), 2000 * 120),
-        ("paper-cifar100", (0.5, 20, 0.1), (1000, 1024, 1024, 128),
-         (0.02, 0.1, "sgd", "steps"), 2000 * 120),
-    ):  # fmt: skip
+        (
+            "paper-mnist",
+            (1, 5, 0.1),
+            (100, 512, 512, 128),
+            (0.2, 0.002, "adam", "constant"),
+            200 * 120,
+        ),
+        (
+            "paper-cifar10",
+            (0.05, 5, 0.01),
+            (1000, 1024, 1024, 128),
+            (0.02, 0.1, "sgd", "steps"),
+            2000 * 120,
+        ),
+        (
+            "paper-cifar100",
+            (0.5, 20, 0.1),
+            (1000, 1024, 1024, 128),
+            (0.02, 0.1, "sgd", "steps"),
+            2000 * 120,
+        ),
+    ):
         recipe = DataFreeRecipe.named(name)
         recipe.check()
         assert tuple(getattr(recipe, one) for one in weights) == of_losses
@@ -63,10 +78,16 @@ def test_published_recipes_are_the_numbers_of_the_authors():
         # What is ours is left out.
         assert not recipe.conditional
         for ours in (
-            "bn_weight", "adversarial_weight", "feature_weight", "noise_share",
-            "replay_size", "reinit_every", "augmentation", "averaging",
+            "bn_weight",
+            "adversarial_weight",
+            "feature_weight",
+            "noise_share",
+            "replay_size",
+            "reinit_every",
+            "augmentation",
+            "averaging",
             "student_batchnorm",
-        ):  # fmt: skip
+        ):
             assert not getattr(recipe, ours)
 
 
@@ -77,9 +98,11 @@ def test_published_recipes_train(name):
     recipe = DataFreeRecipe.named(name).replace(replay_size=50, **small)
     fitted = distiller(nn.BatchNorm1d(4), recipe=recipe, n_iterations=3).fit()
     settled = {
-        "n_iterations": 3, "head": "batchnorm", "conditional": name == "fast",
+        "n_iterations": 3,
+        "head": "batchnorm",
+        "conditional": name == "fast",
         "entropy_weight": 0 if name == "fast" else recipe.entropy_weight,
-    }  # fmt: skip
+    }
     assert fitted.recipe_ == recipe.replace(**settled)
     assert fitted.n_iter_ == 3
     assert np.isfinite(fitted.history_["kd"]).all()

@@ -80,8 +80,9 @@ def test_head_is_that_of_what_is_known_of_the_values():
 def test_without_classes_to_make_all_are_asked_for_otherwise():
     assert settle().entropy_weight == 0
     for found in (
-        settle(conditional=False), settle(params={"generator": nn.Linear(2, 4)})
-    ):  # fmt: skip
+        settle(conditional=False),
+        settle(params={"generator": nn.Linear(2, 4)}),
+    ):
         assert found.entropy_weight > 0
         assert not found.conditional
     assert settle(conditional=False, entropy_weight=0.1).entropy_weight == 0.1
@@ -112,9 +113,14 @@ KNOWN = {"input_shape": (2, 3, 3), "input_range": None, "input_mean": 0.0,
 
 def test_inputs_are_plain_numbers():
     found = check_inputs(
-        {"input_shape": np.array([2, 3, 3]), "input_range": (np.float32(-1), [1, 2]),
-         "input_mean": np.array([0.5]), "input_std": [1, np.float64(2)]}, None,
-    )  # fmt: skip
+        {
+            "input_shape": np.array([2, 3, 3]),
+            "input_range": (np.float32(-1), [1, 2]),
+            "input_mean": np.array([0.5]),
+            "input_std": [1, np.float64(2)],
+        },
+        None,
+    )
     assert found == Inputs((2, 3, 3), ([-1.0, -1.0], [1.0, 2.0]), 0.5, [1.0, 2.0])
     assert all(type(side) is int for side in found.shape)
 

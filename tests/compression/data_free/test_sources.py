@@ -53,9 +53,13 @@ def teacher_of(module=None):
 def make_source(prototype=None, teacher=None, seed=0, **settings):
     torch.manual_seed(seed)
     return GeneratorSource(
-        teacher or teacher_of(), INPUTS, 3, RECIPE.replace(**settings), seeded(seed),
+        teacher or teacher_of(),
+        INPUTS,
+        3,
+        RECIPE.replace(**settings),
+        seeded(seed),
         prototype,
-    )  # fmt: skip
+    )
 
 
 def weights(module):
@@ -211,8 +215,9 @@ def test_a_generator_without_losses_learns_nothing():
 
 @pytest.mark.parametrize("conditional", [True, False])
 def test_losses_are_of_the_images_that_the_step_gives(conditional):
-    source = make_source(**OFF | {"onehot_weight": 1.0, "entropy_weight": 2.0},
-                         conditional=conditional)  # fmt: skip
+    source = make_source(
+        **OFF | {"onehot_weight": 1.0, "entropy_weight": 2.0}, conditional=conditional
+    )
     images, losses = source.step(mlp(), OutputKind(True))
     scores = teacher_of()(images)[1]
     torch.testing.assert_close(source.scores, scores)

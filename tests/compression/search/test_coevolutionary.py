@@ -69,8 +69,9 @@ def test_channels_last_are_traced_alike():
 def test_full_generator_is_judged_by_its_cycle_alone():
     ab, ba, discriminator, X = make_pair()
     problems = problem(ab, X), problem(ba, X)
-    fitness = Direction(*problems, discriminator, X, gamma=None, cycle_weight=1.0,
-                        train=None)  # fmt: skip
+    fitness = Direction(
+        *problems, discriminator, X, gamma=None, cycle_weight=1.0, train=None
+    )
     everything = np.ones(problems[0].graph.n_genes, bool)
     cycle = (ba(ab(X)) - X).square().mean().item()
     assert fitness(everything, None) == pytest.approx(-cycle, rel=1e-5)
@@ -81,8 +82,9 @@ def test_full_generator_is_judged_by_its_cycle_alone():
 def test_published_objective(rng, has_partner):
     ab, ba, discriminator, X = make_pair()
     problems = problem(ab, X), problem(ba, X)
-    fitness = Direction(*problems, discriminator, X, gamma=7.0, cycle_weight=3.0,
-                        train=None)  # fmt: skip
+    fitness = Direction(
+        *problems, discriminator, X, gamma=7.0, cycle_weight=3.0, train=None
+    )
     genome, partner = rng.random((2, problems[0].graph.n_genes)) < 0.7
     small = prune_channels(ab, problems[0].graph, genome)
     back = prune_channels(ba, problems[1].graph, partner)
@@ -105,8 +107,14 @@ def test_repair_is_better_than_plain_cutting(trained, digits):
             problem(net, X, compensate=compensate)
             for net, X in ((trained.generator_ab_, a), (trained.generator_ba_, b))
         ]
-        fitness = Direction(*problems, trained.discriminator_b_, a, gamma=None,
-                            cycle_weight=1.0, train=None)  # fmt: skip
+        fitness = Direction(
+            *problems,
+            trained.discriminator_b_,
+            a,
+            gamma=None,
+            cycle_weight=1.0,
+            train=None,
+        )
         half = problems[0].uniform(0.5)
         found.append(fitness(half, half))
     assert found[1] > found[0]

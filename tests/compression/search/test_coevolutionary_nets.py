@@ -70,18 +70,25 @@ class FlatDiscriminator(ViewingDiscriminator):
 class NormedDiscriminator(nn.Sequential):
     def __init__(self, n_channels):
         super().__init__(
-            nn.Conv2d(n_channels, 4, 3), nn.BatchNorm2d(4), nn.Dropout(),
+            nn.Conv2d(n_channels, 4, 3),
+            nn.BatchNorm2d(4),
+            nn.Dropout(),
             nn.Conv2d(4, 1, 3),
-        )  # fmt: skip
+        )
 
 
 class NormedGenerator(nn.Sequential):
     def __init__(self, n_channels=3):
         super().__init__(
-            nn.Conv2d(n_channels, 12, 3, padding=1), nn.BatchNorm2d(12), nn.ReLU(),
-            nn.Conv2d(12, 12, 3, padding=1), nn.BatchNorm2d(12), nn.ReLU(),
-            nn.Conv2d(12, n_channels, 3, padding=1), nn.Tanh(),
-        )  # fmt: skip
+            nn.Conv2d(n_channels, 12, 3, padding=1),
+            nn.BatchNorm2d(12),
+            nn.ReLU(),
+            nn.Conv2d(12, 12, 3, padding=1),
+            nn.BatchNorm2d(12),
+            nn.ReLU(),
+            nn.Conv2d(12, n_channels, 3, padding=1),
+            nn.Tanh(),
+        )
 
 
 class CountEpochs(Callback):
@@ -104,8 +111,9 @@ def test_fitness_is_that_of_the_finished_network(rng):
         problem(NormedGenerator().eval(), X, compensate=True, importance="group")
         for _ in range(2)
     ]
-    fitness = Direction(*problems, PatchDiscriminator(4, 1), X, gamma=None,
-                        cycle_weight=1.0, train=None)  # fmt: skip
+    fitness = Direction(
+        *problems, PatchDiscriminator(4, 1), X, gamma=None, cycle_weight=1.0, train=None
+    )
     half = problems[0].uniform(0.5)
     torch.testing.assert_close(
         fitness._decode(problems[0], half)(X), problems[0].finish(half)(X)
@@ -269,8 +277,9 @@ def test_report_has_the_score_of_images_without_padding():
     translator = fit_translator(digits)
     pruner = prune(digits, translator)
     for row, one in (
-        (pruner.report_.before, translator), (pruner.report_.after, pruner)
-    ):  # fmt: skip
+        (pruner.report_.before, translator),
+        (pruner.report_.after, pruner),
+    ):
         score = one.score(digits.data, digits.target)
         assert row["training score"] == pytest.approx(score, rel=1e-5)
         assert "score" not in row

@@ -42,9 +42,12 @@ def resumed_and_fresh(digits, tmp_path, before, after, settings):
 
 def test_checkpoint_of_another_distillation(digits, trained, tmp_path):
     first, second = resumed_and_fresh(
-        digits, tmp_path, (trained, {"distill_weight": 10.0}),
-        (trained, {"distill_weight": 0.0}), {"finetune_epochs": 3},
-    )  # fmt: skip
+        digits,
+        tmp_path,
+        (trained, {"distill_weight": 10.0}),
+        (trained, {"distill_weight": 0.0}),
+        {"finetune_epochs": 3},
+    )
     assert first.estimator_.history_.keys() == second.estimator_.history_.keys()
 
 
@@ -111,17 +114,22 @@ def test_interrupted_and_resumed_is_uninterrupted(digits, tmp_path, phase, monke
         rest.transform(digits.data_a), whole.transform(digits.data_a)
     )
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [
-        "search.npz", "training.pt", "training.pt",
-    ]  # fmt: skip
+        "search.npz",
+        "training.pt",
+        "training.pt",
+    ]
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive"])
 def test_broken_checkpoint_is_named(digits, trained, tmp_path, content):
     (tmp_path / "search.npz").write_bytes(content)
     pruner = coevolutionary_pruner(
-        FrozenEstimator(trained), max_params=0.5, checkpoint=tmp_path, warm_start=True,
+        FrozenEstimator(trained),
+        max_params=0.5,
+        checkpoint=tmp_path,
+        warm_start=True,
         **QUICK,
-    )  # fmt: skip
+    )
     with pytest.raises(ValueError, match=r"search.npz is no state of a fit"):
         pruner.fit(digits.data, digits.target)
 

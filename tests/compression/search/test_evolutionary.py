@@ -175,9 +175,12 @@ def test_same_seed_same_net(digits, trained, n_jobs, recipe):
 def test_nothing_removed_is_the_net_itself(digits, trained):
     X, y = digits
     pruner = evolutionary_pruner(
-        FrozenEstimator(trained), max_params=1.0, finetune=False, compensate=False,
+        FrozenEstimator(trained),
+        max_params=1.0,
+        finetune=False,
+        compensate=False,
         **QUICK,
-    ).fit(X, y)  # fmt: skip
+    ).fit(X, y)
     assert pruner.best_individual_.all()
     assert pruner.best_fitness_ == pytest.approx(0, abs=1e-6)
     np.testing.assert_allclose(
@@ -190,9 +193,12 @@ def test_fitness_is_the_divergence_on_rows_held_out(digits, trained):
     # By numpy, from the probabilities of the two plain nets.
     X, y = digits
     pruner = evolutionary_pruner(
-        FrozenEstimator(trained), max_params=0.5, compensate=False, finetune=False,
+        FrozenEstimator(trained),
+        max_params=0.5,
+        compensate=False,
+        finetune=False,
         **QUICK,
-    ).fit(X, y)  # fmt: skip
+    ).fit(X, y)
     held = split(y)[1]
     assert len(held) == len(X) // 4
     p, q = (
@@ -249,9 +255,13 @@ def test_fine_tuning_helps(digits, trained):
 
 def test_both_budgets_and_layers_that_stay(digits, trained):
     pruner = evolutionary_pruner(
-        FrozenEstimator(trained), max_params=900, max_macs=0.5, min_channels=2,
-        ignored_layers=["inner"], **QUICK,
-    ).fit(*digits)  # fmt: skip
+        FrozenEstimator(trained),
+        max_params=900,
+        max_macs=0.5,
+        min_channels=2,
+        ignored_layers=["inner"],
+        **QUICK,
+    ).fit(*digits)
     assert pruner.report_.after["parameters"] <= 900
     assert pruner.report_.ratio("MACs") <= 0.5
     assert len(pruner.kept_channels_["inner"]) == 8
@@ -263,9 +273,13 @@ def test_both_budgets_and_layers_that_stay(digits, trained):
 @pytest.mark.parametrize("importance", ["obs", "l1", "group", "random"])
 def test_every_importance_keeps_the_budget(digits, trained, genes, importance):
     pruner = evolutionary_pruner(
-        FrozenEstimator(trained), max_params=0.5, genes=genes, importance=importance,
-        finetune=False, **QUICK,
-    ).fit(*digits)  # fmt: skip
+        FrozenEstimator(trained),
+        max_params=0.5,
+        genes=genes,
+        importance=importance,
+        finetune=False,
+        **QUICK,
+    ).fit(*digits)
     assert pruner.report_.ratio("parameters") <= 0.5
     assert (np.diff(pruner.history_["best"]) >= 0).all()
 
@@ -274,11 +288,14 @@ def test_importance_says_which_channels_go_first(digits, trained):
     X, y = digits
     found = {
         importance: evolutionary_pruner(
-            FrozenEstimator(trained), max_params=0.5, importance=importance,
-            finetune=False, **QUICK,
+            FrozenEstimator(trained),
+            max_params=0.5,
+            importance=importance,
+            finetune=False,
+            **QUICK,
         ).fit(X, y)
         for importance in ("obs", "l1", "group", "random")
-    }  # fmt: skip
+    }
     assert len({pruner.best_individual_.tobytes() for pruner in found.values()}) == 4
     # By hand, of one layer: those of least mean |w| are not kept.
     module, graph = trained.module_, found["obs"].graph_
@@ -399,8 +416,10 @@ def test_pipeline_grid_search_and_pickle(digits):
     model = make_pipeline(
         MinMaxScaler(), evolutionary_pruner(classifier(max_epochs=3), **QUICK)
     )
-    grid = {"evolutionarypruner__max_params": [0.3, 0.6],
-            "evolutionarypruner__estimator__lr": [0.01, 0.03]}  # fmt: skip
+    grid = {
+        "evolutionarypruner__max_params": [0.3, 0.6],
+        "evolutionarypruner__estimator__lr": [0.01, 0.03],
+    }
 
     def size(model, X, y):
         return model[-1].report_.ratio("parameters")
@@ -450,9 +469,13 @@ def test_stopped_and_resumed_is_uninterrupted(digits, trained, tmp_path, scored)
 def test_resume_goes_on_from_the_state(digits, trained, tmp_path, scored):
     X, y = digits
     pruner = evolutionary_pruner(
-        FrozenEstimator(trained), max_params=0.5, checkpoint=tmp_path, warm_start=True,
-        finetune=False, **QUICK,
-    )  # fmt: skip
+        FrozenEstimator(trained),
+        max_params=0.5,
+        checkpoint=tmp_path,
+        warm_start=True,
+        finetune=False,
+        **QUICK,
+    )
     first = pruner.fit(X, y).predict_proba(X)
     scored.clear()
     # A finished search is not run again but for its last generation, its polish and
@@ -506,9 +529,12 @@ def test_the_trained_net_is_in_the_checkpoint(digits, tmp_path):
 def test_broken_checkpoint_is_named(digits, trained, tmp_path, content):
     (tmp_path / "search.npz").write_bytes(content)
     pruner = evolutionary_pruner(
-        FrozenEstimator(trained), max_params=0.5, checkpoint=tmp_path, warm_start=True,
+        FrozenEstimator(trained),
+        max_params=0.5,
+        checkpoint=tmp_path,
+        warm_start=True,
         **QUICK,
-    )  # fmt: skip
+    )
     with pytest.raises(ValueError, match=r"search.npz is no state of a fit"):
         pruner.fit(*digits)
 
@@ -578,9 +604,15 @@ def test_early_stopping_of_the_net_ends_the_training(digits):
 def test_fitting_often_leaves_nothing_behind(digits, trained):
     X, y = digits
     pruner = evolutionary_pruner(
-        FrozenEstimator(trained), max_params=0.5, finetune=False, population_size=2,
-        n_generations=1, n_polish_steps=0, elitism=1, random_state=0,
-    )  # fmt: skip
+        FrozenEstimator(trained),
+        max_params=0.5,
+        finetune=False,
+        population_size=2,
+        n_generations=1,
+        n_polish_steps=0,
+        elitism=1,
+        random_state=0,
+    )
     for _ in range(3):
         pruner.fit(X[:200], y[:200])
         for module in (trained.module_, pruner.module_, pruner._problem.module):

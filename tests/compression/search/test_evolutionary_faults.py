@@ -41,9 +41,12 @@ def normed(n_outputs=3):
 
 def dense(n_outputs=3, **settings):
     module = nn.Sequential(
-        nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(),
+        nn.Linear(4, 16),
+        nn.ReLU(),
+        nn.Linear(16, 16),
+        nn.ReLU(),
         nn.Linear(16, n_outputs),
-    )  # fmt: skip
+    )
     return classifier(module, **settings)
 
 
@@ -70,9 +73,14 @@ class MakesAnew(Callback):
 
 def test_callback_that_makes_the_module_anew_is_named(prune):
     net = NeuralNetClassifier(
-        Dense, module__n_classes=3, criterion=nn.CrossEntropyLoss, max_epochs=2,
-        train_split=None, verbose=0, callbacks=[MakesAnew()],
-    )  # fmt: skip
+        Dense,
+        module__n_classes=3,
+        criterion=nn.CrossEntropyLoss,
+        max_epochs=2,
+        train_split=None,
+        verbose=0,
+        callbacks=[MakesAnew()],
+    )
     with pytest.raises(ValueError, match="makes its module anew"):
         prune(net)
     pruner = prune(net, finetune=False)
@@ -103,8 +111,13 @@ def count_fitness(module, X, y):
 
 
 def test_search_with_functions_is_taken_up(prune, tmp_path):
-    settings = {"finetune": False, "checkpoint": tmp_path, "warm_start": True,
-                "fitness": count_fitness, "n_polish_steps": 0}  # fmt: skip
+    settings = {
+        "finetune": False,
+        "checkpoint": tmp_path,
+        "warm_start": True,
+        "fitness": count_fitness,
+        "n_polish_steps": 0,
+    }
     count_fitness.n_calls = 0
     first = prune(**settings)
     n_first, count_fitness.n_calls = count_fitness.n_calls, 0
@@ -154,9 +167,11 @@ def test_fitness_is_of_at_most_a_quarter_that_no_training_sees(prune, n, expecte
 
     Rows.seen.clear()
     prune(
-        dense(callbacks=[Rows()]), fitness=fitness, n_fitness_samples=n,
+        dense(callbacks=[Rows()]),
+        fitness=fitness,
+        n_fitness_samples=n,
         distill_weight=0.7,
-    )  # fmt: skip
+    )
     train, rows = split(n)
     assert len(rows) == expected
     assert all(np.array_equal(each, X[rows]) for each in held)

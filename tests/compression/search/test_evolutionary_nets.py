@@ -198,9 +198,13 @@ def test_networks_without_a_fitness_are_not_on_the_front(prune):
 
 def test_settings_of_a_module_that_is_an_instance():
     net = NeuralNetClassifier(
-        Body(16), module__width=24, criterion=nn.CrossEntropyLoss, max_epochs=1,
-        train_split=None, verbose=0,
-    )  # fmt: skip
+        Body(16),
+        module__width=24,
+        criterion=nn.CrossEntropyLoss,
+        max_epochs=1,
+        train_split=None,
+        verbose=0,
+    )
     pruner = evolutionary_pruner(net, max_params=0.5, finetune=False, **QUICK).fit(X, y)
     assert pruner.base_estimator_.module_.hidden.out_features == 24
 
@@ -341,9 +345,12 @@ def test_a_loss_that_takes_other_targets(prune):
             )
 
     net = OneHot(
-        Body(), criterion=Squares, max_epochs=2, train_split=None,
+        Body(),
+        criterion=Squares,
+        max_epochs=2,
+        train_split=None,
         verbose=0,
-    ).fit(X, y)  # fmt: skip
+    ).fit(X, y)
     assert prune(net=net, finetune=True, distill_weight=0.0).score(X, y) > 0
 
 

@@ -394,9 +394,10 @@ def test_losses_are_those_of_the_net():
 def test_only_judges_are_held_out(monkeypatch, net, data, n_trial, n_last):
     seen, train = [], _finetuning.train_net
     monkeypatch.setattr(
-        _finetuning, "train_net",
+        _finetuning,
+        "train_net",
         lambda net, X, *args: seen.append(len(X)) or train(net, X, *args),
-    )  # fmt: skip
+    )
     monkeypatch.setattr(_evolutionary, "WEIGHTS", (0.0, 0.0))
     given = trained() if net == "frozen" else dense(max_epochs=2)
     prune(given, finetune_epochs=8, **data)

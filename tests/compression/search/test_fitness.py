@@ -21,19 +21,31 @@ y = rng.integers(0, 3, 40)
 def conv_net():
     torch.manual_seed(1)
     net = nn.Sequential(
-        nn.Conv2d(2, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 3), nn.ReLU(),
-        nn.Flatten(), nn.Linear(16, 3),
-    ).eval()  # fmt: skip
+        nn.Conv2d(2, 6, 3),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.Conv2d(6, 4, 3),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(16, 3),
+    ).eval()
     nn.init.normal_(net[1].running_mean, std=0.1)
     return net
 
 
 def make(kind="kl", trade_off=0.0, net=None, targets=y, is_classes=True, **settings):
     problem = PruningProblem(
-        net or conv_net(), torch.from_numpy(X), max_params=None, max_macs=None,
-        importance="l1", compensate=False, ignored_layers=(), min_channels=1,
-        rng=np.random.default_rng(0), **settings,
-    )  # fmt: skip
+        net or conv_net(),
+        torch.from_numpy(X),
+        max_params=None,
+        max_macs=None,
+        importance="l1",
+        compensate=False,
+        ignored_layers=(),
+        min_channels=1,
+        rng=np.random.default_rng(0),
+        **settings,
+    )
     return Fitness(problem, OutputKind(is_classes), X, targets, kind, trade_off)
 
 
@@ -129,10 +141,16 @@ def test_order_of_memory_makes_no_difference(genome):
 def test_repaired_networks_are_judged_with_the_statistics_of_the_batch(genome):
     net = conv_net()
     problem = PruningProblem(
-        net, torch.from_numpy(X), max_params=None, max_macs=None, importance="l1",
-        compensate=True, ignored_layers=(), min_channels=1,
+        net,
+        torch.from_numpy(X),
+        max_params=None,
+        max_macs=None,
+        importance="l1",
+        compensate=True,
+        ignored_layers=(),
+        min_channels=1,
         rng=np.random.default_rng(0),
-    )  # fmt: skip
+    )
     fitness = Fitness(problem, OutputKind(True), X, y, "kl", 0.0)
     module = problem.decode(genome)
     use_batch_statistics(module)

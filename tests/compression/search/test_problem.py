@@ -35,17 +35,25 @@ X = torch.from_numpy(np.random.default_rng(0).standard_normal((60, 5))).float()
 def mlp():
     torch.manual_seed(1)
     return nn.Sequential(
-        nn.Linear(5, 9), nn.BatchNorm1d(9), nn.ReLU(), nn.Linear(9, 6), nn.ReLU(),
+        nn.Linear(5, 9),
+        nn.BatchNorm1d(9),
+        nn.ReLU(),
+        nn.Linear(9, 6),
+        nn.ReLU(),
         nn.Linear(6, 3),
-    ).eval()  # fmt: skip
+    ).eval()
 
 
 def make_problem(module=None, **settings):
     settings = {
-        "max_params": None, "max_macs": None, "importance": "group",
-        "compensate": False, "ignored_layers": (), "min_channels": 1,
+        "max_params": None,
+        "max_macs": None,
+        "importance": "group",
+        "compensate": False,
+        "ignored_layers": (),
+        "min_channels": 1,
         "rng": np.random.default_rng(0),
-    } | settings  # fmt: skip
+    } | settings
     return PruningProblem(module or mlp(), X, **settings)
 
 
@@ -156,8 +164,11 @@ def test_repaired_genomes_keep_every_budget_and_the_least_channels(budget, rng):
         for gene in np.flatnonzero(~genome):
             more = genome.copy()
             more[gene] = True
-            is_next = [genes[~genome[genes]][-1] == gene for genes in problem.order
-                       if not genome[genes].all()]  # fmt: skip
+            is_next = [
+                genes[~genome[genes]][-1] == gene
+                for genes in problem.order
+                if not genome[genes].all()
+            ]
             assert not any(is_next) or not problem.fits(more)
 
 
@@ -292,10 +303,17 @@ def test_inner_widths_are_those_of_the_trunk_where_they_have_none_of_their_own()
     sizes = {}
     for inner_width in (True, False):
         problem = PruningProblem(
-            CycleGANGenerator(3, 2), images, max_params=None, max_macs=None,
-            importance="l1", compensate=False, ignored_layers=(), min_channels=1,
-            rng=np.random.default_rng(0), inner_width=inner_width,
-        )  # fmt: skip
+            CycleGANGenerator(3, 2),
+            images,
+            max_params=None,
+            max_macs=None,
+            importance="l1",
+            compensate=False,
+            ignored_layers=(),
+            min_channels=1,
+            rng=np.random.default_rng(0),
+            inner_width=inner_width,
+        )
         sizes[inner_width] = problem.graph.n_genes
     # Two blocks, each with an inner width of its own.
     assert sizes[True] == sizes[False] + 2 * 12
@@ -322,9 +340,10 @@ def test_front_is_what_nothing_dominates(n, rng):
     fitness = rng.integers(0, 4, n).astype(float)
     values = [(-f, *c) for f, c in zip(fitness.tolist(), costs.tolist(), strict=True)]
     want = {
-        k for k, own in enumerate(values)
+        k
+        for k, own in enumerate(values)
         if not any(dominates(other, own) for other in values)
-    }  # fmt: skip
+    }
     front = pareto_front(costs, fitness)
     assert set(front.tolist()) == want
     assert (np.diff(costs[front, 0]) >= 0).all()

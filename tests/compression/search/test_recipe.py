@@ -28,10 +28,17 @@ PUBLISHED = (32, 50, 0.7, 0.1, 0.0, 1, "roulette", "segments", "free", False)
 def test_the_published_recipe_has_the_published_numbers(kind):
     recipe = kind.named("paper")
     found = (
-        recipe.population_size, recipe.n_generations, recipe.crossover_rate,
-        recipe.mutation_rate, recipe.child_mutation_rate, recipe.elitism,
-        recipe.selection, recipe.operators, recipe.genes, recipe.compensate,
-    )  # fmt: skip
+        recipe.population_size,
+        recipe.n_generations,
+        recipe.crossover_rate,
+        recipe.mutation_rate,
+        recipe.child_mutation_rate,
+        recipe.elitism,
+        recipe.selection,
+        recipe.operators,
+        recipe.genes,
+        recipe.compensate,
+    )
     assert found == PUBLISHED
     assert recipe.distill_weight == 0
     assert not recipe.needs_budget
@@ -87,9 +94,14 @@ def test_a_grid_search_reaches_the_recipe_and_fit_changes_nothing():
     net = classifier(max_epochs=2)
     recipe = SearchRecipe(n_polish_steps=0)
     pruner = EvolutionaryPruner(
-        net, max_params=0.5, recipe=recipe, population_size=3, n_generations=1,
-        finetune=False, random_state=0,
-    )  # fmt: skip
+        net,
+        max_params=0.5,
+        recipe=recipe,
+        population_size=3,
+        n_generations=1,
+        finetune=False,
+        random_state=0,
+    )
     search = GridSearchCV(
         pruner, {"recipe__importance": ["l1", "obs"], "n_generations": [0, 1]}, cv=2
     ).fit(X, y)

@@ -88,10 +88,15 @@ def test_repair_is_the_least_squares_fit(name, generator):
         weight = plain[2].weight
         unit = torch.eye(weight[0].numel()).reshape(-1, *weight.shape[1:])
         probe = type(plain[2])(
-            weight.shape[1], len(unit), plain[2].kernel_size, plain[2].stride,
-            plain[2].padding, plain[2].dilation, bias=False,
+            weight.shape[1],
+            len(unit),
+            plain[2].kernel_size,
+            plain[2].stride,
+            plain[2].padding,
+            plain[2].dilation,
+            bias=False,
             padding_mode=plain[2].padding_mode,
-        )  # fmt: skip
+        )
         probe.weight.data = unit
         patches = outputs(probe, read["x"]).movedim(1, -1).reshape(-1, len(unit))
     design = torch.cat([patches.double(), torch.ones(len(patches), 1)], 1)
@@ -204,9 +209,13 @@ def test_no_examples_is_an_error():
 
 def test_remembered_repairs_are_those_of_a_single_cut():
     net = nn.Sequential(
-        nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Conv2d(6, 5, 3), nn.ReLU(), nn.Flatten(),
+        nn.Conv2d(1, 6, 3),
+        nn.ReLU(),
+        nn.Conv2d(6, 5, 3),
+        nn.ReLU(),
+        nn.Flatten(),
         nn.Linear(5 * 16, 3),
-    )  # fmt: skip
+    )
     X = torch.randn(50, 1, 8, 8)
     graph = trace_channels(net, X[:2])
     covariances = collect_covariances(net, graph, X)

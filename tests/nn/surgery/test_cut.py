@@ -231,9 +231,11 @@ def networks(draw):
     """Chains of layers with residual sums and concatenations, as data."""
     layers = []
     for _ in range(draw(st.integers(1, 6))):
-        kind = draw(st.sampled_from(
-            ["conv", "bn", "in", "pool", "residual", "concat", "depthwise", "relu"]
-        ))  # fmt: skip
+        kind = draw(
+            st.sampled_from(
+                ["conv", "bn", "in", "pool", "residual", "concat", "depthwise", "relu"]
+            )
+        )
         layers.append((kind, draw(st.integers(1, 5))))
     return layers
 

@@ -46,9 +46,11 @@ class OwnLayerNorm(nn.Module):
 
     def forward(self, x):
         return F.layer_norm(
-            input=x.movedim(1, -1), normalized_shape=self.normalized_shape,
-            weight=self.scale, bias=self.shift,
-        ).movedim(-1, 1)  # fmt: skip
+            input=x.movedim(1, -1),
+            normalized_shape=self.normalized_shape,
+            weight=self.scale,
+            bias=self.shift,
+        ).movedim(-1, 1)
 
 
 class RMSNorm2d(nn.RMSNorm):

@@ -62,8 +62,12 @@ def test_an_axis_that_meets_a_fixed_one_is_frozen(ids):
     ids.tie(None, b, "right")
     ids.tie(None, None, "neither")
     label, frozen = ids.classes()
-    assert frozen == {label[a[0]]: "left", label[a[1]]: "left",
-                      label[b[0]]: "right", label[b[1]]: "right"}  # fmt: skip
+    assert frozen == {
+        label[a[0]]: "left",
+        label[a[1]]: "left",
+        label[b[0]]: "right",
+        label[b[1]]: "right",
+    }
 
 
 def test_reason_is_that_of_the_identities_themselves(ids):
@@ -83,8 +87,11 @@ def test_free_again_forgets_what_was_frozen_since_of_what_was_there(ids):
     ids.freeze(np.append(old, new), "after")
     ids.free_again(mark)
     label, frozen = ids.classes()
-    assert frozen == {label[old[0]]: "before", label[new[0]]: "after",
-                      label[new[1]]: "after"}  # fmt: skip
+    assert frozen == {
+        label[old[0]]: "before",
+        label[new[0]]: "after",
+        label[new[1]]: "after",
+    }
     ids.free_again(ids.mark())
     assert ids.classes()[1] == frozen
 

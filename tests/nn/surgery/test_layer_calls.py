@@ -249,9 +249,12 @@ def test_mean_of_a_norm_along_another_axis_is_left_alone():
     # A linear layer makes eight features of eight places; the norm reads the places.
     torch.manual_seed(0)
     net = nn.Sequential(
-        nn.Linear(3, 5), nn.Linear(5, 8, bias=False), nn.BatchNorm1d(8), nn.Flatten(),
+        nn.Linear(3, 5),
+        nn.Linear(5, 8, bias=False),
+        nn.BatchNorm1d(8),
+        nn.Flatten(),
         nn.Linear(64, 2),
-    ).eval()  # fmt: skip
+    ).eval()
     X = torch.randn(20, 8, 3)
     graph = trace_channels(net, X)
     assert not graph.shifts
@@ -299,9 +302,10 @@ def test_weights_that_are_used_the_other_way_round_are_not_repaired(make):
         for genes in graph.segments:
             keep[rng.choice(genes, len(genes) - 2, replace=False)] = True
         plain, masked, repaired = (
-            prune_channels(net, graph, keep), mask_channels(net, graph, keep),
+            prune_channels(net, graph, keep),
+            mask_channels(net, graph, keep),
             prune_channels(net, graph, keep, covariances),
-        )  # fmt: skip
+        )
         with torch.no_grad():
             torch.testing.assert_close(plain(X), masked(X))
         for name, weight in plain.state_dict().items():

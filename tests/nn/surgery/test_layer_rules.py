@@ -146,11 +146,13 @@ def test_attributes_count_what_is_left(name):
     for attribute, value in want.items():
         assert getattr(layer, attribute) == value, attribute
     if hasattr(layer, "weight"):
-        fresh = type(layer)(**{
-            name: getattr(layer, name)
-            for name in (*want, "kernel_size")
-            if hasattr(layer, name)
-        })  # fmt: skip
+        fresh = type(layer)(
+            **{
+                name: getattr(layer, name)
+                for name in (*want, "kernel_size")
+                if hasattr(layer, name)
+            }
+        )
         assert fresh.weight.shape == layer.weight.shape
 
 
@@ -164,9 +166,10 @@ def test_attributes_count_what_is_left(name):
 ])  # fmt: skip
 def test_of_groups_the_finer_way_is_taken(groups, inputs, outputs, n_genes):
     net = nn.Sequential(
-        nn.Conv1d(1, inputs, 1), nn.Conv1d(inputs, outputs, 1, groups=groups),
+        nn.Conv1d(1, inputs, 1),
+        nn.Conv1d(inputs, outputs, 1, groups=groups),
         nn.Conv1d(outputs, 1, 1),
-    )  # fmt: skip
+    )
     assert trace_channels(net, torch.randn(2, 1, 3)).n_genes == n_genes
 
 
@@ -213,9 +216,11 @@ def test_groups_that_no_attribute_counts_are_not_cut():
 
 def test_only_a_norm_with_statistics_is_a_shift_of_the_layer_before_it():
     norms = [
-        nn.BatchNorm1d(8), nn.BatchNorm1d(8, track_running_stats=False),
-        nn.InstanceNorm1d(8), nn.Sequential(nn.ReLU(), nn.BatchNorm1d(8)),
-    ]  # fmt: skip
+        nn.BatchNorm1d(8),
+        nn.BatchNorm1d(8, track_running_stats=False),
+        nn.InstanceNorm1d(8),
+        nn.Sequential(nn.ReLU(), nn.BatchNorm1d(8)),
+    ]
     shifts = []
     for norm in norms:
         net = nn.Sequential(nn.Conv1d(3, 8, 1), norm, nn.Conv1d(8, 2, 1)).eval()

@@ -90,8 +90,13 @@ def test_only_parts_of_users_know_that_they_are_trained():
 
 def test_in_training_norms_and_dropout_are_those_of_evaluation(X):
     # Where nothing of the user's branches, both modes are one.
-    net = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Dropout2d(0.9),
-                        nn.RReLU(), nn.AlphaDropout(0.9))  # fmt: skip
+    net = nn.Sequential(
+        nn.Conv2d(2, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.Dropout2d(0.9),
+        nn.RReLU(),
+        nn.AlphaDropout(0.9),
+    )
     nn.init.normal_(net[1].running_mean)
     with torch.no_grad():
         want = net.eval()(X)
@@ -189,8 +194,11 @@ def test_attention_keeps_everything_too(form):
     attend = F.scaled_dot_product_attention
     want = attend(q, k, v, is_causal=True)
     with held(nn.Identity(), True):
-        found = (attend(q, k, v, None, 0.9, True) if form == "positional"
-                 else attend(q, k, v, dropout_p=0.9, is_causal=True))  # fmt: skip
+        found = (
+            attend(q, k, v, None, 0.9, True)
+            if form == "positional"
+            else attend(q, k, v, dropout_p=0.9, is_causal=True)
+        )
     torch.testing.assert_close(found, want)
 
 
@@ -239,8 +247,12 @@ def test_calls_on_other_tensors_or_by_other_numbers_are_others():
 
     first = calls(lambda a, b: a + b)
     assert first == calls(lambda a, b: a + b)
-    for other in (lambda a, b: b + a, lambda a, b: a + a, lambda a, b: a - b,
-                  lambda a, b: torch.add(a, b, alpha=2)):  # fmt: skip
+    for other in (
+        lambda a, b: b + a,
+        lambda a, b: a + a,
+        lambda a, b: a - b,
+        lambda a, b: torch.add(a, b, alpha=2),
+    ):
         assert calls(other) != first
     twice = calls(lambda a, b: (a + b) + b)
     assert twice != calls(lambda a, b: (a + b) + a)

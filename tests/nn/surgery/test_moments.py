@@ -68,9 +68,14 @@ def patches_of(layer, X):
     weight = layer.weight
     unit = torch.eye(weight[0].numel()).reshape(-1, *weight.shape[1:])
     read = type(layer)(
-        weight.shape[1], len(unit), layer.kernel_size, layer.stride, layer.padding,
-        layer.dilation, bias=False,
-    )  # fmt: skip
+        weight.shape[1],
+        len(unit),
+        layer.kernel_size,
+        layer.stride,
+        layer.padding,
+        layer.dilation,
+        bias=False,
+    )
     read.weight.data = unit
     return outputs(read, X).movedim(1, -1).flatten(0, -2).double().numpy()
 
@@ -110,9 +115,7 @@ LAYERS = {
 def test_patches_are_what_the_layer_reads(name, generator):
     layer, shape = LAYERS[name]
     X = torch.randn(shape, generator=generator)
-    reading = {
-        key: getattr(layer, key) for key in ("stride", "padding", "dilation")
-    }  # fmt: skip
+    reading = {key: getattr(layer, key) for key in ("stride", "padding", "dilation")}
     found = moments_of(layer, X.split(4), **reading)
     assert_moments(found, patches_of(layer, X))
 

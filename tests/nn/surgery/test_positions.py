@@ -27,9 +27,11 @@ def outputs(net, X):
 def flattened(n_channels, n_outputs, size, *, relu=True, bias=True):
     """Channels, which a Linear reads at all of size x size positions."""
     return nn.Sequential(
-        nn.Conv2d(2, n_channels, 1), nn.ReLU() if relu else nn.Identity(),
-        nn.Flatten(), nn.Linear(n_channels * size**2, n_outputs, bias=bias),
-    )  # fmt: skip
+        nn.Conv2d(2, n_channels, 1),
+        nn.ReLU() if relu else nn.Identity(),
+        nn.Flatten(),
+        nn.Linear(n_channels * size**2, n_outputs, bias=bias),
+    )
 
 
 class Pyramid(nn.Module):
@@ -86,9 +88,7 @@ def test_independent_equal_positions_give_the_full_form(seed, bias):
     net[0].weight.data = torch.eye(6).double()[:, :, None, None]
     X = independent(300, 6, 3, generator)
     graph = trace_channels(net, X[:2])
-    full, shared = (
-        collect_covariances(net, graph, X, max_dims=n) for n in (10**4, 53)
-    )  # fmt: skip
+    full, shared = (collect_covariances(net, graph, X, max_dims=n) for n in (10**4, 53))
     keep = np.arange(6) % 3 > 0
     one, two = (prune_channels(net, graph, keep, found)[3] for found in (full, shared))
     torch.testing.assert_close(one.weight, two.weight, rtol=1e-4, atol=1e-5)
@@ -166,8 +166,10 @@ def test_repair_is_the_best_map_of_channels_at_all_positions(seed, is_centred):
     )
     if is_centred:
         # As an intercept does, the bias keeps the mean of every output.
-        found, want = (outputs(net, X).mean(0) for net in (
-            prune_channels(net, graph, keep, found), net))  # fmt: skip
+        found, want = (
+            outputs(net, X).mean(0)
+            for net in (prune_channels(net, graph, keep, found), net)
+        )
         torch.testing.assert_close(found, want, rtol=1e-4, atol=1e-4)
 
 

@@ -234,10 +234,14 @@ def known(function, form):
         elif form == "tuples":
             result = function(*(tuple(a) if isinstance(a, list) else a for a in args))
         else:
-            names = NAMES.get(function) or inspect.signature(
-                function if inspect.isfunction(function)
-                else get_testing_overrides()[function]
-            ).parameters  # fmt: skip
+            names = (
+                NAMES.get(function)
+                or inspect.signature(
+                    function
+                    if inspect.isfunction(function)
+                    else get_testing_overrides()[function]
+                ).parameters
+            )
             result = function(**dict(zip(names, args, strict=False)))
     label, frozen = trace.ids.classes()
     axes = [
@@ -290,9 +294,13 @@ def looked_up(net, x):
 def normalised(net, x):
     n = x.shape[1]
     return torch.batch_norm(
-        x, *(f(n).to(x) for f in (torch.ones, torch.zeros) * 2), False, 0.1,
-        1e-5, False,
-    )  # fmt: skip
+        x,
+        *(f(n).to(x) for f in (torch.ones, torch.zeros) * 2),
+        False,
+        0.1,
+        1e-5,
+        False,
+    )
 
 
 # Operation, where the channels are -> how many of them may go.

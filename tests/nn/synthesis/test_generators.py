@@ -248,10 +248,12 @@ def test_changes_are_as_large_as_they_say(strength, size):
     angle = np.degrees(np.arctan2(maps[:, 1, 0], maps[:, 0, 0]))
     shear = np.sum(maps[:, :, 0] * maps[:, :, 1], axis=1) / scale**2
     largest = {
-        "angle": (angle, 20), "shear": (shear, 0.3),
+        "angle": (angle, 20),
+        "shear": (shear, 0.3),
         "scale": (np.log(scale) / np.log(1.25), 1),
-        "x": (maps[:, 0, 2], w / 8), "y": (maps[:, 1, 2], h / 8),
-    }  # fmt: skip
+        "x": (maps[:, 0, 2], w / 8),
+        "y": (maps[:, 1, 2], h / 8),
+    }
     for name, (values, limit) in largest.items():
         extreme = np.abs(values).max() / (strength * limit)
         assert 0.97 < extreme < 1 + 1e-6, name

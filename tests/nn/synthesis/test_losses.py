@@ -77,8 +77,9 @@ def test_adversarial_is_the_double_loop():
     s, t = draw(5, 3), draw(5, 3, seed=1)
     total = sum(
         abs((s[i, j] - s[i].mean()) - (t[i, j] - t[i].mean()))
-        for i in range(5) for j in range(3)
-    )  # fmt: skip
+        for i in range(5)
+        for j in range(3)
+    )
     assert float(adversarial_loss(s, t)) == pytest.approx(-float(total) / 15)
 
 
@@ -209,10 +210,17 @@ def test_layers_add_up():
 
 
 def test_statistics_have_gradients_to_the_images():
-    net = nn.Sequential(
-        nn.Conv2d(1, 2, 2), nn.BatchNorm2d(2), nn.Tanh(), nn.Conv2d(2, 2, 2),
-        nn.BatchNorm2d(2),
-    ).double().eval()  # fmt: skip
+    net = (
+        nn.Sequential(
+            nn.Conv2d(1, 2, 2),
+            nn.BatchNorm2d(2),
+            nn.Tanh(),
+            nn.Conv2d(2, 2, 2),
+            nn.BatchNorm2d(2),
+        )
+        .double()
+        .eval()
+    )
     images = draw(2, 1, 4, 4).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: measure(net, x), [images])
 
@@ -247,9 +255,11 @@ def test_a_layer_that_was_skipped_is_forgotten():
 
 def test_only_norms_that_remember_count():
     net = nn.Sequential(
-        nn.BatchNorm2d(3), nn.BatchNorm2d(3, track_running_stats=False),
-        nn.InstanceNorm2d(3, track_running_stats=True), nn.GroupNorm(1, 3),
-    )  # fmt: skip
+        nn.BatchNorm2d(3),
+        nn.BatchNorm2d(3, track_running_stats=False),
+        nn.InstanceNorm2d(3, track_running_stats=True),
+        nn.GroupNorm(1, 3),
+    )
     assert BatchNormStatistics(net).n_layers == 1
     assert BatchNormStatistics(CifarResNet(1, 4)).n_layers == 1 + 2 * 3 + 2
 

@@ -19,9 +19,14 @@ def solve(image, observed, *, order=1.5, weights=None, nuclear=0, noise=0, **set
         weights = laplacian_eigenvalues(image.shape) ** order
     solver = settings.pop("solver", "admm" if nuclear else "pcg")
     result = solve_regularised(
-        image[None], observed[None], weights=weights, nuclear=nuclear, noise=noise,
-        solver=solver, **settings,
-    )  # fmt: skip
+        image[None],
+        observed[None],
+        weights=weights,
+        nuclear=nuclear,
+        noise=noise,
+        solver=solver,
+        **settings,
+    )
     assert result.converged.all()
     return result.solution[0]
 
@@ -119,8 +124,9 @@ def test_shrinking_an_unfolding_equals_the_svd_of_it(rng):
         found = shrink_singular_values(volume, 0.7, mode)
         np.testing.assert_allclose(
             np.moveaxis(found, mode, 0).reshape(unfolded.shape),
-            shrink_singular_values(unfolded, 0.7), atol=1e-12,
-        )  # fmt: skip
+            shrink_singular_values(unfolded, 0.7),
+            atol=1e-12,
+        )
 
 
 def test_complete_noisy_image_with_hardly_any_dct_norm_is_its_shrunk_svd(rng):
@@ -175,8 +181,14 @@ def test_nuclear_norm_of_a_volume_sums_its_unfoldings(rng):
 def test_callback_stops_admm(rng):
     image, observed = case(rng)
     result = solve_regularised(
-        image[None], observed[None], nuclear=1, noise=0, solver="admm",
-        weights=laplacian_eigenvalues(image.shape), callback=lambda i: i == 2, tol=1e-9,
-    )  # fmt: skip
+        image[None],
+        observed[None],
+        nuclear=1,
+        noise=0,
+        solver="admm",
+        weights=laplacian_eigenvalues(image.shape),
+        callback=lambda i: i == 2,
+        tol=1e-9,
+    )
     assert result.n_iter[0] == 3
     assert not result.converged[0]

@@ -42,9 +42,13 @@ def solve(image, observed, order=1.5, weights=None, axis_scale=None, **settings)
     if weights is None:
         weights = laplacian_eigenvalues(image.shape, axis_scale) ** order
     result = solve_dct(
-        image[None], observed[None], weights=weights, order=order,
-        axis_scale=axis_scale, **settings,
-    )  # fmt: skip
+        image[None],
+        observed[None],
+        weights=weights,
+        order=order,
+        axis_scale=axis_scale,
+        **settings,
+    )
     return result.solution[0], result
 
 
@@ -62,9 +66,12 @@ def test_order_2_is_the_squared_laplacian(rng):
     image = rng.random((19, 26))
     padded = np.pad(image, 1, mode="edge")
     laplacian = (
-        4 * image - padded[:-2, 1:-1] - padded[2:, 1:-1]
-        - padded[1:-1, :-2] - padded[1:-1, 2:]
-    )  # fmt: skip
+        4 * image
+        - padded[:-2, 1:-1]
+        - padded[2:, 1:-1]
+        - padded[1:-1, :-2]
+        - padded[1:-1, 2:]
+    )
     weights = laplacian_eigenvalues(image.shape) ** 2
     expected = (laplacian**2).sum()
     assert dct_norm_squared(image[None], weights)[0] == pytest.approx(
@@ -120,9 +127,14 @@ def test_free_weights_equal_dense_solve_by_both_direct_forms_and_pcg(rng):
         expected = dense_solution(image, observed, weights)
         for solver in ("auto", "direct", "pcg"):
             found, _ = solve(
-                image, observed, None, weights=weights, solver=solver, tol=1e-11,
+                image,
+                observed,
+                None,
+                weights=weights,
+                solver=solver,
+                tol=1e-11,
                 max_iter=2000,
-            )  # fmt: skip
+            )
             np.testing.assert_allclose(found, expected, atol=1e-6)
 
 

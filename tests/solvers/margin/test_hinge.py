@@ -20,10 +20,13 @@ def problem(rng):
 
 def solve(X, Y, cost, **settings):
     settings = {
-        "squared": False, "start": np.zeros((Y.shape[1], X.shape[1] + 1)),
-        "constant": 1.0, "tol": TOL, "max_iter": 20_000,
+        "squared": False,
+        "start": np.zeros((Y.shape[1], X.shape[1] + 1)),
+        "constant": 1.0,
+        "tol": TOL,
+        "max_iter": 20_000,
         "seeds": np.arange(Y.shape[1]) + 1,
-    } | settings  # fmt: skip
+    } | settings
     result = solve_hinge(X, sparse.csr_array(Y), cost=cost, **settings)
     assert result.converged.all()
     return result
@@ -68,9 +71,10 @@ def test_sparse_rows_single_precision_threads_and_seeds_agree(problem, squared):
     X = np.round(X, 1).astype(np.float32)
     base = solve(X, Y, cost, squared=squared).solution
     for other, settings in (
-        (sparse.csr_array(X), {}), (X.astype(float), {}),
+        (sparse.csr_array(X), {}),
+        (X.astype(float), {}),
         (X, {"seeds": np.array([7, 8, 9])}),
-    ):  # fmt: skip
+    ):
         found = solve(other, Y, cost, squared=squared, **settings).solution
         np.testing.assert_allclose(found, base, atol=1e-4)
     threads = solve(X, Y, cost, squared=squared, n_jobs=3).solution
@@ -122,9 +126,17 @@ def test_a_callback_ends_it_at_a_label(problem):
         return label == 1
 
     result = solve_hinge(
-        X, sparse.csr_array(Y), cost=cost, squared=False, start=start, constant=1.0,
-        tol=1e-6, max_iter=1000, seeds=np.ones(3, int), callback=stop,
-    )  # fmt: skip
+        X,
+        sparse.csr_array(Y),
+        cost=cost,
+        squared=False,
+        start=start,
+        constant=1.0,
+        tol=1e-6,
+        max_iter=1000,
+        seeds=np.ones(3, int),
+        callback=stop,
+    )
     assert seen == [0, 1]
     np.testing.assert_array_equal(result.solution[2], start[2])
     assert not (result.solution[:2] == start[:2]).all(axis=1).any()

@@ -22,16 +22,28 @@ def labelled(rng):
 
 def settings_of(coding="signed", **settings):
     return {
-        "class_weight": None, "gamma": 5.0, "slack_cap": 2.0, "coding": coding,
-        "constant": 1.0, "n_jobs": None,
-    } | settings  # fmt: skip
+        "class_weight": None,
+        "gamma": 5.0,
+        "slack_cap": 2.0,
+        "coding": coding,
+        "constant": 1.0,
+        "n_jobs": None,
+    } | settings
 
 
 def solve(X, Y, cost, rank=2, **settings):
-    settings = {
-        "prox": None, "tol": 1e-7, "inner_tol": 1e-7, "max_iter": 200,
-        "inner_max_iter": 2000, "seed": 1,
-    } | settings_of() | settings  # fmt: skip
+    settings = (
+        {
+            "prox": None,
+            "tol": 1e-7,
+            "inner_tol": 1e-7,
+            "max_iter": 200,
+            "inner_max_iter": 2000,
+            "seed": 1,
+        }
+        | settings_of()
+        | settings
+    )
     return solve_low_rank(X, sparse.csr_array(Y), rank=rank, cost=cost, **settings)
 
 
@@ -71,9 +83,14 @@ def test_the_curve_never_rises_and_ends_in_the_objective(labelled, coding):
 def test_it_is_no_worse_than_cutting_the_full_model(labelled, coding):
     X, Y, cost = labelled
     full = solve_privileged(
-        X, sparse.csr_array(Y), cost=cost, tol=1e-8, max_iter=20_000,
-        seeds=np.arange(6) + 1, **settings_of(coding),
-    )  # fmt: skip
+        X,
+        sparse.csr_array(Y),
+        cost=cost,
+        tol=1e-8,
+        max_iter=20_000,
+        seeds=np.arange(6) + 1,
+        **settings_of(coding),
+    )
     start = solve(X, Y, cost, coding=coding, max_iter=0)
     assert np.linalg.matrix_rank(start.solution) == 2
     assert np.linalg.matrix_rank(full.solution) > 2

@@ -24,10 +24,16 @@ def labelled(rng):
 
 def solve(X, Y, cost, **settings):
     settings = {
-        "class_weight": None, "gamma": GAMMA, "slack_cap": 2.0, "coding": "signed",
-        "constant": 1.0, "tol": 1e-9, "max_iter": 20_000,
-        "seeds": np.arange(Y.shape[1]) + 1, "n_jobs": None,
-    } | settings  # fmt: skip
+        "class_weight": None,
+        "gamma": GAMMA,
+        "slack_cap": 2.0,
+        "coding": "signed",
+        "constant": 1.0,
+        "tol": 1e-9,
+        "max_iter": 20_000,
+        "seeds": np.arange(Y.shape[1]) + 1,
+        "n_jobs": None,
+    } | settings
     return solve_privileged(X, sparse.csr_array(Y), cost=cost, **settings)
 
 
@@ -76,9 +82,16 @@ def test_without_privilege_it_is_the_hinge_problem(labelled):
     X, Y, cost = labelled
     found = solve(X, Y, cost, coding=None, tol=1e-11)
     expected = solve_hinge(
-        X, sparse.csr_array(Y), cost=cost, squared=False, start=np.zeros((4, 6)),
-        constant=1.0, tol=1e-11, max_iter=20_000, seeds=np.arange(4) + 1,
-    )  # fmt: skip
+        X,
+        sparse.csr_array(Y),
+        cost=cost,
+        squared=False,
+        start=np.zeros((4, 6)),
+        constant=1.0,
+        tol=1e-11,
+        max_iter=20_000,
+        seeds=np.arange(4) + 1,
+    )
     np.testing.assert_allclose(found.solution, expected.solution, atol=1e-4)
     assert not found.privileged_coef.any()
 
