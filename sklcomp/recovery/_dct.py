@@ -213,28 +213,15 @@ def recover_image(
     for name, value in {"weights": weights, "clip": clip}.items():
         check_unmasked(value, name)
     limits = check_clip(clip)
-    img = as_float_array(img, "img")
-    if img.ndim == 0 or img.size == 0:
-        msg = f"img has shape {img.shape}; expected at least one axis and one pixel."
-        raise ValueError(msg)
-    channels = _channels_first(img, channel_axis)
-    observed = ~np.isnan(channels)
-    if mask is not None:
-        observed &= _channel_mask(mask, img, channel_axis)
-    check_observed(channels, observed)
+    channels, observed = _read_image(img, mask, channel_axis)
     settings: dict[str, Any] = {
         "order": order if weights is None else None,
         "noise": noise,
         "nuclear": nuclear,
     }
     solving: dict[str, Any] = {"solver": solver, "tol": tol, "max_iter": max_iter}
-    spectrum = partial(
-        Spectrum,
-        channels.shape[1:],
-        weights=weights,
-        axis_scale=axis_scale,
-        spacing=spacing,
-    )
+    scales: dict[str, Any] = {"weights": weights, "axis_scale": axis_scale}
+    spectrum: Any = partial(Spectrum, channels.shape[1:], spacing=spacing, **scales)
     if "auto" in settings.values():
         settings, _ = choose_parameters(
             channels,
@@ -258,11 +245,10 @@ def recover_image(
     warn_not_converged(result, tol)
     recovered = result.solution
     clip_filled(recovered, observed, limits, is_noisy=settings["noise"] > 0)
-    recovered = (
-        recovered[0]
-        if channel_axis is None
-        else np.ascontiguousarray(np.moveaxis(recovered, 0, channel_axis))
-    )
+    if channel_axis is None:
+        recovered = recovered[0]
+    else:
+        recovered = np.ascontiguousarray(np.moveaxis(recovered, 0, channel_axis))
     if not return_info:
         return recovered
     info = {
@@ -272,6 +258,22 @@ def recover_image(
         **settings,
     }
     return recovered, info
+
+
+def _read_image(
+    img: Any, mask: Any, channel_axis: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Channels of a checked image, and which of their pixels are observed."""
+    img = as_float_array(img, "img")
+    if img.ndim == 0 or img.size == 0:
+        msg = f"img has shape {img.shape}; expected at least one axis and one pixel."
+        raise ValueError(msg)
+    channels = _channels_first(img, channel_axis)
+    observed = ~np.isnan(channels)
+    if mask is not None:
+        observed &= _channel_mask(mask, img, channel_axis)
+    check_observed(channels, observed)
+    return channels, observed
 
 
 def check_clip(clip: Any) -> Any:
