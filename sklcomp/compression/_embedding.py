@@ -19,12 +19,7 @@ from sklcomp.nn._features import check_layer
 from sklcomp.training._fit import TORCH_CONSTRAINTS, Session
 from sklcomp.training._lesson import Teacher, TeacherLoss
 from sklcomp.training._listening import listening
-from sklcomp.training._loop import (
-    StopTraining,
-    acting_as,
-    train_batch_size,
-    train_net,
-)
+from sklcomp.training._loop import StopTraining, acting_as, train_batch_size, train_net
 from sklcomp.training._nets import check_finite, first_output
 from sklcomp.training._state import (
     restore_training,

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 
 from sklcomp.evolution._operators import (
-    MUTATIONS,
-    SELECTIONS,
     nan_is_worst,
     swap_segment,
 )
@@ -21,10 +19,9 @@ from sklcomp.evolution._population import (
     Evaluator,
     State,
     check_start,
-    find_operator,
     finite_mean,
-    keep_all,
     key_of,
+    make_breeder,
     restore_known,
     restore_rng,
     save_known,
@@ -166,25 +163,14 @@ def coevolve(
     starts = [np.array(each, dtype=bool) for each in _pair(populations, "populations")]
     for start in starts:
         check_start(start, elitism, crossover_rate, mutation_rate)
-    select = find_operator(selection, SELECTIONS, "selection")
-    breeders = [
-        Breeder(
-            select,
-            cross,
-            find_operator(mutate, MUTATIONS, "mutation"),
-            mend or keep_all,
-            crossover_rate,
-            mutation_rate,
-            child_mutation_rate,
-            elitism,
-        )
-        for cross, mutate, mend in zip(
-            _pair(crossover, "crossover"),
-            _pair(mutation, "mutation"),
-            _pair(repair, "repair"),
-            strict=True,
-        )
-    ]
+    rates = crossover_rate, mutation_rate, child_mutation_rate, elitism
+    operators = zip(
+        _pair(crossover, "crossover"),
+        _pair(mutation, "mutation"),
+        _pair(repair, "repair"),
+        strict=True,
+    )
+    breeders = [make_breeder(selection, *own, *rates) for own in operators]
     game = _Game(_pair(fitness, "fitness"), starts[0].shape[1])
     evaluate = Evaluator(game, 2 + sum(start.shape[1] for start in starts), n_jobs)
     history: dict[str, list[float]] = {name: [] for name in HISTORY}

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 
 from sklcomp.evolution._operators import (
-    MUTATIONS,
-    SELECTIONS,
     nan_is_worst,
     swap_segment,
 )
@@ -21,9 +19,8 @@ from sklcomp.evolution._population import (
     Evaluator,
     State,
     check_start,
-    find_operator,
     finite_mean,
-    keep_all,
+    make_breeder,
     restore_known,
     restore_rng,
     save_known,
@@ -149,16 +146,8 @@ def evolve(
     # A copy, as a repair of the user may write into what it is given.
     population = np.array(population, dtype=bool)
     check_start(population, elitism, crossover_rate, mutation_rate)
-    breeder = Breeder(
-        find_operator(selection, SELECTIONS, "selection"),
-        crossover,
-        find_operator(mutation, MUTATIONS, "mutation"),
-        repair or keep_all,
-        crossover_rate,
-        mutation_rate,
-        child_mutation_rate,
-        elitism,
-    )
+    rates = crossover_rate, mutation_rate, child_mutation_rate, elitism
+    breeder = make_breeder(selection, crossover, mutation, repair, *rates)
     evaluate = Evaluator(fitness, population.shape[1], n_jobs)
     history: dict[str, list[float]] = {"best": [], "mean": [], "n_evaluations": []}
     generation, stopped = 0, False

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from joblib import Parallel, delayed
 
+from sklcomp.evolution._operators import MUTATIONS, SELECTIONS
 from sklcomp.utils._messages import show
 
 State = dict[str, np.ndarray]
@@ -146,6 +147,23 @@ class Breeder:
         # Both children of a crossover go in, as published, so the last may be one too
         # many.
         return np.array(new[: len(population)])
+
+
+def make_breeder(
+    selection: str | Callable,
+    crossover: Callable,
+    mutation: str | Callable,
+    repair: Callable | None,
+    *rates: Any,
+) -> Breeder:
+    """A breeder of operators by name or of the user's; ``rates`` are its last four."""
+    return Breeder(
+        find_operator(selection, SELECTIONS, "selection"),
+        crossover,
+        find_operator(mutation, MUTATIONS, "mutation"),
+        repair or keep_all,
+        *rates,
+    )
 
 
 def score_generation(

@@ -214,34 +214,20 @@ def recover_image(
         check_unmasked(value, name)
     limits = check_clip(clip)
     channels, observed = _read_image(img, mask, channel_axis)
-    settings: dict[str, Any] = {
-        "order": order if weights is None else None,
-        "noise": noise,
-        "nuclear": nuclear,
-    }
+    own_order = order if weights is None else None
+    settings: dict[str, Any] = {"order": own_order, "noise": noise, "nuclear": nuclear}
     solving: dict[str, Any] = {"solver": solver, "tol": tol, "max_iter": max_iter}
     scales: dict[str, Any] = {"weights": weights, "axis_scale": axis_scale}
     spectrum: Any = partial(Spectrum, channels.shape[1:], spacing=spacing, **scales)
     if "auto" in settings.values():
+        recover = partial(recover_images, **solving)
+        hiding: dict[str, Any] = {"holdout": 0.15, "n_repeats": 2, "random_state": None}
         settings, _ = choose_parameters(
-            channels,
-            observed,
-            settings,
-            spectrum,
-            partial(recover_images, **solving),
-            holdout=0.15,
-            n_repeats=2,
-            random_state=None,
+            channels, observed, settings, spectrum, recover, **hiding
         )
-    result = recover_batch(
-        channels,
-        observed,
-        refine=refine,
-        spectrum=spectrum(settings["order"]),
-        nuclear=settings["nuclear"],
-        noise=settings["noise"],
-        **solving,
-    )
+    terms = {name: settings[name] for name in ("nuclear", "noise")}
+    terms["spectrum"] = spectrum(settings["order"])
+    result = recover_batch(channels, observed, refine=refine, **terms, **solving)
     warn_not_converged(result, tol)
     recovered = result.solution
     clip_filled(recovered, observed, limits, is_noisy=settings["noise"] > 0)
@@ -249,15 +235,16 @@ def recover_image(
         recovered = recovered[0]
     else:
         recovered = np.ascontiguousarray(np.moveaxis(recovered, 0, channel_axis))
-    if not return_info:
-        return recovered
-    info = {
+    return (recovered, _describe(result) | settings) if return_info else recovered
+
+
+def _describe(result: SolverResult) -> dict[str, Any]:
+    """How the slowest channel was found."""
+    return {
         "n_iter": int(result.n_iter.max()),
         "gap": float(result.gap.max()),
         "converged": bool(result.converged.all()),
-        **settings,
     }
-    return recovered, info
 
 
 def _read_image(
@@ -361,12 +348,7 @@ def recover_batch(
 ) -> SolverResult:
     """Solve for a batch of checked images; refuse what overflows."""
     _check_solver(solver, spectrum, nuclear, noise)
-    if refine is not None and images.ndim != 3:
-        msg = (
-            f"refine='{refine}' serves pictures of 2 axes; these have "
-            f"{images.ndim - 1}. Set refine=None, or recover slices."
-        )
-        raise ValueError(msg)
+    _check_refine(refine, images)
     settings = {
         "weights": spectrum.weights,
         "order": spectrum.order,
@@ -392,13 +374,7 @@ def recover_batch(
         )
     else:
         result = solve_dct(images, observed, solver=solver, **settings)
-    if not np.isfinite(result.solution).all():
-        limit = np.finfo(images.dtype).max
-        msg = (
-            f"The recovered values exceed {limit:.3g}, the limit of {images.dtype}; "
-            "rescale the image before, for example to [0, 1]."
-        )
-        raise ValueError(msg)
+    _check_limits(result.solution, images.dtype)
     if refine is not None:
         for image, known in zip(result.solution, observed, strict=True):
             image[...] = refine_block_dct(image, known, np.ptp(image[known]))
@@ -408,6 +384,27 @@ def recover_batch(
 def recover_images(images: np.ndarray, observed: np.ndarray, **settings: Any) -> Any:
     """The solutions of recover_batch."""
     return recover_batch(images, observed, **settings).solution
+
+
+def _check_refine(refine: str | None, images: np.ndarray) -> None:
+    """Raise unless blocks of pictures can be refined."""
+    if refine is not None and images.ndim != 3:
+        msg = (
+            f"refine='{refine}' serves pictures of 2 axes; these have "
+            f"{images.ndim - 1}. Set refine=None, or recover slices."
+        )
+        raise ValueError(msg)
+
+
+def _check_limits(solution: np.ndarray, dtype: Any) -> None:
+    """Raise for values that have left the range of a type."""
+    if not np.isfinite(solution).all():
+        limit = np.finfo(dtype).max
+        msg = (
+            f"The recovered values exceed {limit:.3g}, the limit of {dtype}; "
+            "rescale the image before, for example to [0, 1]."
+        )
+        raise ValueError(msg)
 
 
 def _check_solver(solver: Any, spectrum: Any, nuclear: Any, noise: Any) -> None:

@@ -74,10 +74,7 @@ def make_net(translator: Any) -> CycleGANNet:
 
 
 def train(
-    translator: Any,
-    net: CycleGANNet,
-    data: UnpairedImages,
-    session: Session,
+    translator: Any, net: CycleGANNet, data: UnpairedImages, session: Session
 ) -> CycleGANNet:
     """Train a net that ``make_net`` has made, as the translator's settings say."""
     best: dict[str, dict] | None = None

@@ -28,9 +28,7 @@ class VectorDiscriminator(nn.Module):
     def __init__(self, n_features: int, n_hidden: int):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(n_features, n_hidden),
-            nn.LeakyReLU(0.2),
-            nn.Linear(n_hidden, 1),
+            nn.Linear(n_features, n_hidden), nn.LeakyReLU(0.2), nn.Linear(n_hidden, 1)
         )
 
     def forward(self, x: Tensor) -> Tensor:

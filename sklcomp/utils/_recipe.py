@@ -24,7 +24,23 @@ class Recipe:
 
     @classmethod
     def named(cls, name: str) -> Self:
-        """A published recipe, as an object of its own: ``set_params`` may change it."""
+        """A published recipe, as an object of its own: ``set_params`` may change it.
+
+        Parameters
+        ----------
+        name : str
+            Such as "paper"; the Notes of the class tell what there is.
+
+        Returns
+        -------
+        recipe : Recipe
+            A copy.
+
+        Raises
+        ------
+        ValueError
+            If there is no recipe of that name.
+        """
         if name not in cls._published:
             msg = (
                 f"there is no recipe {show(name)}; choose one of "
@@ -34,11 +50,38 @@ class Recipe:
         return cls._published[name].replace()
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Name -> value of every setting."""
+        """Get all settings.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Not used: no setting has settings of its own.
+
+        Returns
+        -------
+        params : dict
+            Name -> value.
+        """
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def set_params(self, **params: Any) -> Self:
-        """Change settings in place, as scikit-learn's searches do with clones."""
+        """Change settings in place, as scikit-learn's searches do with clones.
+
+        Parameters
+        ----------
+        **params
+            Name -> value.
+
+        Returns
+        -------
+        self : Recipe
+            This one.
+
+        Raises
+        ------
+        ValueError
+            If a name is unknown.
+        """
         names = self.get_params()
         for name, value in params.items():
             if name not in names:
@@ -51,11 +94,28 @@ class Recipe:
         return self
 
     def replace(self, **changes: Any) -> Self:
-        """The same with other values."""
+        """Make a recipe with other values; this one stays as it is.
+
+        Parameters
+        ----------
+        **changes
+            Name -> value.
+
+        Returns
+        -------
+        recipe : Recipe
+            The new one.
+        """
         return replace(self, **changes)
 
     def check(self) -> None:
-        """Raise ValueError for a setting of a wrong kind or out of its range."""
+        """Check all settings; ``fit`` does so first.
+
+        Raises
+        ------
+        ValueError
+            For a setting of a wrong kind or out of its range.
+        """
         check_parameters(self._constraints, self.get_params(), type(self).__name__)
 
     def __repr__(self) -> str:

@@ -35,7 +35,7 @@ from tests.helpers.nets import (
     classifier,
     regressor,
 )
-from tests.helpers.pruners import evolutionary_pruner
+from tests.helpers.recipes import evolutionary_pruner
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from sklcomp.compression import (
 from sklcomp.nn import count_parameters
 from sklcomp.training._lesson import Teacher
 from sklcomp.translation import CycleGANTranslator
-from tests.helpers.pruners import evolutionary_pruner
+from tests.helpers.recipes import evolutionary_pruner
 
 rng = np.random.default_rng(0)
 X = rng.uniform(-1, 1, size=(40, 1, 8, 8)).astype(np.float32)

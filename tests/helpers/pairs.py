@@ -9,7 +9,7 @@ from sklearn.frozen import FrozenEstimator
 from sklcomp.compression.search._problem import PruningProblem
 from sklcomp.nn import CycleGANGenerator, PatchDiscriminator
 from sklcomp.translation import CycleGANTranslator
-from tests.helpers.pruners import coevolutionary_pruner
+from tests.helpers.recipes import coevolutionary_pruner
 
 QUICK = {"population_size": 4, "n_generations": 2, "finetune_epochs": 1,
          "random_state": 0}  # fmt: skip

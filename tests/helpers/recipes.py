@@ -1,8 +1,36 @@
-"""Settings of a recipe beside those of its estimator, as tests like to vary them."""
+"""Estimators by one table of settings, as tests vary them: a recipe gets its own."""
+
+from dataclasses import fields
 
 from torch import nn
 
-from sklcomp.compression import DataFreeRecipe
+from sklcomp.compression import (
+    CoEvolutionaryPruner,
+    DataFreeRecipe,
+    EvolutionaryPruner,
+    PairRecipe,
+    SearchRecipe,
+)
+
+DIRECT = {"population_size", "n_generations"}
+
+
+def with_recipe(kind, settings):
+    """The settings of an estimator, those of its recipe gathered in one."""
+    names = {field.name for field in fields(kind)} - DIRECT
+    own = {name: value for name, value in settings.items() if name in names}
+    rest = {name: value for name, value in settings.items() if name not in names}
+    if own:
+        rest["recipe"] = kind.named(rest.get("recipe", "default")).replace(**own)
+    return rest
+
+
+def evolutionary_pruner(net, **settings):
+    return EvolutionaryPruner(net, **with_recipe(SearchRecipe, settings))
+
+
+def coevolutionary_pruner(translator, **settings):
+    return CoEvolutionaryPruner(translator, **with_recipe(PairRecipe, settings))
 
 
 def with_data_free_recipe(teacher, settings):

@@ -38,6 +38,7 @@ from sklcomp.compression.search._results import (
     with_uniform_pairs,
 )
 from sklcomp.evolution import CoevolutionResult, coevolve
+from sklcomp.training._checkpoint import NOWHERE
 from sklcomp.training._fit import TORCH_CONSTRAINTS, Session, TorchFitMixin
 from sklcomp.training._state import settings_of
 from sklcomp.translation import CycleGANTranslator
@@ -313,8 +314,7 @@ class CoEvolutionaryPruner(
             if hasattr(base, name):
                 setattr(self, name, getattr(base, name))
         rng = np.random.default_rng(session.seed)
-        n = self.n_fitness_samples
-        parts = [hold_out_images(images, n, rng) for images in domains]
+        parts = [hold_out_images(x, self.n_fitness_samples, rng) for x in domains]
         train, held = zip(*parts, strict=True)
         problems = self._problems(base, train, rng)
         directions = self._directions(base, problems, train, held, session.seed)
@@ -397,7 +397,7 @@ class CoEvolutionaryPruner(
         tuned = train_pair(
             base, pair, work.train, n_epochs, seed,
             weight=self.recipe_.distill_weight, n_threads=self.n_threads,
-            checkpoint=session.checkpoint.inside("tuning"),
+            checkpoint=session.checkpoint.inside("tuning") if n_epochs else NOWHERE,
         )  # fmt: skip
         after, note = (tuned.generator_ab_, tuned.generator_ba_), ""
         if tuned.n_iter_:

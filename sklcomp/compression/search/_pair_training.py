@@ -148,8 +148,7 @@ def train_pair(
         # The translator's own key knows nothing of what is distilled.
         key = int(joblib.hash([seed, float(weight), *map(Tensor.numpy, made)]), 16)
     with acting_as(net, net_class):
-        place = checkpoint if n_epochs else NOWHERE
-        has_worked = is_trained(tuned, net, train, key, place)
+        has_worked = is_trained(tuned, net, train, key, checkpoint)
     if not has_worked:
         warn_user(
             f"{net.fault_} in the training of the small generators, which are left "

@@ -265,11 +265,7 @@ def prune_channels(
 
 
 def prune_remembering(
-    module: nn.Module,
-    graph: ChannelGraph,
-    keep: Any,
-    compensate: Any,
-    repairs: Repairs,
+    module: nn.Module, graph: ChannelGraph, keep: Any, compensate: Any, repairs: Repairs
 ) -> nn.Module:
     """``prune_channels`` for many cuts, which remembers the repairs of layers."""
     keep = graph.check_keep(keep)

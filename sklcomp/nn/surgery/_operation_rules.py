@@ -122,11 +122,7 @@ def _reduce(
 
 @rule("roll")
 def _roll(
-    trace: ChannelTracer,
-    result: Tensor,
-    input: Tensor,
-    shifts: Any,
-    dims: Any = (),
+    trace: ChannelTracer, result: Tensor, input: Tensor, shifts: Any, dims: Any = ()
 ) -> None:
     _along(trace, result, input, dims=dims)
 

@@ -221,10 +221,7 @@ def _kernel(weights, points):
     table = _cosine_table(weights)
     strides = np.array(table.strides) // table.itemsize
     return _gather(
-        np.ascontiguousarray(points),
-        np.array(weights.shape),
-        strides,
-        table.ravel(),
+        np.ascontiguousarray(points), np.array(weights.shape), strides, table.ravel()
     )
 
 

@@ -128,13 +128,13 @@ def _solve(
     for dtype, selected in ((np.float32, is_single), (np.float64, ~is_single)):
         if selected.any():
             rows = select_rows(selected)
+            noisy = None if data_weight is None else data_weight[rows]
             correction[rows], n_iter[rows], gap[rows] = _iterate(
                 residual[rows],
-                observed[rows],
+                _pixel_weights(observed[rows], noisy).astype(dtype),
                 weights,
-                shifts[rows],
-                data_weight=None if data_weight is None else data_weight[rows],
-                dtype=dtype,
+                _shifted_inverse(weights, shifts[rows], dtype),
+                is_exact=data_weight is None,
                 tol=tol * unit[rows],
                 **settings,
             )
@@ -144,32 +144,19 @@ def _solve(
 
 
 def _iterate(
-    residual,
-    observed,
-    weights,
-    shifts,
-    *,
-    data_weight,
-    dtype,
-    max_iter,
-    tol,
-    workers,
-    callback,
+    residual, pixels, weights, inverse, *, is_exact, max_iter, tol, workers, callback
 ):
-    """Preconditioned conjugate gradients of a batch in one precision.
+    """Preconditioned conjugate gradients of a batch, in the precision of its pixels.
 
     Stops when the preconditioned residual ``<r, z>`` has fallen by the ``tol^2`` of an
     image.
     """
     axes = tuple(range(1, residual.ndim))
-    column = (-1,) + (1,) * len(axes)
+    column, dtype = (-1,) + (1,) * len(axes), pixels.dtype
     peak = np.abs(residual).max(axis=axes, keepdims=True)
     peak[peak == 0] = 1
     r = (residual / peak).astype(dtype)
-    is_exact = data_weight is None
-    pixels = _pixel_weights(observed, data_weight, column).astype(dtype)
     operator = weights.astype(dtype)
-    inverse = _shifted_inverse(weights, shifts, dtype)
     correction = np.zeros_like(r)
     n_iter, gap = np.zeros(len(r), dtype=int), np.ones(len(r))
     active = np.arange(len(r))
@@ -217,10 +204,11 @@ def _precondition(residual, inverse, pixels, is_exact, workers):
     return z
 
 
-def _pixel_weights(observed, data_weight, column):
+def _pixel_weights(observed, data_weight):
     """1 where a pixel is free; of noisy data the weight that they have at a pixel."""
     if data_weight is None:
         return ~observed
+    column = (-1,) + (1,) * (observed.ndim - 1)
     return data_weight.reshape(column) * observed
 
 

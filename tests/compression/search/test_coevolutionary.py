@@ -31,7 +31,7 @@ from tests.helpers.pairs import (
     make_pair,
     problem,
 )
-from tests.helpers.pruners import coevolutionary_pruner
+from tests.helpers.recipes import coevolutionary_pruner
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from tests.helpers.pairs import (
     SMALL,
     prune,
 )
-from tests.helpers.pruners import coevolutionary_pruner
+from tests.helpers.recipes import coevolutionary_pruner
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ from tests.helpers.nets import (
     classifier,
     regressor,
 )
-from tests.helpers.pruners import evolutionary_pruner, with_recipe
+from tests.helpers.recipes import evolutionary_pruner, with_recipe
 
 QUICK = {"population_size": 6, "n_generations": 3, "n_polish_steps": 3,
          "finetune_epochs": 2, "random_state": 0}  # fmt: skip

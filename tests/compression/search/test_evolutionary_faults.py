@@ -23,7 +23,7 @@ from sklcomp.inspection import CompressionDisplay
 from sklcomp.nn import count_parameters, kd_loss
 from sklcomp.training._nets import hold_out
 from tests.helpers.nets import Dense, classifier, regressor
-from tests.helpers.pruners import evolutionary_pruner
+from tests.helpers.recipes import evolutionary_pruner
 
 X, y = load_iris(return_X_y=True)
 X = scale(X).astype(np.float32)

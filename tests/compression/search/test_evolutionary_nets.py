@@ -18,7 +18,7 @@ from sklcomp.nn import count_macs, count_parameters
 from sklcomp.training._lesson import Teacher, TeacherLoss
 from sklcomp.training._nets import OutputKind, check_finite, hold_out
 from tests.helpers.nets import Dense, classifier, regressor
-from tests.helpers.pruners import evolutionary_pruner
+from tests.helpers.recipes import evolutionary_pruner
 
 X, y = load_iris(return_X_y=True)
 X = scale(X).astype(np.float32)

@@ -22,7 +22,7 @@ from sklcomp.compression.search._finetuning import Figures, Judge, finetune
 from sklcomp.training._checkpoint import Record
 from sklcomp.training._nets import OutputKind, hold_out
 from tests.helpers.nets import Residual, classifier, regressor
-from tests.helpers.pruners import evolutionary_pruner
+from tests.helpers.recipes import evolutionary_pruner
 
 X, y = load_iris(return_X_y=True)
 X = scale(X).astype(np.float32)

@@ -12,7 +12,7 @@ from sklearn.preprocessing import scale
 from torch import nn
 
 from tests.helpers.nets import classifier, regressor
-from tests.helpers.pruners import evolutionary_pruner
+from tests.helpers.recipes import evolutionary_pruner
 
 X, y = load_iris(return_X_y=True)
 X = scale(X).astype(np.float32)
