@@ -1,36 +1,23 @@
 """``recover_image``: arrays with gaps filled, after Wang et al. (arXiv 1604.05451)."""
 
 from functools import partial
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
 
+from sklcomp.recovery._batch import (
+    PARAMETER_CONSTRAINTS,
+    check_clip,
+    clip_filled,
+    recover_batch,
+    recover_images,
+    warn_not_converged,
+)
 from sklcomp.recovery._selection import choose_parameters
-from sklcomp.recovery._spectrum import NOISE_LIMITS, Spectrum
+from sklcomp.recovery._spectrum import Spectrum
 from sklcomp.solvers._result import SolverResult
-from sklcomp.solvers.dct._blocks import refine_block_dct
-from sklcomp.solvers.dct._problem import solve_dct, solve_regularised
-from sklcomp.utils._messages import show, warn_user
-from sklcomp.utils._sklearn import Interval, StrOptions, validate_params
+from sklcomp.utils._sklearn import validate_params
 from sklcomp.utils._validation import as_float_array, check_mask, check_unmasked
-
-# Checked for the function and for the estimator alike.
-PARAMETER_CONSTRAINTS: dict[str, list] = {
-    "order": [Interval(Real, 0, 4, closed="right"), StrOptions({"auto"})],
-    "nuclear": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
-    "noise": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
-    "refine": [StrOptions({"block_dct"}), None],
-    "weights": ["array-like", None],
-    "axis_scale": ["array-like", None],
-    "spacing": ["array-like", None],
-    "clip": ["array-like", StrOptions({"observed"}), None],
-    "channel_axis": [Integral, None],
-    "solver": [StrOptions({"auto", "direct", "sparse", "pcg", "stencil", "admm"})],
-    "tol": [Interval(Real, 0, 1, closed="neither")],
-    "max_iter": [Interval(Integral, 1, None, closed="left")],
-}
 
 
 @validate_params(
@@ -259,38 +246,8 @@ def _read_image(
     observed = ~np.isnan(channels)
     if mask is not None:
         observed &= _channel_mask(mask, img, channel_axis)
-    check_observed(channels, observed)
+    _check_observed(channels, observed)
     return channels, observed
-
-
-def check_clip(clip: Any) -> Any:
-    """None, "observed" or two floats; raises ValueError for other limits."""
-    if clip is None or isinstance(clip, str):
-        return clip
-    try:
-        limits = as_float_array(clip, "clip")
-    except ValueError:  # not numbers
-        limits = np.empty(0)
-    if limits.shape != (2,) or not limits[0] < limits[1]:
-        msg = f"clip={show(clip)} must be two numbers (low, high) with low < high."
-        raise ValueError(msg)
-    return tuple(limits.tolist())
-
-
-def clip_filled(
-    images: np.ndarray, observed: np.ndarray, limits: Any, *, is_noisy: bool
-) -> None:
-    """Limit the filled pixels, of noisy images all, in place."""
-    if limits is None:
-        return
-    for image, known in zip(images, observed, strict=True):
-        low_high = limits
-        if limits == "observed":
-            if not known.any():
-                continue
-            low_high = image[known].min(), image[known].max()
-        where = slice(None) if is_noisy else ~known
-        image[where] = np.clip(image[where], *low_high)
 
 
 def _channels_first(img: Any, channel_axis: int | None) -> Any:
@@ -314,7 +271,7 @@ def _channel_mask(mask: Any, img: Any, channel_axis: int | None) -> Any:
     return _channels_first(check_mask(mask, img.shape), channel_axis)
 
 
-def check_observed(images: np.ndarray, observed: np.ndarray) -> None:
+def _check_observed(images: np.ndarray, observed: np.ndarray) -> None:
     """Raise unless each image has an observed pixel and all of those are finite."""
     for i, (image, known) in enumerate(zip(images, observed, strict=True)):
         if not known.any():
@@ -330,123 +287,3 @@ def check_observed(images: np.ndarray, observed: np.ndarray) -> None:
                 "(NaN, or False in mask)."
             )
             raise ValueError(msg)
-
-
-def recover_batch(
-    images: np.ndarray,
-    observed: np.ndarray,
-    *,
-    spectrum: Spectrum,
-    solver: str,
-    tol: float,
-    max_iter: int,
-    nuclear: float = 0.0,
-    noise: float = 0.0,
-    refine: str | None = None,
-    workers: int | None = None,
-    callback: Any = None,
-) -> SolverResult:
-    """Solve for a batch of checked images; refuse what overflows."""
-    _check_solver(solver, spectrum, nuclear, noise)
-    _check_refine(refine, images)
-    settings = {
-        "weights": spectrum.weights,
-        "order": spectrum.order,
-        "axis_scale": spectrum.axis_scale,
-        "tol": tol,
-        "max_iter": max_iter,
-        "workers": workers,
-        "callback": callback,
-    }
-    if solver == "admm" and not nuclear:
-        solver = "auto"  # one term has no copies to agree
-    strength = noise * spectrum.noise_unit
-    # What lies below is lost in rounding beside the data, which then are exact.
-    if nuclear or strength * spectrum.weights.max() >= NOISE_LIMITS[0]:
-        share = observed.reshape(len(observed), -1).mean(axis=1)
-        result = solve_regularised(
-            images,
-            observed,
-            nuclear=nuclear,
-            noise=np.maximum(strength * share, np.finfo(float).tiny * (noise > 0)),
-            solver="admm" if nuclear else solver,
-            **settings,
-        )
-    else:
-        result = solve_dct(images, observed, solver=solver, **settings)
-    _check_limits(result.solution, images.dtype)
-    if refine is not None:
-        for image, known in zip(result.solution, observed, strict=True):
-            image[...] = refine_block_dct(image, known, np.ptp(image[known]))
-    return result
-
-
-def recover_images(images: np.ndarray, observed: np.ndarray, **settings: Any) -> Any:
-    """The solutions of recover_batch."""
-    return recover_batch(images, observed, **settings).solution
-
-
-def _check_refine(refine: str | None, images: np.ndarray) -> None:
-    """Raise unless blocks of pictures can be refined."""
-    if refine is not None and images.ndim != 3:
-        msg = (
-            f"refine='{refine}' serves pictures of 2 axes; these have "
-            f"{images.ndim - 1}. Set refine=None, or recover slices."
-        )
-        raise ValueError(msg)
-
-
-def _check_limits(solution: np.ndarray, dtype: Any) -> None:
-    """Raise for values that have left the range of a type."""
-    if not np.isfinite(solution).all():
-        limit = np.finfo(dtype).max
-        msg = (
-            f"The recovered values exceed {limit:.3g}, the limit of {dtype}; "
-            "rescale the image before, for example to [0, 1]."
-        )
-        raise ValueError(msg)
-
-
-def _check_solver(solver: Any, spectrum: Any, nuclear: Any, noise: Any) -> None:
-    """Raise unless the solver can serve these terms."""
-    n_axes = spectrum.weights.ndim
-    if nuclear and n_axes < 2:
-        msg = (
-            f"nuclear={nuclear} needs images of at least 2 axes, not signals; set "
-            "nuclear=0."
-        )
-        raise ValueError(msg)
-    allowed = ("auto", "admm") if nuclear else ("auto", "direct", "pcg", "admm")
-    if (nuclear or noise) and solver not in allowed:
-        msg = (
-            f"solver='{solver}' serves neither the nuclear norm (nuclear={nuclear}) nor"
-            f" noisy data (noise={noise}) as asked; use one of {allowed}."
-        )
-        raise ValueError(msg)
-    strength = noise * spectrum.noise_unit * float(spectrum.weights.max())
-    if strength > NOISE_LIMITS[1]:
-        msg = (
-            f"noise={noise} makes the DCT norm {strength:.3g} times as heavy as the "
-            f"data, more than the {NOISE_LIMITS[1]:g} that rounding resolves: nothing "
-            "would be left but a mean. Use a smaller one."
-        )
-        raise ValueError(msg)
-    if solver in ("stencil", "sparse") and (spectrum.order not in (1, 2) or n_axes > 3):
-        msg = (
-            f"solver='{solver}' serves order 1 and 2 without weights in up to 3 "
-            f"dimensions; got order={spectrum.order} (None: weights were given) in "
-            f"{n_axes} dimensions. Use solver='auto'."
-        )
-        raise ValueError(msg)
-
-
-def warn_not_converged(result: SolverResult, tol: float) -> None:
-    """Warn once for a batch of which an image was left above the tolerance."""
-    if not result.converged.all():
-        warn_user(
-            f"{(~result.converged).sum()} of {len(result.converged)} images did not "
-            f"reach tol={tol} within {result.n_iter.max()} iterations (largest gap "
-            f"{result.gap.max():.2g}); the result is usable. Raise max_iter or tol; "
-            "a gap that does not fall with max_iter is due to rounding: lower order.",
-            ConvergenceWarning,
-        )

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import assert_all_finite, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklcomp.recovery._dct import (
+from sklcomp.recovery._batch import (
     PARAMETER_CONSTRAINTS,
     check_clip,
     clip_filled,

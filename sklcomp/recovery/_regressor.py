@@ -10,7 +10,7 @@ from scipy.ndimage import map_coordinates
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklcomp.recovery._dct import (
+from sklcomp.recovery._batch import (
     PARAMETER_CONSTRAINTS,
     check_clip,
     clip_filled,

@@ -1,4 +1,4 @@
-"""The unit of ``noise`` and its search, pixels that are not square, and limits."""
+"""The unit of ``noise`` and its search, and pixels that are not square."""
 
 import numpy as np
 import pytest
@@ -177,55 +177,3 @@ def test_regressor_chooses_as_the_function_does(rng):
     np.testing.assert_array_equal(model.grid_[0], model.grid_[1])
     with pytest.raises(ValueError, match="hides none of the 1 observed"):
         DCTRegressor(noise="auto").fit([[1, 2]], [3])
-
-
-@pytest.mark.parametrize("noise", [0, 1e3])
-@pytest.mark.parametrize(
-    "clip", ["observed", (20, 200), [20, 200], np.array([20, 200])]
-)
-def test_all_doors_clip_alike(noise, clip):
-    # Behind an edge the recovered values overshoot.
-    image = np.where(np.arange(20) < 10, 10.0, 240.0) * np.ones((24, 1))
-    image[:, 8::2] = np.nan
-    known = ~np.isnan(image)
-    free = recover_image(image, order=2, noise=noise)
-    low, high = (
-        (image[known].min(), image[known].max()) if isinstance(clip, str) else clip
-    )
-    if noise and isinstance(clip, str):
-        low, high = free[known].min(), free[known].max()
-    expected = np.clip(free, low, high)
-    if not noise:
-        assert free.max() > high
-        expected[known] = image[known]
-    settings = {"order": 2, "noise": noise, "clip": clip}
-    np.testing.assert_array_equal(recover_image(image, **settings), expected)
-    found = DCTImputer(**settings).fit_transform(image[None])[0]
-    np.testing.assert_array_equal(found, expected)
-    model = DCTRegressor(image.shape, extent="pixels", **settings)
-    model.fit(np.argwhere(known), image[known])
-    np.testing.assert_array_equal(model.grid_, expected)
-
-
-def test_clipped_pictures_of_bytes_do_not_wrap(rng):
-    picture = (np.indices((32, 32)) // 8).sum(axis=0) % 2 * np.uint8(255)
-    mask = rng.random(picture.shape) > 0.6
-    free = recover_image(picture, mask, order=2)
-    assert free.min() < -5
-    assert free.max() > 260
-    found = recover_image(picture, mask, order=2, clip=(0, 255))
-    whole = found.round().astype(np.uint8)
-    np.testing.assert_allclose(whole, found, atol=0.5)
-    np.testing.assert_array_equal(whole[mask], picture[mask])
-
-
-@pytest.mark.parametrize("clip", [(1, 0), (1, 1), (None, 1), "ab", ["a", 1], (1,), 3])
-def test_bad_limits_are_named(clip):
-    X = np.array([[0, 1.0, np.nan]])
-    for read in (
-        lambda: recover_image(X, clip=clip),
-        lambda: DCTImputer(clip=clip).fit(X),
-        lambda: DCTRegressor(clip=clip).fit([[0], [1]], [0, 1]),
-    ):
-        with pytest.raises(ValueError, match="clip=.*low < high|'clip' parameter"):
-            read()

@@ -163,32 +163,6 @@ def test_gaps_are_imitated(rng):
         assert 0.6 < np.mean(depth) / np.mean(wanted) < 1.7
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"nuclear": 1.0, "solver": "pcg"}, "solver='pcg' serves neither"),
-        ({"noise": 1.0, "solver": "stencil"}, "solver='stencil' serves neither"),
-        ({"nuclear": -1.0}, "'nuclear' parameter"),
-        ({"noise": np.nan}, "'noise' parameter"),
-        ({"noise": "some"}, "'noise' parameter"),
-        ({"noise": 1e300}, "heavy as the data, more than the 1e.12.*a smaller one"),
-        ({"refine": "magic"}, "'refine' parameter"),
-        ({"solver": "sparse"}, "serves order 1 and 2"),
-    ],
-)
-def test_bad_settings_are_named(settings, message):
-    image = np.eye(6)
-    image[2, 3] = np.nan
-    for recover in (recover_image, lambda x, **s: DCTImputer(**s).fit(x[None])):
-        with pytest.raises(ValueError, match=message):
-            recover(image, **settings)
-
-
-def test_nuclear_norm_of_signals_is_refused():
-    with pytest.raises(ValueError, match="needs images of at least 2 axes"):
-        recover_image([1, np.nan, 2], nuclear=1)
-
-
 def test_auto_needs_pixels_to_hide():
     lonely = np.full((5, 5), np.nan)
     lonely[2, 2] = 1
