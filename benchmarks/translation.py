@@ -32,12 +32,9 @@ from sklcomp.nn._architectures import _draw_small_weights
 from sklcomp.nn._running import torch_session
 from sklcomp.nn.surgery._cost import ChannelCost
 from sklcomp.translation import CycleGANTranslator
-from sklcomp.translation._net import (
-    CycleGANNet,
-    UnpairedImages,
-    run,
-    use_channels_last,
-)
+from sklcomp.translation._net import CycleGANNet, run
+from sklcomp.translation._training import use_channels_last
+from sklcomp.translation._unpaired import UnpairedImages
 
 BUDGETS = {"params": {"max_params": 0.3}, "macs": {"max_macs": 0.3}}
 NAMES = {"max_params": "of the parameters", "max_macs": "of the MACs"}

@@ -12,13 +12,13 @@ from torch import nn
 from sklcomp.nn._running import torch_session
 from sklcomp.training._fit import TORCH_CONSTRAINTS, Session, TorchFitMixin
 from sklcomp.translation._domains import TwoDomainsMixin
-from sklcomp.translation._net import MODULES, CycleGANNet, UnpairedImages, run
+from sklcomp.translation._net import MODULES, CycleGANNet, run
 from sklcomp.translation._training import make_net, train
+from sklcomp.translation._unpaired import UnpairedImages
 from sklcomp.utils._layout import shape_of
 from sklcomp.utils._sklearn import Interval, StrOptions, fit_context, with_callbacks
 from sklcomp.utils._validation import refuse_masked
 
-DTYPES = (np.float64, np.float32, np.uint8)
 LOSSES = ("cycle", "identity", "generator", "discriminator", "distill")
 
 
@@ -455,13 +455,3 @@ class CycleGANTranslator(
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.non_deterministic = False
         return tags
-
-
-def fit_networks(
-    translator: CycleGANTranslator,
-    net: CycleGANNet,
-    data: UnpairedImages,
-    session: Session,
-) -> None:
-    """Fit a translator, whose data are known, by training a net of its own making."""
-    translator._name_results(train(translator, net, data, session))

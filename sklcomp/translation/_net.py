@@ -4,100 +4,21 @@
 """
 
 import math
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import torch
 import torch.nn.functional as F
 from skorch import NeuralNet
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
-from sklcomp.nn._running import FastLayout, device_of, evaluating
+from sklcomp.nn._running import device_of, evaluating
 from sklcomp.training._loop import StopTraining
+from sklcomp.translation._unpaired import ImagePool, UnpairedBatches
 
 # Numbers, of all pixels and channels, that a network is given at once.
 BATCH_NUMBERS = 2**18
 MODULES = ("module", "generator_ba", "discriminator_a", "discriminator_b")
-
-
-class UnpairedImages(Dataset):
-    """Examples of two domains, of which nothing belongs together."""
-
-    def __init__(self, a: Tensor, b: Tensor):
-        self.a, self.b = a, b
-
-    def __len__(self) -> int:
-        return max(len(self.a), len(self.b))
-
-
-class UnpairedBatches:
-    """Batches of both domains, each in an order of its own.
-
-    The larger domain is seen once; the smaller as often as it takes.
-
-    Parameters
-    ----------
-    dataset : UnpairedImages
-        Both domains.
-    batch_size : int
-        Examples of each domain in a batch; the last may have fewer.
-    drop_last : bool, default=False
-        Whether a last batch with fewer is left out, unless it is the only one.
-    """
-
-    def __init__(
-        self, dataset: UnpairedImages, batch_size: int, drop_last: bool = False
-    ):
-        self.dataset, self.batch_size = dataset, batch_size
-        self.drop_last = drop_last
-
-    def __len__(self) -> int:
-        n_full, n_rest = divmod(len(self.dataset), self.batch_size)
-        return n_full + (n_rest > 0 and not (self.drop_last and n_full))
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        a, b = self.dataset.a, self.dataset.b
-        orders = (self._order(len(images)).split(self.batch_size) for images in (a, b))
-        for rows_a, rows_b in islice(zip(*orders, strict=True), len(self)):
-            yield a[rows_a], b[rows_b], rows_a, rows_b
-
-    def _order(self, n_rows: int) -> Tensor:
-        # Whole orders, so that no example of the smaller domain comes up more than once
-        # more than another.
-        n = len(self.dataset)
-        orders = [torch.randperm(n_rows) for _ in range(math.ceil(n / n_rows))]
-        return torch.cat(orders)[:n]
-
-
-class ImagePool:
-    """Earlier images of a generator, which a discriminator is shown now and then.
-
-    Half of what is asked is new; the other half is drawn from the pool, and what is new
-    takes its place (Shrivastava et al., arXiv 1612.07828).
-    """
-
-    def __init__(self, size: int):
-        self.size = size
-        self.images: list[Tensor] = []
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """As many images as are given."""
-        if not self.size:
-            return images
-        return torch.cat([self._exchange(image) for image in images.split(1)])
-
-    def _exchange(self, image: Tensor) -> Tensor:
-        # Copies, as a part of a batch would keep all of it in memory.
-        if len(self.images) < self.size:
-            self.images.append(image.clone())
-            return image
-        if torch.rand(()) < 0.5:
-            return image
-        k = int(torch.randint(self.size, ()))
-        old, self.images[k] = self.images[k], image.clone()
-        return old
 
 
 class CycleGANNet(NeuralNet):
@@ -409,24 +330,6 @@ class CycleGANNet(NeuralNet):
         raise StopTraining
 
 
-def distilling(made_of_a: Tensor, made_of_b: Tensor, weight: float) -> type:
-    """A net class that also wants the images that full generators make."""
-
-    class Distilling(CycleGANNet):
-        def generator_terms(
-            self, a: Tensor, b: Tensor, rows_a: Tensor, rows_b: Tensor
-        ) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
-            terms, (fake_a, fake_b) = super().generator_terms(a, b, rows_a, rows_b)
-            for name, made, rows, fake in (
-                ("distill_ab", made_of_a, rows_a, fake_b),
-                ("distill_ba", made_of_b, rows_b, fake_a),
-            ):
-                terms[name] = weight * F.l1_loss(fake, made[rows].to(fake.device))
-            return terms, (fake_a, fake_b)
-
-    return Distilling
-
-
 def run(module: nn.Module, images: Tensor) -> Tensor:
     """What a network makes of images, a few at a time."""
     device = device_of(module)
@@ -434,33 +337,3 @@ def run(module: nn.Module, images: Tensor) -> Tensor:
     with evaluating(module):
         made = [module(batch.to(device, copy=True)).cpu() for batch in images.split(n)]
     return torch.cat(made)
-
-
-def use_channels_last(net: CycleGANNet, data: UnpairedImages) -> None:
-    """Networks and images with channels last, if the networks can take it."""
-    data.a, data.b = data.a.to(net.device), data.b.to(net.device)
-    if data.a.ndim != 4:
-        return
-    modules = [getattr(net, f"{name}_") for name in MODULES]
-
-    def forward(images: Tensor) -> None:
-        for module in modules:
-            with evaluating(module):
-                module(images.clone())
-
-    layout = FastLayout(forward, data.a[:2], *modules)
-    data.a, data.b = layout(data.a), layout(data.b)
-
-
-def use_default_layout(net: CycleGANNet) -> None:
-    """Lay out networks, and what optimizers know of their weights, as torch does.
-
-    Fused steps take for granted that both lie alike.
-    """
-    for name in MODULES:
-        getattr(net, f"{name}_").to(memory_format=torch.contiguous_format)
-    for optimizer in (net.optimizer_, net.discriminator_optimizer_):
-        for state in optimizer.state.values():
-            for name, value in state.items():
-                if torch.is_tensor(value):
-                    state[name] = value.contiguous()

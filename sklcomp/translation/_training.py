@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from torch import nn
+from torch import Tensor, nn
 
+from sklcomp.nn._running import FastLayout, evaluating
 from sklcomp.training._fit import Session
 from sklcomp.training._loop import StopTraining, train_net
 from sklcomp.training._state import (
@@ -20,19 +21,14 @@ from sklcomp.training._state import (
     training_state,
     weights_of,
 )
-from sklcomp.translation._net import (
-    MODULES,
-    CycleGANNet,
-    UnpairedImages,
-    use_channels_last,
-    use_default_layout,
-)
+from sklcomp.translation._net import MODULES, CycleGANNet
 from sklcomp.translation._networks import (
     check_networks,
     make_discriminator,
     make_generator,
     make_pair,
 )
+from sklcomp.translation._unpaired import UnpairedImages
 from sklcomp.utils._messages import warn_user
 
 # Of the moments of Adam, as published.
@@ -122,6 +118,36 @@ def train(
         _recover(net, best, translator.layout_.is_image)
     use_default_layout(net)
     return net
+
+
+def use_channels_last(net: CycleGANNet, data: UnpairedImages) -> None:
+    """Networks and images with channels last, if the networks can take it."""
+    data.a, data.b = data.a.to(net.device), data.b.to(net.device)
+    if data.a.ndim != 4:
+        return
+    modules = [getattr(net, f"{name}_") for name in MODULES]
+
+    def forward(images: Tensor) -> None:
+        for module in modules:
+            with evaluating(module):
+                module(images.clone())
+
+    layout = FastLayout(forward, data.a[:2], *modules)
+    data.a, data.b = layout(data.a), layout(data.b)
+
+
+def use_default_layout(net: CycleGANNet) -> None:
+    """Lay out networks, and what optimizers know of their weights, as torch does.
+
+    Fused steps take for granted that both lie alike.
+    """
+    for name in MODULES:
+        getattr(net, f"{name}_").to(memory_format=torch.contiguous_format)
+    for optimizer in (net.optimizer_, net.discriminator_optimizer_):
+        for state in optimizer.state.values():
+            for name, value in state.items():
+                if torch.is_tensor(value):
+                    state[name] = value.contiguous()
 
 
 def _state_of(net: CycleGANNet, is_stopped: bool) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import joblib
 import numpy as np
 import torch
+import torch.nn.functional as F
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
@@ -19,15 +20,10 @@ from sklcomp.training._loop import acting_as
 from sklcomp.training._nets import FILES, check_device, without_callbacks
 from sklcomp.training._state import weights_of
 from sklcomp.translation import CycleGANTranslator
-from sklcomp.translation._cyclegan import fit_networks
-from sklcomp.translation._net import (
-    MODULES,
-    CycleGANNet,
-    UnpairedImages,
-    distilling,
-    run,
-)
+from sklcomp.translation._net import MODULES, CycleGANNet, run
 from sklcomp.translation._training import make_net
+from sklcomp.translation._training import train as train_translator
+from sklcomp.translation._unpaired import UnpairedImages
 from sklcomp.utils._messages import warn_user
 
 # What is known of the data when a translator is fitted.
@@ -164,6 +160,24 @@ def train_pair(
     )
 
 
+def distilling(made_of_a: Tensor, made_of_b: Tensor, weight: float) -> type:
+    """A net class that also wants the images that full generators make."""
+
+    class Distilling(CycleGANNet):
+        def generator_terms(
+            self, a: Tensor, b: Tensor, rows_a: Tensor, rows_b: Tensor
+        ) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
+            terms, (fake_a, fake_b) = super().generator_terms(a, b, rows_a, rows_b)
+            for name, made, rows, fake in (
+                ("distill_ab", made_of_a, rows_a, fake_b),
+                ("distill_ba", made_of_b, rows_b, fake_a),
+            ):
+                terms[name] = weight * F.l1_loss(fake, made[rows].to(fake.device))
+            return terms, (fake_a, fake_b)
+
+    return Distilling
+
+
 def start_from(
     base: CycleGANTranslator, pair: Any, n_epochs: int, seed: int, n_threads: int
 ) -> CycleGANTranslator:
@@ -218,12 +232,13 @@ def is_trained(
     """Train; False if that failed before a first epoch with finite losses."""
     session = Session(key, lambda n_iter: False, checkpoint)
     try:
-        fit_networks(translator, net, UnpairedImages(*train), session)
+        train_translator(translator, net, UnpairedImages(*train), session)
     except ValueError:
         # A fault is a loss that became infinite. Any other error has to be heard.
         if not getattr(net, "fault_", ""):
             raise
         return False
+    translator._name_results(net)
     return True
 
 
