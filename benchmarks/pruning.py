@@ -37,25 +37,16 @@ KD_WEIGHT, TEMPERATURE, BATCH = 0.7, 4.0, 64
 NAMES = {"max_params": "of the parameters", "max_macs": "of the MACs"}
 # Net, data, examples used after the training of the base, epochs of the base and of
 # the fine-tuning, its learning rate, whether that falls to zero, and budgets by the end
-# of the group's name.
+# of the group's name. How the rates were chosen: docs/user_guide/pruning.rst.
 CASES = {
     "LeNet on MNIST": (
         LeNet, load_mnist, 6000, {"epochs": 4}, 1, (0.01, False),
         {"params": {"max_params": 0.05}, "macs": {"max_macs": 0.15}},
     ),
-    # Chosen on 1,500 of the training images that neither net nor search had seen, at
-    # 25 % of the parameters. Errors of L1 uniform, OBS uniform and ours, all with our
-    # repair: constant rates .02 34.1, 33.2, 33.6; .005 31.2, 30.7, 30.9; .00125 29.6,
-    # 29.3, 28.3; falling from .04 26.9 (ours); .02 27.7, 27.0, 26.3; .01 28.1, 28.0,
-    # 26.9. From scratch .02 was best: 54.9.
     "small VGG on CIFAR-10-small": (
         SmallVGG, load_cifar, None, {"epochs": 15, "flip": True}, 2, (0.02, True),
         {"params": {"max_params": 0.25}, "macs": {"max_macs": 0.26}},
     ),
-    # Chosen likewise, at 30 % of the parameters. Group norm uniform, OBS uniform and
-    # ours, all with our repair, falling from .08 35.5, 32.9, 31.8; .04 28.6, 28.3,
-    # 28.4; .02 28.3, 28.0, 28.6. Constant rates, another base net, group norm and ours:
-    # .02 34.7, 24.8; .005 24.7, 21.5; .00125 25.3, 21.7.
     "ResNet-20 on CIFAR-10-small": (
         CifarResNet, load_cifar, None, {"epochs": 15, "flip": True, "lr": 0.1}, 2,
         (0.02, True),
