@@ -317,7 +317,11 @@ class EvolutionaryPruner(SearchMixin, Compressor):
     def _check(self, X: Any, y: Any, X_val: Any, y_val: Any) -> tuple:
         X, y = self._check_fit_data(X, y)
         validation = self._check_validation_data(X_val, y_val, y)
-        self._check_settings()
+        # What cannot be met is said before anything is trained.
+        self._check_search()
+        if getattr(self._prototype, "compile", False):
+            msg = "compile=True: a compiled module cannot be cut; take compile=False."
+            raise ValueError(msg)
         return X, y, validation
 
     def _prepare(self, data: tuple, session: Session) -> Work:
@@ -359,13 +363,6 @@ class EvolutionaryPruner(SearchMixin, Compressor):
         result = self._search(work, session)
         cut = work.problem.finish(result.best)
         return work, result, self._tune(cut, work, session)
-
-    def _check_settings(self) -> None:
-        """Raise for what cannot be met, before anything is trained."""
-        self._check_search()
-        if getattr(self._prototype, "compile", False):
-            msg = "compile=True: a compiled module cannot be cut; take compile=False."
-            raise ValueError(msg)
 
     def _trained_base(self, X: np.ndarray, y: np.ndarray, session: Session) -> Any:
         """The user's net, trained, or as the checkpoint has it."""
