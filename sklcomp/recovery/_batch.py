@@ -67,6 +67,7 @@ def recover_batch(
             images,
             observed,
             nuclear=nuclear,
+            # A product that underflows to 0 would ask for exact data.
             noise=np.maximum(strength * share, np.finfo(float).tiny * (noise > 0)),
             solver="admm" if nuclear else solver,
             **settings,
@@ -177,5 +178,6 @@ def clip_filled(
             if not known.any():
                 continue
             low_high = image[known].min(), image[known].max()
+        # Exact data stay bit for bit, whatever the limits.
         where = slice(None) if is_noisy else ~known
         image[where] = np.clip(image[where], *low_high)

@@ -328,6 +328,7 @@ class DCTImputer(
         observed = ~np.isnan(channels)
         seed = self.random_state
         rng = check_random_state(mask_seed(observed) if seed is None else seed)
+        # Channel by channel, so that none is hidden whole.
         hidden, scored = hide_pixels(observed, self.holdout, rng)
         result = self._solve(np.where(hidden, np.nan, channels))
         error = (result.solution[scored] - channels[scored]).astype(np.float64)
@@ -358,6 +359,7 @@ class DCTImputer(
         self._spectrum = spectrum
         observed = ~np.isnan(rows)
         scale = np.abs(rows[observed]).max(initial=0) or 1.0
+        # A sum of the largest numbers would overflow.
         self.fill_value_ = (
             float(np.mean(rows[observed] / scale, dtype=np.float64) * scale)
             if observed.any()
@@ -365,6 +367,7 @@ class DCTImputer(
         )
         reporter = IterationReporter(self, X=X)
         result = self._solve(channels, reporter)
+        # scikit-learn's checks ask for at least one.
         self.n_iter_ = max(1, int(result.n_iter.max(initial=0)))
         self.converged_ = bool(result.converged.all())
         reporter.finish()
@@ -381,6 +384,8 @@ class DCTImputer(
                 check_examples(layout[1:], tuple(wanted), "X")
             X = as_flat_rows(np.asarray(X))
         dtype = [np.float64, np.float32] if self.dtype is None else self.dtype
+        # In a foreign byte order it is not the float32 of the list, and would become
+        # the first of it.
         if self.dtype is None and getattr(X, "dtype", None) in (">f4", "<f4"):
             dtype = np.float32
         X = validate_data(
@@ -389,6 +394,7 @@ class DCTImputer(
         # The number as X holds it: 0.1 is not the same in the two precisions.
         with np.errstate(over="ignore"):
             marker = np.array(self.missing_values).astype(X.dtype)
+        # A marker beyond the range of the type became infinite: X does not hold it.
         if np.isinf(marker) == np.isinf(self.missing_values) and (marker == X).any():
             X = np.where(marker == X, X.dtype.type(np.nan), X)
         assert_all_finite(
@@ -440,6 +446,7 @@ class DCTImputer(
             converged[batch] = result.converged
         clip_filled(filled, observed, self._clip, is_noisy=self.noise_ > 0)
         result = SolverResult(filled, n_iter, gap, converged)
+        # Who asked to stop knows that it did not converge.
         if callback is None or not callback.stopped:
             warn_not_converged(result, self.tol)
         return result
@@ -482,6 +489,8 @@ class DCTImputer(
         # Set here, since a limit that a worker sets does not reach its own BLAS calls.
         has_svd = settings["nuclear"] > 0
         with single_blas_thread() if has_svd else nullcontext():
+            # Threads, so that no image is copied for another process. A single batch
+            # has no other to run beside it, so its transforms share the threads.
             results = Parallel(n_jobs=n_jobs, require="sharedmem")(
                 delayed(recover_batch)(
                     channels[batch], observed[batch], spectrum=spectrum,

@@ -21,6 +21,7 @@ def hint_at_pictures(X: np.ndarray) -> None:
     n_rows, n_columns = X.shape
     if min(n_rows, n_columns) < MIN_PICTURE:
         return
+    # Columns may be in any units, and large ones would decide alone.
     scale = np.nanmax(np.abs(X), axis=0, initial=0)
     rows = X / np.where(scale > 0, scale, 1)
 

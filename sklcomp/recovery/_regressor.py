@@ -200,6 +200,7 @@ class DCTRegressor(
             self, X, y, dtype=np.float64, multi_output=True, y_numeric=True
         )
         shape = self._checked_shape(X)
+        # Before anything of that size is made.
         _check_size(shape)
         self.grid_shape_ = shape
         self.extent_ = self._checked_extent(X)
@@ -277,6 +278,7 @@ class DCTRegressor(
         n_axes = X.shape[1]
         if self.grid_shape is None:
             if isinstance(self.extent, str) and self.extent == "pixels":
+                # A negative one is refused with the extent, which is checked next.
                 return tuple(int(n) + 1 for n in np.maximum(X.max(axis=0), 0))
             n_split = int(np.log2(DEFAULT_NODES))
             if n_axes <= n_split:

@@ -14,6 +14,7 @@ from scipy.stats import rankdata
 from sklearn.utils import check_random_state
 
 GRIDS: dict[str, tuple[float, ...]] = {
+    # Large holes want the lowest, small gaps the highest, random masks those between.
     "order": (0.75, 1.0, 1.25, 1.5, 1.75, 2.0),
     # The largest leave hardly more than the nuclear norm alone.
     "nuclear": (0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0),
@@ -84,6 +85,7 @@ def choose_parameters(
     factor = -(-FEW_PIXELS // max(1, int(np.count_nonzero(observed))))
     n_draws = n_repeats * min(factor, MAX_REPEAT_FACTOR)
     draws = [hide_pixels(observed, holdout, rng) for _ in range(n_draws)]
+    # Squares of pixels near the limits of their type would overflow.
     scale = float(np.abs(images[observed]).max()) or 1.0
 
     share = float(observed.mean())
@@ -176,6 +178,8 @@ def hide_pixels(
         The hidden pixels in the inner half of the balls, as deep in a gap as the
         missing ones are.
     """
+    # Single pixels in place of balls made large holes look like small gaps: order 2 was
+    # chosen for them, 5 dB below order 1.
     hidden, scored = np.zeros_like(observed), np.zeros_like(observed)
     for image, outer, inner in zip(observed, hidden, scored, strict=True):
         if np.count_nonzero(image) > 1:
@@ -209,6 +213,7 @@ def _hide_balls(
         radii = np.minimum(np.round(2 * rng.choice(depths, n_hidden)) / 2, largest)
     balls = {radius: _ball(radius, observed.shape) for radius in np.unique(radii)}
     density = len(points) / observed.size
+    # Its center is observed; of the other pixels of a ball the usual share is.
     expected = [1 + density * (len(balls[radius]) - 1) for radius in radii]
     n_balls = max(1, np.searchsorted(np.cumsum(expected), n_hidden))
     for radius, offsets in balls.items():
@@ -220,6 +225,7 @@ def _hide_balls(
             mask[tuple(places[inside].T)] = True
     hidden &= observed
     if hidden.sum() == len(points):
+        # Nothing would be left to recover from.
         hidden[tuple(points[rng.randint(len(points))])] = False
     scored &= hidden
 
@@ -234,6 +240,7 @@ def _ball(radius: Any, shape: tuple[int, ...]) -> Any:
 
 def mask_seed(observed: np.ndarray) -> int:
     """A seed that equal masks share."""
+    # hash() of bytes is another number in every process.
     return zlib.crc32(np.packbits(observed).tobytes())
 
 
@@ -246,6 +253,8 @@ def _nearest_to_default(candidates: Any, measured: Any, distances: Any) -> Any:
     means = np.array([error.mean() for error in errors])
     best = errors[int(means.argmin())]
     for i in np.lexsort((means, distances)):
+        # The minimum is flat, since hidden pixels hold noise too: a candidate is worse
+        # only where that is certain.
         excess = errors[i] - best
         if excess.mean() <= excess.std() / np.sqrt(excess.size):
             return candidates[i]

@@ -47,12 +47,15 @@ class Spectrum:
         if weights is None:
             self.weights = laplacian_eigenvalues(shape, self.axis_scale) ** order
             # The Laplacian of the field with one length for all: its mean extent.
+            # An axis of one pixel, or of scale 0, has no part in it.
             extents = [
                 n * h
                 for n, h, g in zip(shape, width, scale, strict=True)
                 if n > 1 and g > 0
             ]
             extent = np.exp(np.mean(np.log(extents))) if extents else 1.0
+            # An eigenvalue falls with the square of a pixel: with that taken out the
+            # same field wants the same noise on any grid.
             self.noise_unit = float(((extent / NOISE_SIDE) ** 2 * peak) ** order)
         else:
             self.weights = _non_negative(weights, "weights")

@@ -15,6 +15,7 @@ import joblib
 import numpy as np
 import torch
 
+# What a file raises that was cut short, or is of another kind.
 UNREADABLE = (
     AttributeError, EOFError, KeyError, OSError, RuntimeError, TypeError,
     UnpicklingError, ValueError, zipfile.BadZipFile,
@@ -93,11 +94,13 @@ class Record:
         """Write what ``state`` gives."""
         if self.path is None:
             return
+        # In the same folder: only within one file system is a file replaced at once.
         handle, name = tempfile.mkstemp(dir=self.path.parent, suffix=".tmp")
         try:
             with os.fdopen(handle, "wb") as file:
                 self._write(file, state(), self.key)
             os.replace(name, self.path)
+        # An interrupt must not leave half a file either.
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise

@@ -31,6 +31,7 @@ class Spreads:
     def add(self, features: Tensor, output: Any) -> None:
         """Take in a batch of a training step."""
         answers = first_output(output).flatten(1)
+        # Squares of half precision overflow.
         both = (features.float(), answers.float())
         spreads = torch.stack([one.var(0, correction=0).mean().cpu() for one in both])
         if self.first is None:

@@ -259,6 +259,7 @@ class TeacherLoss:
         means.pop("embedding", None)
         total = float(self._total(means))
         if total < self.best[0] and is_finite(net.module_):
+            # A state_dict holds the tensors that the next step changes.
             weights = copy.deepcopy(net.module_.state_dict())
             self.best = (total, self.n_epochs, weights)
 
@@ -299,6 +300,7 @@ class TeacherLoss:
         warn_user(
             f"{what}; the weights of epoch {epoch} are kept: {cure}", ConvergenceWarning
         )
+        # Rows of epochs that broke have no losses.
         del net.history[self.n_epochs :]
         net.module_.load_state_dict(weights)
 

@@ -77,6 +77,7 @@ class Listening(NeuralNet):
     def get_iterator(self, dataset: Any, training: bool = False) -> Any:
         rows = None
         if training and self._lesson.answers is not None:
+            # Places of an earlier epoch must not stand for batches that tell none.
             self._lesson.rows = None
             rows = rows_of(dataset, self._lesson.X, self.dataset)
         if rows is None:
@@ -112,6 +113,8 @@ class Listening(NeuralNet):
         if method_name != "on_epoch_end":
             super().notify(method_name, **kwargs)
             return
+        # Means before the callbacks, which may stop; the state after them, as it holds
+        # what they have noted.
         self._lesson.end_epoch(self)
         try:
             super().notify(method_name, **kwargs)

@@ -41,6 +41,8 @@ def train_net(
     """
     what = f"training ran out of memory with batch_size={net.batch_size}"
     with naming_memory(what, "batch_size"):
+        # What net.fit does, but for its end: that takes an interrupt of the user for a
+        # training that is done.
         net.initialize()
         net.check_data(X, y)
         net.notify("on_train_begin", X=X, y=y)
@@ -81,6 +83,7 @@ def _without_last_row(net: Any, n_rows: int) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
+        # torch has no class of its own for this error.
         if "more than 1 value per channel" not in str(error):
             raise
         msg = (
@@ -102,6 +105,7 @@ def _run_epochs(
         if before is not None:
             before()
         n_done = len(net.history) - n_foreign
+        # What was taken up had come to its end.
         if n_done and is_stopped_early(net):
             return
         _split_as(net, datasets)
@@ -135,6 +139,7 @@ def _get(net: Any, name: str, default: Any = None) -> Any:
 def train_batch_size(net: Any, n_rows: int) -> int:
     """Examples in a step of a net's training."""
     size = int(_get(net, "iterator_train__batch_size", net.batch_size))
+    # skorch's word for all examples at once.
     return max(n_rows, 1) if size == -1 else size
 
 

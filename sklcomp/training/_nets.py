@@ -59,6 +59,7 @@ def rebuild_net(net: Any, module: nn.Module, keeps_files: bool = False) -> Any:
     kinds = InputShapeSetter if keeps_files else (InputShapeSetter, *FILES)
     settings["callbacks"] = without_callbacks(settings.get("callbacks"), kinds)
     copies: dict[str, Any] = {}
+    # One for all: settings may hold each other, and must do so as copies.
     memo: dict[int, Any] = {}
     for name, value in settings.items():
         try:
@@ -143,6 +144,7 @@ class OutputKind:
         """Scores that softmax turns into probabilities; regression: the output."""
         output = first_output(output)
         if self.is_classes and self.is_probability:
+            # A probability of 0 has no logarithm.
             return torch.log(output.clamp_min(torch.finfo(output.dtype).eps))
         return output
 
@@ -154,6 +156,7 @@ class OutputKind:
 
     def score(self, output: Tensor, y: np.ndarray) -> float:
         """Accuracy, or the coefficient of determination."""
+        # numpy has no bfloat16.
         values = output.detach().float().cpu().numpy()
         if self.is_classes:
             return float(accuracy_score(y, values.argmax(1)))

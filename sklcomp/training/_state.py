@@ -33,6 +33,7 @@ def training_state(net: Any) -> dict[str, Any]:
     """Weights, optimizer, history, generators and callbacks of a net in training."""
     return {
         "parts": {name: _state_of(part) for name, part in _parts(net).items()},
+        # As text: a file that is read without running code holds no class of skorch.
         "history": json.dumps(net.history.to_list(), default=_as_list),
         **generator_states(),
         "callbacks": {
@@ -157,6 +158,7 @@ def settings_of(*owners: Any, but: tuple[str, ...] = ()) -> str:
 def _described(value: Any, depth: int = 0) -> Any:
     """A value in words that are the same in another process."""
     if isinstance(value, np.generic):
+        # A setting is the same whether numpy or Python holds it.
         value = value.item()
     if value is None or isinstance(value, (str, bytes, Number)):
         return value
@@ -198,8 +200,10 @@ def _parts_of(value: Any) -> list[Any]:
     if hasattr(value, "__qualname__"):
         return []
     if isinstance(value, dict):
+        # Keys of several kinds have no order among them.
         return [(str(key), value[key]) for key in sorted(value, key=str)]
     if isinstance(value, (set, frozenset)):
+        # A set of texts has another order in every process.
         return sorted(value, key=repr)
     if isinstance(value, (list, tuple)):
         return list(value)
@@ -231,6 +235,8 @@ def _kept(value: Any) -> tuple[str, Any] | None:
         return "value", [entry[1] for entry in kept if entry is not None]
     if isinstance(value, np.generic):
         value = value.item()
+    # A truth value is an int too, so it comes first. A subclass of these could not be
+    # read without running its code.
     for kind in (bool, int, float, str):
         if isinstance(value, kind):
             return "value", kind(value)

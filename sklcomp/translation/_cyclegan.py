@@ -19,6 +19,7 @@ from sklcomp.utils._layout import shape_of
 from sklcomp.utils._sklearn import Interval, StrOptions, fit_context, with_callbacks
 from sklcomp.utils._validation import refuse_masked
 
+# The last is of the trainings of CoEvolutionaryPruner alone.
 LOSSES = ("cycle", "identity", "generator", "discriminator", "distill")
 
 
@@ -447,6 +448,7 @@ class CycleGANTranslator(
         return -float(np.mean(errors))
 
     def __sklearn_is_fitted__(self) -> Any:
+        # layout_ and others are set before the training, which may fail.
         return hasattr(self, "net_")
 
     def __sklearn_tags__(self) -> Any:

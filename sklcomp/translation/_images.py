@@ -17,6 +17,7 @@ from sklcomp.utils._layout import check_examples, check_row_length
 MULTIPLE, LEAST = 4, 8
 # More channels than this are not taken for those of an image.
 MAX_CHANNELS = 4
+# By so much rounding may lead out of [-1, 1].
 TOLERANCE = 1e-4
 
 

@@ -132,6 +132,8 @@ class CycleGANNet(NeuralNet):
         """
         super().on_epoch_begin(net, dataset_train=dataset_train, **kwargs)
         n = len(self.get_iterator(dataset_train, training=True))
+        # From the history, so that a training that goes on has the rates of its place.
+        # The row of this epoch is there already.
         self._step_, self._n_steps_ = (len(self.history) - 1) * n, self.max_epochs * n
         self._sums_: dict[str, float] = {}
 

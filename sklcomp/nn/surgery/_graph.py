@@ -119,6 +119,7 @@ class ChannelGraph:
             )
             raise ValueError(msg)
         array = array.astype(bool)
+        # The gene -1, of channels that stay, reads the last entry.
         alive = np.append(array, True)
         for layer, genes in self.layers.items():
             if not alive[genes].any():
@@ -214,6 +215,7 @@ def build_graph(trace: Any, skipped: dict[str, str], n_examples: int) -> Channel
     label, frozen = trace.ids.classes()
     outputs = [label[ids] for ids in trace.outputs.values()]
     made = np.concatenate([np.empty(0, int), *outputs])
+    # Numbers in the order of the layers, whatever the labels are.
     order = made[np.sort(np.unique(made, return_index=True)[1])]
     free = [one for one in order if one not in frozen]
     gene = np.full(len(label), -1)

@@ -54,6 +54,7 @@ class Identities:
             self.freeze(a, reason)
             self.freeze(b, reason)
         else:
+            # Once: of a flattened image they come back at every pixel.
             self._pairs.append(np.unique([a.ravel(), b.ravel()], axis=1))
 
     def tie_rows(self, table: np.ndarray) -> np.ndarray:

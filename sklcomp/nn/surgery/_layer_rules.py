@@ -57,6 +57,7 @@ def _convolve(
     groups: int = 1,
 ) -> None:
     owner = trace.owner(weight)
+    # A number in the code of a forward cannot be set to what is left.
     settable = getattr(trace.module.get_submodule(owner), "groups", None) == groups
     if id(weight) not in trace.names or (groups > 1 and not settable):
         return unknown(trace, result, input, weight, bias)

@@ -124,6 +124,7 @@ def _mean(func: Callable, name: str, args: Any, kwargs: Any) -> Tensor:
         # The first argument is the mean of each; a probability may come behind.
         has_share = name == "bernoulli" and len(given) > 1
         value = given[1] if has_share else given[0]
+    # Called for shape and type alone.
     with torch.random.fork_rng(devices=[]):
         drawn = func(*args, **kwargs)
     return drawn.copy_(value) if isinstance(value, Tensor) else drawn.fill_(value)

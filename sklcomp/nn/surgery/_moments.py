@@ -135,6 +135,8 @@ class PatchMoments:
         self.n_dims = n_channels if self.is_pooled else n_dims
         self.rng = np.random.default_rng(seed)
         self.n = 0
+        # Products in single precision about 0 would lose a variance that is small
+        # beside the mean.
         self.origin = self.total = self.products = torch.empty(0)
 
     def add(self, inputs: Tensor, share: float, *args: Any, **kwargs: Any) -> None:
@@ -182,6 +184,7 @@ class PatchMoments:
         """Zeros before and after the pixels, of the last axis first."""
         both = dilation * (np.array(self.kernel) - 1)
         if padding == "same":
+            # As torch pads: the odd one comes behind.
             before, after = both // 2, both - both // 2
         else:
             before = after = np.broadcast_to(

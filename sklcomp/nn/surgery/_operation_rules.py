@@ -106,6 +106,7 @@ def _reduce(
 ) -> None:
     dims = kwargs.get("dim", kwargs.get("axis"))
     if dims is None:
+        # In the same place others take an exponent, or whether axes are kept.
         dims = next((a for a in args if not isinstance(a, (float, bool))), None)
     dims = range(input.ndim) if dims is None else np.atleast_1d(dims)
     gone = {int(d) % input.ndim for d in dims} if input.ndim else set()
@@ -171,6 +172,7 @@ def _permute(
     trace: ChannelTracer, result: Tensor, input: Tensor, *args: Any, **kwargs: Any
 ) -> None:
     # The function itself says where the axes go.
+    # Of lengths that tell the axes apart, and without data.
     sizes = list(range(2, 2 + input.ndim))
     moved = trace.function(torch.empty(sizes, device="meta"), *args, **kwargs)
     axes = trace.axes(input)
@@ -328,6 +330,7 @@ def _getitem(trace: ChannelTracer, result: Tensor, input: Tensor, index: Any) ->
     index = list(index) if isinstance(index, tuple) else [index]
     n_used = sum(i is not None and i is not Ellipsis for i in index)
     fill = [slice(None)] * (input.ndim - n_used)
+    # Compared with a tensor, it would give a tensor.
     if Ellipsis in [i for i in index if not isinstance(i, Tensor)]:
         at = next(k for k, i in enumerate(index) if i is Ellipsis)
         index[at : at + 1] = fill

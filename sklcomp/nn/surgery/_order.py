@@ -82,6 +82,7 @@ def elimination_order(
     found = []
     for genes in graph.segments:
         readers = _readers_of(module, graph, genes, covariances)
+        # Stable, so that equal norms have the same order on every machine.
         order = (
             _surgeon(readers) if readers else np.argsort(norms[genes], kind="stable")
         )
@@ -164,6 +165,7 @@ def _group_norms(module: nn.Module, graph: ChannelGraph) -> np.ndarray:
                 square = square.reshape(len(genes), -1)
                 size = square.mean(1).double().cpu().numpy()
                 made = genes >= 0
+                # Biases may all be 0.
                 np.add.at(total, genes[made], (size / max(size.mean(), 1e-30))[made])
     return np.sqrt(total)
 
@@ -198,6 +200,7 @@ class _Reader:
         b = self.block
         living = self.inverse[: n * b, : n * b].reshape(n, b, n, b)
         own = living.diagonal(dim1=0, dim2=2).movedim(-1, 0)
+        # The cut that follows, of one of these n, uses it again.
         self.factor = torch.linalg.cholesky(own)
         rows = self.rows[:, : n * b].reshape(-1, n, b).permute(1, 2, 0)
         half = torch.linalg.solve_triangular(self.factor, rows, upper=False)
@@ -266,5 +269,6 @@ def _surgeon(readers: list[_Reader]) -> np.ndarray:
         for reader in readers:
             reader.remove(k, n)
         order.append(living[k])
+        # As in the readers: the last takes the place.
         living[k] = living[n - 1]
     return np.array([*order, living[0]])

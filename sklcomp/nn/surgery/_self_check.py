@@ -96,6 +96,8 @@ class SelfCheck:
         stack = [graph.segments] if graph.n_genes else []
         while stack:
             segments = stack.pop()
+            # All at once, as mostly nothing is wrong; halves where something is, beside
+            # those that are good, since faults may need two.
             fault = self.fault(graph, [*good, *segments])
             if fault is None:
                 good += segments
@@ -223,6 +225,7 @@ def _half(
     keep = np.ones(graph.n_genes, bool)
     for genes in segments:
         keep[rng.permutation(genes)[: len(genes) // 2]] = False
+        # Half of one is none: it would pass without having been cut.
         if len(genes) == 1:
             keep[genes] = False
             keep[genes] = not _leaves_all(graph, keep)

@@ -86,6 +86,8 @@ class ChannelTracer(TorchFunctionMode):
         result = func(*args, **kwargs)
         if known:
             apply = RULES.get(name_of(func), unknown)
+            # Neither what a function writes elsewhere nor what it resizes in place is
+            # known to its rule.
             if kwargs.get("out") is not None or shapes != [t.shape for t in known]:
                 apply = unknown
             named = {ALIASES.get(name, name): value for name, value in kwargs.items()}
@@ -110,6 +112,7 @@ class ChannelTracer(TorchFunctionMode):
             return self._axes[id(tensor)][1]
         if id(tensor) not in self.names:
             return (None,) * tensor.ndim
+        # An axis of one entry fits any other, and so belongs to none.
         axes = tuple(self.ids.new(n) if n > 1 else None for n in tensor.shape)
         self.slots[self.names[id(tensor)]] = axes
         self._axes[id(tensor)] = tensor, axes
@@ -125,6 +128,8 @@ class ChannelTracer(TorchFunctionMode):
             msg = f"axes of lengths {sizes} for a tensor of {tuple(tensor.shape)}"
             raise ValueError(msg)
         self._axes[id(tensor)] = tensor, axes
+        # It may be the tensor of before, changed in place: no longer what the layer
+        # made.
         self._made_by.pop(id(tensor), None)
 
     def fixed(self, ids: Ids, n: int) -> np.ndarray:
