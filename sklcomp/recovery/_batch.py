@@ -1,9 +1,11 @@
 """A batch of images recovered and limited, for the function and both estimators."""
 
+from contextlib import nullcontext
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.exceptions import ConvergenceWarning
 
 from sklcomp.recovery._spectrum import NOISE_LIMITS, Spectrum
@@ -12,8 +14,12 @@ from sklcomp.solvers.dct._blocks import refine_block_dct
 from sklcomp.solvers.dct._problem import solve_dct, solve_regularised
 from sklcomp.utils._messages import show, warn_user
 from sklcomp.utils._sklearn import Interval, StrOptions
+from sklcomp.utils._threads import single_blas_thread
 from sklcomp.utils._validation import as_float_array
 
+# Pixels of one batch of DCTs: large enough to hide the cost of the calls, small enough
+# to stay in the cache. Fixed, so that results cannot depend on n_jobs.
+BATCH_PIXELS = 2**17
 # Checked for the function and for the estimator alike.
 PARAMETER_CONSTRAINTS: dict[str, list] = {
     "order": [Interval(Real, 0, 4, closed="right"), StrOptions({"auto"})],
@@ -84,6 +90,36 @@ def recover_batch(
 def recover_images(images: np.ndarray, observed: np.ndarray, **settings: Any) -> Any:
     """The solutions of recover_batch."""
     return recover_batch(images, observed, **settings).solution
+
+
+def recover_in_batches(
+    images: np.ndarray,
+    observed: np.ndarray,
+    todo: np.ndarray,
+    n_jobs: int | None,
+    *,
+    nuclear: float,
+    **settings: Any,
+) -> tuple[list[np.ndarray], list[SolverResult]]:
+    """Batches of fixed size of some of the images, and what recover_batch gives."""
+    size = max(1, BATCH_PIXELS // images[0].size)
+    batches = [todo[i : i + size] for i in range(0, len(todo), size)]
+    n_jobs = effective_n_jobs(n_jobs)
+    # Set here, since a limit that a worker sets does not reach its own BLAS calls.
+    with single_blas_thread() if nuclear > 0 else nullcontext():
+        # Threads, so that no image is copied for another process. A single batch has
+        # no other to run beside it, so its transforms share the threads.
+        results = Parallel(n_jobs=n_jobs, require="sharedmem")(
+            delayed(recover_batch)(
+                images[batch],
+                observed[batch],
+                workers=n_jobs if len(batches) == 1 else None,
+                nuclear=nuclear,
+                **settings,
+            )
+            for batch in batches
+        )
+    return batches, results
 
 
 def _check_refine(refine: str | None, images: np.ndarray) -> None:
