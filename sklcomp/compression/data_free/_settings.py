@@ -12,7 +12,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
-from sklcomp.compression._base import name_classes
+from sklcomp.compression._classes import name_classes
 from sklcomp.compression.data_free._recipe import DataFreeRecipe
 from sklcomp.compression.data_free._sources import Inputs
 from sklcomp.nn import BatchNormStatistics
