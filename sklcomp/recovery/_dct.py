@@ -11,7 +11,8 @@ from sklcomp.recovery._selection import choose_parameters
 from sklcomp.recovery._spectrum import NOISE_LIMITS, Spectrum
 from sklcomp.solvers._result import SolverResult
 from sklcomp.solvers.dct._blocks import refine_block_dct
-from sklcomp.solvers.dct._problem import solve_dct, solve_regularised
+from sklcomp.solvers.dct._problem import solve_dct
+from sklcomp.solvers.dct._regularised import solve_regularised
 from sklcomp.utils._messages import show, warn_user
 from sklcomp.utils._sklearn import Interval, StrOptions, validate_params
 from sklcomp.utils._validation import as_float_array, check_mask, check_unmasked

@@ -1,21 +1,19 @@
 """DCTImputer: images with missing pixels, after Wang et al. (arXiv 1604.05451)."""
 
-from contextlib import nullcontext
 from functools import partial
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import assert_all_finite, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sklcomp.recovery._batches import recover_batches
 from sklcomp.recovery._dct import (
     PARAMETER_CONSTRAINTS,
     check_clip,
     clip_filled,
-    recover_batch,
     warn_not_converged,
 )
 from sklcomp.recovery._layout import hint_at_pictures
@@ -46,12 +44,7 @@ from sklcomp.utils._sklearn import (
     transform_output,
     with_callbacks,
 )
-from sklcomp.utils._threads import single_blas_thread
 from sklcomp.utils._validation import check_unmasked, fill_markers
-
-# Pixels of one batch of DCTs: large enough to hide the cost of the calls, small enough
-# to stay in the cache. Fixed, so that results cannot depend on n_jobs.
-BATCH_PIXELS = 2**17
 
 
 class DCTImputer(
@@ -429,9 +422,15 @@ class DCTImputer(
         is_todo = (counts > 0) & ((counts < channels[0].size) | (self.noise_ > 0))
         todo = np.flatnonzero(is_todo)
         batches, results = self._recover(
-            channels, observed, todo, spectrum=self._spectrum, callback=callback,
-            nuclear=self.nuclear_, noise=self.noise_, refine=self.refine,
-        )  # fmt: skip
+            channels,
+            observed,
+            todo,
+            spectrum=self._spectrum,
+            callback=callback,
+            nuclear=self.nuclear_,
+            noise=self.noise_,
+            refine=self.refine,
+        )
         n_iter, gap = np.zeros(len(channels), dtype=int), np.zeros(len(channels))
         converged = np.ones(len(channels), dtype=bool)
         for batch, result in zip(batches, results, strict=True):
@@ -462,35 +461,31 @@ class DCTImputer(
             return np.concatenate([result.solution for result in results])
 
         chosen, self.cv_results_ = choose_parameters(
-            channels[rows], observed[rows], settings,
-            partial(self._make_spectrum, channels.shape[1:]), recover,
-            holdout=self.holdout, n_repeats=self.n_repeats,
+            channels[rows],
+            observed[rows],
+            settings,
+            partial(self._make_spectrum, channels.shape[1:]),
+            recover,
+            holdout=self.holdout,
+            n_repeats=self.n_repeats,
             random_state=self.random_state,
-        )  # fmt: skip
+        )
         return chosen
 
     def _make_spectrum(self, shape: tuple[int, ...], order: Any) -> Any:
         return Spectrum(shape, order, self.weights, self.axis_scale, self.spacing)
 
-    def _recover(
-        self, channels: Any, observed: Any, todo: Any, *, spectrum: Any, **settings: Any
-    ) -> Any:
-        """Recover some images in batches of fixed size, on n_jobs threads."""
-        size = max(1, BATCH_PIXELS // channels[0].size)
-        batches = [todo[i : i + size] for i in range(0, len(todo), size)]
-        n_jobs = effective_n_jobs(self.n_jobs)
-        # Set here, since a limit that a worker sets does not reach its own BLAS calls.
-        has_svd = settings["nuclear"] > 0
-        with single_blas_thread() if has_svd else nullcontext():
-            results = Parallel(n_jobs=n_jobs, require="sharedmem")(
-                delayed(recover_batch)(
-                    channels[batch], observed[batch], spectrum=spectrum,
-                    solver=self.solver, tol=self.tol, max_iter=self.max_iter,
-                    workers=n_jobs if len(batches) == 1 else None, **settings,
-                )
-                for batch in batches
-            )  # fmt: skip
-        return batches, results
+    def _recover(self, channels: Any, observed: Any, todo: Any, **settings: Any) -> Any:
+        return recover_batches(
+            channels,
+            observed,
+            todo,
+            self.n_jobs,
+            solver=self.solver,
+            tol=self.tol,
+            max_iter=self.max_iter,
+            **settings,
+        )
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -62,7 +62,7 @@ def test_fit_transform_equals_fit_and_transform_and_sees_new_images(images):
 
 
 def test_result_does_not_depend_on_n_jobs(monkeypatch):
-    monkeypatch.setattr("sklcomp.recovery._imputer.BATCH_PIXELS", 2 * 40 * 40)
+    monkeypatch.setattr("sklcomp.recovery._batches.BATCH_PIXELS", 2 * 40 * 40)
     X, _ = make_masked_images(
         n_samples=7, image_shape=(40, 40), missing=0.5, random_state=0
     )
