@@ -27,10 +27,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skorch import NeuralNet, NeuralNetBinaryClassifier
 from torch import nn
 
+from sklcomp.compression._classes import name_classes
+from sklcomp.compression._outputs import count_outputs, shape_in_words
 from sklcomp.nn._forms import check_form, plain_copy, uncompiled
-from sklcomp.nn._running import device_of, evaluating, restoring, torch_session
+from sklcomp.nn._running import restoring, torch_session
 from sklcomp.training._fit import TorchFitMixin
-from sklcomp.training._nets import check_device, first_output, rebuild_net
+from sklcomp.training._nets import check_device, rebuild_net
 from sklcomp.utils._messages import show
 from sklcomp.utils._validation import refuse_masked
 
@@ -38,11 +40,6 @@ from sklcomp.utils._validation import refuse_masked
 def _writable(X: np.ndarray) -> np.ndarray:
     """The array, or a copy: torch does not know arrays that are read-only."""
     return X if X.flags.writeable else X.copy()
-
-
-def _shape(one: tuple[int, ...]) -> str:
-    """The shape of any number of examples, in words, from that of one."""
-    return f"({', '.join(['n', *map(str, one)])})"
 
 
 def _is_classifier(self: Any) -> bool:
@@ -137,8 +134,8 @@ class Compressor(TorchFitMixin, MetaEstimatorMixin, BaseEstimator):
             raise kind(msg) from error
         if X_val.shape[1:] != self._shape_in:
             msg = (
-                f"X_val has shape {_shape(X_val.shape[1:])}, X has "
-                f"{_shape(self._shape_in)}; give X_val the shape of X."
+                f"X_val has shape {shape_in_words(X_val.shape[1:])}, X has "
+                f"{shape_in_words(self._shape_in)}; give X_val the shape of X."
             )
             raise ValueError(msg)
         return _writable(X_val), self._encoded(y_val, y)
@@ -229,38 +226,9 @@ class Compressor(TorchFitMixin, MetaEstimatorMixin, BaseEstimator):
                 return None
 
     def _count_outputs(self, module: nn.Module, X: np.ndarray, what: str) -> int:
-        """Outputs of a network, which is tried on two examples."""
-        name = f"the {what} {type(module).__name__}"
-        check_form(module, name, "answer" if what == "teacher" else "begin")
-        device = device_of(module)
-        # A forward there succeeds, and its numbers mean nothing.
-        if device.type == "meta":
-            msg = (
-                f"{name} is on the device meta, where weights have no values: bring it "
-                'to a real one by to_empty(device="cpu") and load its weights.'
-            )
-            raise ValueError(msg)
-        try:
-            with evaluating(module):
-                # A copy: a network may overwrite what it is given.
-                output = first_output(module(torch.from_numpy(X[:2].copy()).to(device)))
-        # It is a RuntimeError too, and no fault of the shape.
-        except torch.OutOfMemoryError:
-            raise
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            msg = (
-                f"{name} cannot take X of shape {_shape(X.shape[1:])} and dtype "
-                f"float32: {error}. Bring X into the shape that its forward takes; if "
-                f"it takes another dtype, cast there{_float_hint(module)}."
-            )
-            raise ValueError(msg) from error
+        """Outputs of a network; a distiller also asks teachers that are none."""
         unit = "n_classes" if _is_classifier(self) else "n_outputs"
-        if not torch.is_tensor(output) or output.ndim != 2:
-            shape = f"outputs of shape {tuple(getattr(output, 'shape', ()))}"
-            what = shape if torch.is_tensor(output) else f"a {type(output).__name__}"
-            msg = f"{name} gives {what} for 2 examples. Expected a tensor (2, {unit})."
-            raise ValueError(msg)
-        return output.shape[1]
+        return count_outputs(module, X, what, unit)
 
     def _check_n_outputs(
         self, module: nn.Module, X: np.ndarray, y: np.ndarray, what: str
@@ -376,8 +344,9 @@ class Compressor(TorchFitMixin, MetaEstimatorMixin, BaseEstimator):
             if X.shape[1:] == self._shape_in:
                 raise
             msg = (
-                f"X has shape {_shape(X.shape[1:])}; {type(self).__name__} was fitted "
-                f"on {_shape(self._shape_in)}, and its net cannot take this: {error}"
+                f"X has shape {shape_in_words(X.shape[1:])}; {type(self).__name__} was "
+                f"fitted on {shape_in_words(self._shape_in)}, and its net cannot take "
+                f"this: {error}"
             )
             raise ValueError(msg) from error
 
@@ -415,15 +384,6 @@ class Compressor(TorchFitMixin, MetaEstimatorMixin, BaseEstimator):
         return tags
 
 
-def _float_hint(module: nn.Module) -> str:
-    """What helps a network whose weights are of another precision than X."""
-    kinds = {p.dtype for p in module.parameters() if p.is_floating_point()}
-    if not kinds - {torch.float32}:
-        return ""
-    kind = str(next(iter(kinds - {torch.float32}))).removeprefix("torch.")
-    return f", or give copy.deepcopy(module).float(): its weights are {kind}"
-
-
 def check_kind(net: Any) -> None:
     """Raise unless a net is a regressor, or has an output for each class."""
     if (
@@ -437,44 +397,3 @@ def check_kind(net: Any) -> None:
             "its estimator_)."
         )
         raise ValueError(msg)
-
-
-def name_classes(source: Any, seen: np.ndarray | None, n_outputs: int | None) -> Any:
-    """Classes that the outputs of a source stand for, by its own word if it has one.
-
-    The classes of a skorch net may be codes that were made outside of it.
-    """
-    net = source.estimator if isinstance(source, FrozenEstimator) else None
-    own = getattr(net, "classes_", None)
-    if seen is None:
-        own = np.arange(n_outputs or 0) if own is None else own
-        return all_classes(np.asarray(own), n_outputs)
-    if own is None:
-        return all_classes(seen, n_outputs)
-    known = set(np.asarray(own).tolist())
-    strange = [one for one in seen.tolist() if one not in known]
-    if strange and not isinstance(net, NeuralNet):
-        msg = (
-            f"y contains {show(strange[0])}; the {type(net).__name__} knows "
-            f"{show(np.asarray(own))}. Give it no other classes."
-        )
-        raise ValueError(msg)
-    return all_classes(seen if strange else np.asarray(own), n_outputs)
-
-
-def all_classes(seen: np.ndarray, n_outputs: int | None) -> np.ndarray:
-    """Classes that the outputs of a network stand for, also those that y lacks.
-
-    As in skorch, output k is the class k, unless y has as many classes as there are
-    outputs: then they are taken in sorted order.
-    """
-    if n_outputs is None or len(seen) == n_outputs:
-        return seen
-    if seen.dtype.kind in "iu" and seen[0] >= 0 and seen[-1] < n_outputs:
-        return np.arange(n_outputs)
-    msg = (
-        f"y has {len(seen)} classes, from {seen[0]} to {seen[-1]}, and the "
-        f"net has {n_outputs} outputs. Give as many classes, or number them "
-        f"0 to {n_outputs - 1} as the outputs are."
-    )
-    raise ValueError(msg)

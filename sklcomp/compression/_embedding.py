@@ -347,18 +347,26 @@ class FeatureEmbeddingDistiller(Compressor):
         if self.gamma:
             self._check_graph(net, embedding, features, len(X))
         lesson = TeacherLoss(
-            teacher, embedding=embedding, gamma=self.gamma, kd_weight=self.kd_weight,
-            temperature=self.temperature, clip_grad_norm=self.clip_grad_norm,
-            layer=self.student_layer, X=X,
+            teacher,
+            embedding=embedding,
+            gamma=self.gamma,
+            kd_weight=self.kd_weight,
+            temperature=self.temperature,
+            clip_grad_norm=self.clip_grad_norm,
+            layer=self.student_layer,
+            X=X,
             after_epoch=lambda net: self._end_epoch(net, lesson, reporter),
-        )  # fmt: skip
+        )
         lesson.ask_once(net, examples, self.cache_teacher)
         return lesson
 
     def _check_graph(
-        self, net: Any, embedding: LocalityPreservingLoss, features: torch.Tensor,
+        self,
+        net: Any,
+        embedding: LocalityPreservingLoss,
+        features: torch.Tensor,
         n_rows: int,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Warn if the neighbours of a batch say nothing."""
         # In a small batch the k-th neighbour is a stranger; ten times k will do.
         if len(features) <= self.n_neighbors < n_rows - 1:

@@ -374,16 +374,20 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
             "init": self._initial_state(X, Y) if reporter is not None else None,
         }
         if self.rank is None:
-            return solve_privileged(
-                X, Y, max_iter=self.max_iter * self.inner_max_iter,
-                seeds=rng.randint(2**31 - 1, size=Y.shape[1]), **settings,
-            )  # fmt: skip
+            n_epochs = self.max_iter * self.inner_max_iter
+            seeds = rng.randint(2**31 - 1, size=Y.shape[1])
+            return solve_privileged(X, Y, max_iter=n_epochs, seeds=seeds, **settings)
         return solve_low_rank(
-            X, Y, rank=min(self.rank, Y.shape[1]), inner_tol=self.inner_tol,
+            X,
+            Y,
+            rank=min(self.rank, Y.shape[1]),
+            inner_tol=self.inner_tol,
             prox=None if self.prox == "auto" else float(self.prox),
-            max_iter=self.max_iter, inner_max_iter=self.inner_max_iter,
-            seed=int(rng.randint(2**30)), **settings,
-        )  # fmt: skip
+            max_iter=self.max_iter,
+            inner_max_iter=self.inner_max_iter,
+            seed=int(rng.randint(2**30)),
+            **settings,
+        )
 
     def _constant(self) -> Any:
         """Value of the constant feature."""

@@ -20,14 +20,7 @@ from sklcomp.multilabel._base import (
 )
 from sklcomp.multilabel._names import check_names, next_numbers
 from sklcomp.solvers._result import SolverResult
-from sklcomp.solvers.margin._hinge import solve_hinge
-from sklcomp.solvers.margin._per_label import signs_of
-from sklcomp.solvers.margin._streaming import (
-    SelfRepresentation,
-    factorise_ridge,
-    find_prior_scale,
-    is_worth_leaving_out,
-)
+from sklcomp.solvers.margin._arriving import LabelLearner, solve_arriving
 from sklcomp.utils._messages import show_some, warn_user
 from sklcomp.utils._sklearn import (
     Interval,
@@ -43,9 +36,6 @@ from sklcomp.utils._targets import (
     read_targets,
 )
 from sklcomp.utils._validation import refuse_masked
-
-# Scores beyond say no more about a label than these do.
-LARGEST_SCORE = 2.0
 
 
 class StreamingLabelClassifier(LinearMultiLabelClassifier):
@@ -224,15 +214,8 @@ class StreamingLabelClassifier(LinearMultiLabelClassifier):
         W[:, -1] = np.where(varies, 0.0, constant_scores)
         result = None
         if varies.any():
-            result = self._learn(
-                X,
-                Y[:, varies],
-                self.C * weight,
-                W[varies],
-                self._factorise(X, weight),
-                check_random_state(self.random_state),
-                callback=reporter,
-            )
+            learner = self._learner(X, weight)
+            result = learner.solve(Y[:, varies], W[varies], reporter)
             W[varies] = result.solution
         self.coef_ = W[:, :-1].astype(X.dtype)
         self.intercept_ = W[:, -1].astype(X.dtype)
@@ -312,8 +295,18 @@ default=None
         X, weight, kept = keep_weighted(X, sample_weight, self.C)
         if kept is not None:
             new, past = new[kept], past if past is None else past[kept]
-        learned = self._arrive(X, new, past, weight)
-        W = np.array([label.solution[0] for label in learned["results"]])
+        varies, constant_scores = split_constant(new, True)
+        learned = solve_arriving(
+            self._learner(X, weight),
+            new,
+            past,
+            np.column_stack([self.coef_, self.intercept_]),
+            weight,
+            alpha=self.alpha,
+            prior_scale=self.prior_scale,
+            constant_scores=np.where(varies, 0.0, constant_scores),
+        )
+        W = np.array([label.solution[0] for label in learned.results])
         kind = self.coef_.dtype
         n_labels = self.n_labels_ + len(names)
         self.__dict__.update(
@@ -322,119 +315,25 @@ default=None
             classes_=np.arange(n_labels),
             label_names_=np.append(self.label_names_, names),
             n_labels_=n_labels,
-            representation_=[*self.representation_, *learned["coef"]],
-            prior_scale_=np.append(self.prior_scale_, learned["scale"]),
-            n_iter_=int(max(label.n_iter[0] for label in learned["results"])),
+            representation_=[*self.representation_, *learned.representation],
+            prior_scale_=np.append(self.prior_scale_, learned.scale),
+            n_iter_=int(max(label.n_iter[0] for label in learned.results)),
             _kind="multilabel",
         )
-        self._report(learned["results"])
+        self._report(learned.results)
         return self
 
-    def _arrive(self, X: Any, new: Any, past: Any, weight: Any) -> Any:
-        """Represent and learn the new labels one after the other."""
-        n_new, m = new.shape[1], self.n_labels_
-        rng = check_random_state(self.random_state)
-        varies, constant_scores = split_constant(new, True)
-        columns = new.tocsc()
-        W = np.zeros((m + n_new, X.shape[1] + 1))
-        W[:m, :-1], W[:m, -1] = self.coef_, self.intercept_
-        scores: Any = None
-        if past is None or (
-            self.prior_scale == "auto" and is_worth_leaving_out(X.shape[0], m)
-        ):
-            scores = X @ W[:m, :-1].T + W[:m, -1]
-        earlier = SelfRepresentation(
-            np.clip(scores, -LARGEST_SCORE, LARGEST_SCORE) if past is None else past,
-            weight,
-            self.alpha,
-            n_new,
+    def _learner(self, X: Any, weight: np.ndarray) -> LabelLearner:
+        return LabelLearner(
+            X,
+            self.C * weight,
+            self.loss,
             self.fit_intercept,
+            self.tol,
+            self.max_iter,
+            self.n_jobs,
+            check_random_state(self.random_state),
         )
-        ridge = self._factorise(X, weight)
-        found: dict[str, list] = {"coef": [], "scale": [], "results": []}
-        for t in range(n_new):
-            target = signs_of(columns, t)
-            coef, prior, scale = np.zeros(m + t), np.zeros(W.shape[1]), 0.0
-            if varies[t]:
-                coef, prior, scale = self._inherit(
-                    X, target, W[: m + t], earlier, scores, weight
-                )
-                result = self._learn(
-                    X, new[:, [t]], self.C * weight, prior[None], ridge, rng
-                )
-                W[m + t] = result.solution[0]
-            else:
-                W[m + t, -1] = constant_scores[t]
-                done = np.ones(1, dtype=int), np.zeros(1), np.ones(1, dtype=bool)
-                result = SolverResult(W[m + t : m + t + 1], *done)
-            for name, value in zip(found, (coef, scale, result), strict=True):
-                found[name].append(value)
-            own = X @ W[m + t, :-1] + W[m + t, -1]
-            if scores is not None:
-                scores = np.column_stack([scores, own])
-            own = np.clip(own, -LARGEST_SCORE, LARGEST_SCORE)
-            earlier.append(own if past is None else target)
-        return found
-
-    def _inherit(
-        self, X: Any, target: Any, W: Any, earlier: Any, scores: Any, weight: Any
-    ) -> Any:
-        """Representation of a label, the prior that follows, and its scale."""
-        coef, intercept = earlier.solve(target)
-        prior = coef @ W
-        prior[-1] += intercept
-        if not self.fit_intercept:
-            # Constant labels have one all the same.
-            prior[-1] = 0.0
-            scores = None if scores is None else scores - W[:, -1]
-        if self.prior_scale != "auto":
-            return coef, self.prior_scale * prior, float(self.prior_scale)
-        inherited = X @ prior[:-1] + prior[-1]
-        if scores is not None:
-            inherited = earlier.leave_one_out(target, inherited, scores)
-        scale, shift = find_prior_scale(inherited, target, weight, self.fit_intercept)
-        prior *= scale
-        prior[-1] += shift
-        return coef, prior, scale
-
-    def _factorise(self, X: Any, weight: Any) -> Any:
-        if self.loss != "squared_error":
-            return None
-        return factorise_ridge(X, self.C * weight, float(self.fit_intercept))
-
-    def _learn(
-        self,
-        X: Any,
-        Y: Any,
-        cost: np.ndarray,
-        start: Any,
-        ridge: Any,
-        rng: np.random.RandomState,
-        callback: Any = None,
-    ) -> Any:
-        """Coefficients of labels of which each has a prior."""
-        if ridge is None:
-            return solve_hinge(
-                X,
-                Y,
-                cost=cost,
-                squared=self.loss == "squared_hinge",
-                start=start,
-                constant=float(self.fit_intercept),
-                tol=self.tol,
-                max_iter=self.max_iter,
-                n_jobs=self.n_jobs,
-                callback=callback,
-                seeds=rng.randint(2**31 - 1, size=Y.shape[1]),
-            )
-        columns, W, n_labels = Y.tocsc(), start.copy(), Y.shape[1]
-        for j in range(n_labels):
-            prior = X @ start[j, :-1] + float(self.fit_intercept) * start[j, -1]
-            W[j] += ridge(signs_of(columns, j) - prior)
-            if callback is not None and callback(j):
-                break
-        ones = np.ones(n_labels, dtype=int)
-        return SolverResult(W, ones, np.zeros(n_labels), ones == 1)
 
     def _check_open(self) -> None:
         if self._kind == "multilabel" or np.array_equal(self.classes_, [0, 1]):

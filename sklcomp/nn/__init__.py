@@ -20,10 +20,12 @@ from sklcomp.nn._architectures import (
 from sklcomp.nn._losses import LocalityPreservingLoss, kd_loss
 from sklcomp.nn.surgery._compensation import collect_covariances
 from sklcomp.nn.surgery._cost import count_macs, count_parameters, measure_latency
-from sklcomp.nn.surgery._cut import mask_channels, prune_channels, trace_channels
+from sklcomp.nn.surgery._cut import prune_channels
 from sklcomp.nn.surgery._folding import fold_batchnorm
 from sklcomp.nn.surgery._graph import ChannelGraph
+from sklcomp.nn.surgery._mask import mask_channels
 from sklcomp.nn.surgery._order import elimination_order, keep_fraction
+from sklcomp.nn.surgery._trace_channels import trace_channels
 from sklcomp.nn.synthesis._generators import DAFLGenerator, DenseGenerator
 from sklcomp.nn.synthesis._losses import (
     BatchNormStatistics,

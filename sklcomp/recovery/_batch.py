@@ -11,7 +11,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklcomp.recovery._spectrum import NOISE_LIMITS, Spectrum
 from sklcomp.solvers._result import SolverResult
 from sklcomp.solvers.dct._blocks import refine_block_dct
-from sklcomp.solvers.dct._problem import solve_dct, solve_regularised
+from sklcomp.solvers.dct._problem import solve_dct
+from sklcomp.solvers.dct._regularised import solve_regularised
 from sklcomp.utils._messages import show, warn_user
 from sklcomp.utils._sklearn import Interval, StrOptions
 from sklcomp.utils._threads import single_blas_thread

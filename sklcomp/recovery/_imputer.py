@@ -471,11 +471,15 @@ class DCTImputer(
             return np.concatenate([result.solution for result in results])
 
         chosen, self.cv_results_ = choose_parameters(
-            channels[rows], observed[rows], settings,
-            partial(self._make_spectrum, channels.shape[1:]), recover,
-            holdout=self.holdout, n_repeats=self.n_repeats,
+            channels[rows],
+            observed[rows],
+            settings,
+            partial(self._make_spectrum, channels.shape[1:]),
+            recover,
+            holdout=self.holdout,
+            n_repeats=self.n_repeats,
             random_state=self.random_state,
-        )  # fmt: skip
+        )
         return chosen
 
     def _make_spectrum(self, shape: tuple[int, ...], order: Any) -> Any:

@@ -213,10 +213,16 @@ class DCTRegressor(
         self.noise_ = self._choose_noise(means, observed, spectrum)
         reporter = IterationReporter(self, X=X, y=y)
         result = recover_batch(
-            means, observed, callback=reporter, spectrum=spectrum,
-            solver=self.solver, tol=self.tol, max_iter=self.max_iter,
-            nuclear=self.nuclear, noise=self.noise_,
-        )  # fmt: skip
+            means,
+            observed,
+            callback=reporter,
+            spectrum=spectrum,
+            solver=self.solver,
+            tol=self.tol,
+            max_iter=self.max_iter,
+            nuclear=self.nuclear,
+            noise=self.noise_,
+        )
         clip_filled(result.solution, observed, limits, is_noisy=self.noise_ > 0)
         if not reporter.stopped:
             warn_not_converged(result, self.tol)
@@ -340,11 +346,9 @@ class DCTRegressor(
             return self.noise
         settings = {"order": self.order, "noise": "auto", "nuclear": self.nuclear}
         limits = {"solver": self.solver, "tol": self.tol, "max_iter": self.max_iter}
-        chosen, _ = choose_parameters(
-            means, observed, settings, lambda _: spectrum,
-            partial(recover_images, **limits),
-            holdout=0.15, n_repeats=2, random_state=None,
-        )  # fmt: skip
+        recover = partial(recover_images, **limits)
+        pick = partial(choose_parameters, holdout=0.15, n_repeats=2, random_state=None)
+        chosen, _ = pick(means, observed, settings, lambda _: spectrum, recover)
         return chosen["noise"]
 
     def _average(self, flat: Any, outputs: Any) -> Any:

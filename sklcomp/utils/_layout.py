@@ -1,6 +1,7 @@
 """Rows and the images that they are: shapes, flattening, channels, and back.
 
-The recovery and the translation read their inputs with it.
+The recovery, the translation and the distillation without data read their inputs with
+it.
 """
 
 import math
@@ -13,13 +14,14 @@ import numpy as np
 from sklcomp.utils._messages import show
 
 
-def as_shape(given: Any, name: str) -> tuple[int, ...]:
+def as_shape(given: Any, name: str, example: str = "(32, 32)") -> tuple[int, ...]:
     """The shape of an example as plain integers."""
     shape = tuple(given)
     is_whole = all(isinstance(n, Integral) and int(n) > 0 for n in shape)
     if not (shape and is_whole):
         msg = (
-            f"{name}={show(shape)} must consist of positive integers, such as (32, 32)."
+            f"{name}={show(shape)} must consist of positive integers, such as "
+            f"{example}."
         )
         raise ValueError(msg)
     return tuple(map(int, shape))

@@ -1,12 +1,11 @@
 import copy
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
-from sklearn.datasets import load_diabetes, load_digits
+from sklearn.datasets import load_diabetes
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -15,16 +14,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, scale
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from skorch import NeuralNetClassifier
-from skorch.callbacks import EarlyStopping, LRScheduler
+from skorch.callbacks import EarlyStopping
 from skorch.dataset import ValidSplit
-from torch.utils.data import default_collate
 
-from sklcomp.compression import (
-    FeatureEmbeddingDistiller,
-)
+from sklcomp.compression import FeatureEmbeddingDistiller
 from sklcomp.nn import LocalityPreservingLoss, count_parameters, kd_loss
-from sklcomp.training import _lesson
-from sklcomp.training._lesson import may_augment
+from tests.helpers.embedding import distiller, student
 from tests.helpers.nets import (
     DenseRegression,
     Probabilities,
@@ -36,37 +31,6 @@ from tests.helpers.nets import (
     regressor,
 )
 from tests.helpers.recipes import evolutionary_pruner
-
-
-@pytest.fixture(scope="module")
-def digits():
-    X, y = load_digits(return_X_y=True)
-    return (X / 16).astype(np.float32)[:600], y[:600]
-
-
-@pytest.fixture(scope="module")
-def trained(digits):
-    """A fitted net, for those who do not change it."""
-    torch.manual_seed(0)
-    return classifier(Residual, max_epochs=8, lr=0.01).fit(*digits)
-
-
-def student(**settings):
-    settings = {"module__width": 2, "max_epochs": 3, "lr": 0.01} | settings
-    return classifier(Residual, **settings)
-
-
-def smooth_student(**settings):
-    """Whose training does not magnify rounding.
-
-    A bias before a batch norm has no gradient but rounding, of which Adam makes a step.
-    """
-    return student(optimizer=torch.optim.SGD, lr=0.05, **settings)
-
-
-def distiller(trained, **settings):
-    settings = {"student": student(), "random_state": 0} | settings
-    return FeatureEmbeddingDistiller(teacher=FrozenEstimator(trained), **settings)
 
 
 @parametrize_with_checks(
@@ -234,93 +198,6 @@ def test_teacher_data_and_generators_stay_untouched(digits, kind):
     np.testing.assert_array_equal(X, digits[0])
 
 
-def test_same_seed_same_student_whatever_the_cache(digits, trained):
-    X, y = digits
-    answers = [
-        distiller(trained, student=smooth_student(), kd_weight=0.5, cache_teacher=cache)
-        .fit(X, y)
-        .predict_proba(X)
-        for cache in ("auto", True, False)
-    ]
-    np.testing.assert_array_equal(answers[0], answers[1])
-    np.testing.assert_allclose(answers[0], answers[2], atol=1e-5)
-    other = distiller(
-        trained, student=smooth_student(), kd_weight=0.5, random_state=1
-    ).fit(X, y)
-    assert np.abs(other.predict_proba(X) - answers[0]).max() > 0.01
-
-
-def test_cache_knows_the_rows_of_a_split(digits, trained):
-    # Shuffled, and a fifth held out: answers must be those of the examples shown.
-    X, y = digits
-    net = smooth_student(
-        train_split=ValidSplit(5, stratified=True), iterator_train__shuffle=True
-    )
-    answers = [
-        distiller(trained, student=net, kd_weight=0.5, cache_teacher=cache)
-        .fit(X, y)
-        .predict_proba(X)
-        for cache in (True, False)
-    ]
-    np.testing.assert_allclose(*answers, atol=1e-5)
-
-
-@pytest.fixture
-def count_asked(digits, trained):
-    """How many examples a teacher is shown while a student is trained."""
-
-    class Counting(torch.nn.Module):
-        rows = 0
-
-        def __init__(self):
-            super().__init__()
-            self.inner = trained.module_
-
-        def forward(self, x):
-            Counting.rows += len(x)
-            return self.inner(x)
-
-    def count(net):
-        Counting.rows = 0
-        FeatureEmbeddingDistiller(net, Counting(), kd_weight=1.0).fit(*digits)
-        return Counting.rows
-
-    return count
-
-
-def test_teacher_is_asked_once_unless_examples_change(digits, count_asked):
-    n = len(digits[0])
-    assert count_asked(student()) < 2.5 * n
-    assert count_asked(student(iterator_train__collate_fn=mirrored)) > 3 * n
-
-
-def test_answers_that_take_too_much_room_are_asked_in_every_step(
-    digits, count_asked, monkeypatch
-):
-    # 32 features and 10 scores of 4 bytes.
-    n = len(digits[0])
-    for limit, is_kept in ((4 * 42 * n, True), (4 * 42 * n - 1, False)):
-        monkeypatch.setattr(_lesson, "CACHE_LIMIT", limit)
-        assert (count_asked(student()) < 3 * n) == is_kept
-
-
-def mirrored(batch):
-    """Images mirrored, in memory as flat rows."""
-    X, y = default_collate(batch)
-    return X.reshape(-1, 8, 8).flip(-1).flatten(1), y
-
-
-def test_augmented_examples_are_shown_to_the_teacher_too(digits, trained):
-    # All mirrored by the collate function, or beforehand: the same student.
-    X, y = digits
-    net = smooth_student(iterator_train__collate_fn=mirrored)
-    assert may_augment(net)
-    turned = np.ascontiguousarray(X.reshape(-1, 8, 8)[:, :, ::-1]).reshape(X.shape)
-    found = distiller(trained, student=net, kd_weight=1.0).fit(X, y)
-    want = distiller(trained, student=smooth_student(), kd_weight=1.0).fit(turned, y)
-    np.testing.assert_allclose(found.predict_proba(X), want.predict_proba(X), atol=1e-5)
-
-
 def test_layers_by_name(digits, trained):
     X, y = (array[:200] for array in digits)
 
@@ -437,81 +314,6 @@ def test_pipeline_grid_search_and_pickle(digits):
     np.testing.assert_array_equal(again.predict(X), search.predict(X))
     with pytest.raises(NotFittedError):
         clone(search.best_estimator_[-1]).predict(X)
-
-
-def scheduled():
-    """A net whose callbacks and optimizer have a state of their own."""
-    return student(
-        max_epochs=6, optimizer=torch.optim.Adam, iterator_train__shuffle=True
-    ).set_params(
-        callbacks=[
-            LRScheduler(torch.optim.lr_scheduler.StepLR, step_size=2, gamma=0.3),
-            EarlyStopping(monitor="train_loss", patience=4),
-        ]
-    )
-
-
-def test_stopped_and_resumed_is_uninterrupted(digits, trained, tmp_path):
-    X, y = digits
-    settings = {"student": scheduled(), "kd_weight": 0.5}
-    whole = distiller(trained, **settings).fit(X, y)
-    kept = {"checkpoint": tmp_path, "warm_start": True}
-    stopped = distiller(trained, **settings, **kept).set_callbacks(Stop(after=3))
-    with pytest.raises(KeyboardInterrupt):
-        stopped.fit(X, y)
-    assert not hasattr(stopped, "estimator_")
-    assert [path.name for path in tmp_path.iterdir()] == ["training.pt"]
-    rest = distiller(trained, **settings, **kept).fit(X, y)
-    np.testing.assert_array_equal(rest.predict_proba(X), whole.predict_proba(X))
-    np.testing.assert_array_equal(rest.history_["kd"], whole.history_["kd"])
-    assert rest.n_iter_ == 6
-    # More epochs go on; another weight starts afresh.
-    longer = copy.deepcopy(settings["student"]).set_params(max_epochs=8)
-    assert (
-        distiller(trained, **settings | {"student": longer}, **kept).fit(X, y).n_iter_
-        == 8
-    )
-    other = distiller(trained, **settings | {"kd_weight": 0.6}, **kept).fit(X, y)
-    plain = distiller(trained, **settings | {"kd_weight": 0.6}).fit(X, y)
-    np.testing.assert_array_equal(other.predict_proba(X), plain.predict_proba(X))
-
-
-@pytest.mark.parametrize("number", [np.float64, np.float32])
-def test_numbers_of_numpy_are_resumed_as_any(digits, trained, tmp_path, number):
-    net = student().set_params(lr=number(0.05), max_epochs=2)
-    kept = {"student": net, "checkpoint": tmp_path, "warm_start": True}
-    first = distiller(trained, **kept, kd_weight=number(0.5)).fit(*digits)
-    again = distiller(trained, **kept, kd_weight=number(0.5)).fit(*digits)
-    np.testing.assert_array_equal(
-        again.estimator_.history_[:, "dur"], first.estimator_.history_[:, "dur"]
-    )
-    # Another number is another fit.
-    other = distiller(trained, **kept, kd_weight=number(0.6)).fit(*digits)
-    assert other.estimator_.history_[:, "dur"] != first.estimator_.history_[:, "dur"]
-
-
-class Marker:
-    """Runs code when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return Path.touch, (self.path,)
-
-
-@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut", "code"])
-def test_broken_checkpoint_is_named_and_no_code_is_run(
-    digits, trained, tmp_path, content
-):
-    file, marker = tmp_path / "training.pt", tmp_path / "marker"
-    if content == "code":
-        torch.save({"key": Marker(marker)}, file)
-    else:
-        file.write_bytes(content)
-    with pytest.raises(ValueError, match=r"training.pt is no state of a fit"):
-        distiller(trained, checkpoint=tmp_path, warm_start=True).fit(*digits)
-    assert not marker.exists()
 
 
 class Ask(Stop):

@@ -1,6 +1,8 @@
 """Distillations that are interrupted, taken up again, or are others."""
 
+import copy
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import default_collate
 
 from sklcomp.training._state import weights_of
+from tests.helpers.embedding import distiller, student
 from tests.helpers.iris import X, assert_same, mlp, net, seeded, y
 from tests.helpers.nets import Stop
 
@@ -208,3 +211,78 @@ def test_module_with_a_state_of_its_own(distil, tmp_path):
 
     assert weights_of(module(1.0)) == weights_of(module(1.0)) != weights_of(module(2.0))
     assert_resumes(distil, lambda: net(module(1.0)), tmp_path)
+
+
+def scheduled():
+    """A net whose callbacks and optimizer have a state of their own."""
+    return student(
+        max_epochs=6, optimizer=torch.optim.Adam, iterator_train__shuffle=True
+    ).set_params(
+        callbacks=[
+            LRScheduler(torch.optim.lr_scheduler.StepLR, step_size=2, gamma=0.3),
+            EarlyStopping(monitor="train_loss", patience=4),
+        ]
+    )
+
+
+def test_stopped_and_resumed_is_uninterrupted(digits, trained, tmp_path):
+    X, y = digits
+    settings = {"student": scheduled(), "kd_weight": 0.5}
+    whole = distiller(trained, **settings).fit(X, y)
+    kept = {"checkpoint": tmp_path, "warm_start": True}
+    stopped = distiller(trained, **settings, **kept).set_callbacks(Stop(after=3))
+    with pytest.raises(KeyboardInterrupt):
+        stopped.fit(X, y)
+    assert not hasattr(stopped, "estimator_")
+    assert [path.name for path in tmp_path.iterdir()] == ["training.pt"]
+    rest = distiller(trained, **settings, **kept).fit(X, y)
+    np.testing.assert_array_equal(rest.predict_proba(X), whole.predict_proba(X))
+    np.testing.assert_array_equal(rest.history_["kd"], whole.history_["kd"])
+    assert rest.n_iter_ == 6
+    # More epochs go on; another weight starts afresh.
+    longer = copy.deepcopy(settings["student"]).set_params(max_epochs=8)
+    assert (
+        distiller(trained, **settings | {"student": longer}, **kept).fit(X, y).n_iter_
+        == 8
+    )
+    other = distiller(trained, **settings | {"kd_weight": 0.6}, **kept).fit(X, y)
+    plain = distiller(trained, **settings | {"kd_weight": 0.6}).fit(X, y)
+    np.testing.assert_array_equal(other.predict_proba(X), plain.predict_proba(X))
+
+
+@pytest.mark.parametrize("number", [np.float64, np.float32])
+def test_numbers_of_numpy_are_resumed_as_any(digits, trained, tmp_path, number):
+    net = student().set_params(lr=number(0.05), max_epochs=2)
+    kept = {"student": net, "checkpoint": tmp_path, "warm_start": True}
+    first = distiller(trained, **kept, kd_weight=number(0.5)).fit(*digits)
+    again = distiller(trained, **kept, kd_weight=number(0.5)).fit(*digits)
+    np.testing.assert_array_equal(
+        again.estimator_.history_[:, "dur"], first.estimator_.history_[:, "dur"]
+    )
+    # Another number is another fit.
+    other = distiller(trained, **kept, kd_weight=number(0.6)).fit(*digits)
+    assert other.estimator_.history_[:, "dur"] != first.estimator_.history_[:, "dur"]
+
+
+class Marker:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut", "code"])
+def test_broken_checkpoint_is_named_and_no_code_is_run(
+    digits, trained, tmp_path, content
+):
+    file, marker = tmp_path / "training.pt", tmp_path / "marker"
+    if content == "code":
+        torch.save({"key": Marker(marker)}, file)
+    else:
+        file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"training.pt is no state of a fit"):
+        distiller(trained, checkpoint=tmp_path, warm_start=True).fit(*digits)
+    assert not marker.exists()

@@ -12,6 +12,14 @@ from sklcomp.compression import (
     SearchRecipe,
 )
 
+# Of an EvolutionaryPruner that takes a second.
+QUICK = {
+    "population_size": 6,
+    "n_generations": 3,
+    "n_polish_steps": 3,
+    "finetune_epochs": 2,
+    "random_state": 0,
+}
 DIRECT = {"population_size", "n_generations"}
 
 

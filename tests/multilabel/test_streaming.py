@@ -13,7 +13,7 @@ from sklearn.linear_model import Ridge
 from sklearn.svm import LinearSVC
 
 from sklcomp.multilabel import StreamingLabelClassifier
-from sklcomp.multilabel import _streaming as module
+from sklcomp.solvers.margin import _arriving
 
 TIGHT = {"tol": 1e-10, "max_iter": 20000, "random_state": 0}
 
@@ -210,8 +210,8 @@ def test_a_failing_call_changes_nothing(stream, monkeypatch):
             raise MemoryError
         return solve(*args, **settings)
 
-    solve = module.solve_hinge
-    monkeypatch.setattr(module, "solve_hinge", fail_at_the_second)
+    solve = _arriving.solve_hinge
+    monkeypatch.setattr(_arriving, "solve_hinge", fail_at_the_second)
     with pytest.raises(MemoryError):
         model.add_labels(X, new, y_past=known)
     assert len(calls) == 2

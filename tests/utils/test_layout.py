@@ -39,6 +39,8 @@ def test_an_axis_that_is_not_there_is_refused(shape, axis):
 def test_a_shape_is_of_positive_integers(given):
     with pytest.raises(ValueError, match=r"image_shape=.* positive integers"):
         as_shape(given, "image_shape")
+    with pytest.raises(ValueError, match=r"s=.* integers, such as \(64,\)."):
+        as_shape(given, "s", "(64,)")
     assert as_shape(np.array([2, 3]), "image_shape") == (2, 3)
 
 

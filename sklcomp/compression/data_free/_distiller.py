@@ -5,13 +5,12 @@ from numbers import Integral, Real
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-import torch
 from sklearn.base import is_classifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import validate_data
 from skorch import NeuralNet
 from skorch.callbacks import InputShapeSetter
-from torch import nn
+from torch import Generator, nn
 
 from sklcomp.compression._base import Compressor
 from sklcomp.compression._report import CompressionReport, describe
@@ -361,7 +360,7 @@ class DataFreeDistiller(RecipeMixin, SyntheticExamples, Compressor):
         self.teacher_ = module
         # One generator for noise, latent draws and batches. The order in which it is
         # drawn from must stay, or a seed would give another student.
-        rng = torch.Generator(self.device).manual_seed(session.seed)
+        rng = Generator(self.device).manual_seed(session.seed)
         inputs = check_inputs(self.get_params(deep=False), X)
         self._shape_in = inputs.shape
         teacher, recipe = self._make_judge(inputs, rng, y)
@@ -370,7 +369,7 @@ class DataFreeDistiller(RecipeMixin, SyntheticExamples, Compressor):
         return Work(net, training, inputs)
 
     def _make_judge(
-        self, inputs: Inputs, rng: torch.Generator, y: Any
+        self, inputs: Inputs, rng: Generator, y: Any
     ) -> tuple[Teacher, DataFreeRecipe]:
         """The teacher as a judge, and the recipe for it."""
         # There are no data to try a teacher on; noise of the right shape and range will
@@ -392,10 +391,10 @@ class DataFreeDistiller(RecipeMixin, SyntheticExamples, Compressor):
         examples = probes.to(device_of(self.teacher_))
         n_norms = count_norms(self.teacher_, examples)
         recipe = recipe_of(self, DataFreeRecipe, "fast-bn" if n_norms else "fast")
+        params = self.get_params(deep=False)
         recipe = settle_recipe(
-            recipe, self.get_params(deep=False), self.teacher_, inputs, n_outputs,
-            n_norms,
-        )  # fmt: skip
+            recipe, params, self.teacher_, inputs, n_outputs, n_norms
+        )
         is_needed = bool(recipe.activation_weight or recipe.feature_weight)
         layer = find_layer(self.teacher_, self.feature_layer, examples, is_needed)
         teacher = Teacher(self.teacher_, layer, True, probes, self.device)
@@ -411,9 +410,8 @@ class DataFreeDistiller(RecipeMixin, SyntheticExamples, Compressor):
         return teacher, recipe
 
     def _make_training(
-        self, teacher: Teacher, inputs: Inputs, recipe: DataFreeRecipe,
-        rng: torch.Generator,
-    ) -> tuple[Any, DataFreeTraining]:  # fmt: skip
+        self, teacher: Teacher, inputs: Inputs, recipe: DataFreeRecipe, rng: Generator
+    ) -> tuple[Any, DataFreeTraining]:
         """The untrained student, and a training that has not begun."""
         net = self._untrained("student", np.zeros(1, np.int64)).initialize()
         probes = inputs.noise(N_PROBES, rng)
@@ -450,10 +448,8 @@ class DataFreeDistiller(RecipeMixin, SyntheticExamples, Compressor):
         _, training, inputs = work
 
         def describe_start() -> list:
-            return [
-                training.networks(), session.seed, inputs, self.recipe_,
-                self.synthesis, self.feature_layer, self.from_logits, self.device,
-            ]  # fmt: skip
+            own = self.synthesis, self.feature_layer, self.from_logits, self.device
+            return [training.networks(), session.seed, inputs, self.recipe_, *own]
 
         with naming_memory("out of memory", SIZES):
             record = session.checkpoint.record("training", describe_start)

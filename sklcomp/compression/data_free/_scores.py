@@ -6,14 +6,20 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 
+from sklcomp.compression.data_free._recipe import DataFreeRecipe
 from sklcomp.compression.data_free._settings import check_gradients
-from sklcomp.compression.data_free._sources import Inputs, draw_judges
+from sklcomp.compression.data_free._sources import GeneratorSource, Inputs
 from sklcomp.nn import kd_loss
 from sklcomp.nn._running import torch_session
 from sklcomp.training._lesson import Teacher
 from sklcomp.training._nets import OutputKind
 from sklcomp.utils._validation import refuse_masked
+
+# Generators that judge a student, and steps of each: as many as the rank correlation
+# of this score with the real accuracy was measured with.
+N_JUDGES, N_JUDGE_STEPS = 3, 60
 
 
 class SyntheticExamples:
@@ -126,3 +132,27 @@ def _check_n(n: int) -> None:
 
 def _as_seed(random_state: Any) -> int:
     return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def draw_judges(
+    teacher: Teacher, inputs: Inputs, n_classes: int, n: int, rng: torch.Generator
+) -> Tensor:
+    """Examples of new generators that learned the published losses, a third each."""
+    # The published losses, whatever the student was trained by: a judge must not depend
+    # on what it judges.
+    recipe = DataFreeRecipe.named("fast").replace(
+        conditional=False,
+        onehot_weight=1.0,
+        entropy_weight=5.0,
+        activation_weight=0.1 if teacher.layer else 0.0,
+        adversarial_weight=0.0,
+        reinit_every=0,
+        head="batchnorm" if inputs.limits is None else "range",
+    )
+    images = []
+    for _ in range(N_JUDGES):
+        judge = GeneratorSource(teacher, inputs, n_classes, recipe, rng)
+        for _ in range(N_JUDGE_STEPS):
+            judge.step(teacher.module, teacher.task)
+        images.append(judge.sample(-(-n // N_JUDGES)))
+    return torch.cat(images)

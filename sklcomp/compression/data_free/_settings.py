@@ -4,7 +4,6 @@
 """
 
 import math
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -12,13 +11,14 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
-from sklcomp.compression._base import name_classes
+from sklcomp.compression._classes import name_classes
 from sklcomp.compression.data_free._recipe import DataFreeRecipe
 from sklcomp.compression.data_free._sources import Inputs
 from sklcomp.nn import BatchNormStatistics
 from sklcomp.nn._features import PENULTIMATE, capturing, check_layer
 from sklcomp.nn._running import evaluating
 from sklcomp.training._nets import first_output
+from sklcomp.utils._layout import as_flat_rows, as_shape, check_row_length
 from sklcomp.utils._messages import show, warn_user
 
 
@@ -97,21 +97,15 @@ def check_inputs(params: dict[str, Any], X: np.ndarray | None) -> Inputs:
             )
             raise ValueError(msg)
         shape = X.shape[1:]
-    shape = tuple(shape)
-    is_whole = all(isinstance(side, Integral) and int(side) > 0 for side in shape)
-    if len(shape) not in (1, 3) or not is_whole:
+    shape = as_shape(shape, "input_shape", example="(3, 32, 32) or (64,)")
+    if len(shape) not in (1, 3):
         msg = (
             f"input_shape={show(shape)}: give (channels, height, width) or "
             "(n_features,)."
         )
         raise ValueError(msg)
-    shape = tuple(map(int, shape))
-    if X is not None and X[0].size != np.prod(shape):
-        msg = (
-            f"input_shape={shape} has {np.prod(shape)} values, the rows of X have "
-            f"{X[0].size}: give the shape of one row."
-        )
-        raise ValueError(msg)
+    if X is not None:
+        check_row_length(as_flat_rows(X), shape, "input_shape")
     limits = params["input_range"]
     if limits is not None:
         ends = [_numbers(end, "input_range", shape) for end in limits]

@@ -32,9 +32,6 @@ from sklcomp.training._nets import OutputKind
 Values = Any  # a number, or one for each channel
 # Shapes that are kept where no number of examples is given.
 N_KEPT = 20_000
-# Generators that judge a student, and steps of each: as many as the rank correlation
-# of this score with the real accuracy was measured with.
-N_JUDGES, N_JUDGE_STEPS = 3, 60
 
 
 @dataclass(frozen=True)
@@ -106,9 +103,13 @@ class NoiseSource:
     """
 
     def __init__(
-        self, teacher: Teacher, inputs: Inputs, n_classes: int,
-        recipe: DataFreeRecipe, rng: torch.Generator,
-    ):  # fmt: skip
+        self,
+        teacher: Teacher,
+        inputs: Inputs,
+        n_classes: int,
+        recipe: DataFreeRecipe,
+        rng: torch.Generator,
+    ):
         self.teacher, self.inputs, self.rng = teacher, inputs, rng
         self.kinds, self.n = recipe.noise_kinds, recipe.batch_size
         size = recipe.replay_size or N_KEPT
@@ -128,7 +129,7 @@ class NoiseSource:
         """A batch of n."""
         rows = torch.randint(
             len(self.images), (n,), generator=self.rng, device=self.rng.device
-        )  # fmt: skip
+        )
         return self.images[rows]
 
     def step(
@@ -173,10 +174,14 @@ class GeneratorSource:
     """
 
     def __init__(
-        self, teacher: Teacher, inputs: Inputs, n_classes: int,
-        recipe: DataFreeRecipe, rng: torch.Generator,
+        self,
+        teacher: Teacher,
+        inputs: Inputs,
+        n_classes: int,
+        recipe: DataFreeRecipe,
+        rng: torch.Generator,
         prototype: nn.Module | None = None,
-    ):  # fmt: skip
+    ):
         self.teacher, self.inputs, self.n_classes = teacher, inputs, n_classes
         self.recipe, self.rng, self.prototype = recipe, rng, prototype
         self.is_conditional = recipe.conditional
@@ -207,11 +212,15 @@ class GeneratorSource:
             if not self.inputs.is_image:
                 make, (shape,) = DenseGenerator, self.inputs.shape
             generator = make(
-                shape, recipe.latent_dim, recipe.generator_width,
+                shape,
+                recipe.latent_dim,
+                recipe.generator_width,
                 n_classes=self.n_classes if self.is_conditional else None,
-                input_range=self.inputs.limits, input_mean=self.inputs.mean,
-                input_std=self.inputs.std, head=recipe.head,
-            )  # fmt: skip
+                input_range=self.inputs.limits,
+                input_mean=self.inputs.mean,
+                input_std=self.inputs.std,
+                head=recipe.head,
+            )
         # In training mode for good: its batch norms take the statistics of each batch,
         # and the last one is what brings images into the range of the teacher.
         self.generator: Any = generator.to(self.rng.device).train()
@@ -343,9 +352,7 @@ class ReplayBank:
             # The joint step of the published code: the same batch serves both nets.
             return self.images[:n].clone()
         n_kept = min(self.n_seen, self.size)
-        rows = torch.randint(
-            n_kept, (n,), generator=self.rng, device=self.rng.device
-        )  # fmt: skip
+        rows = torch.randint(n_kept, (n,), generator=self.rng, device=self.rng.device)
         return self.images[rows]
 
     def state(self) -> dict[str, Any]:
@@ -372,23 +379,3 @@ def keep_on_cpu(source: GeneratorSource | NoiseSource) -> None:
     source.teacher.device = "cpu"
     if isinstance(source, GeneratorSource):
         source.generator.cpu()
-
-
-def draw_judges(
-    teacher: Teacher, inputs: Inputs, n_classes: int, n: int, rng: torch.Generator
-) -> Tensor:
-    """Examples of new generators that learned the published losses, a third each."""
-    # The published losses, whatever the student was trained by: a judge must not depend
-    # on what it judges.
-    recipe = DataFreeRecipe.named("fast").replace(
-        conditional=False, onehot_weight=1.0, entropy_weight=5.0,
-        activation_weight=0.1 if teacher.layer else 0.0, adversarial_weight=0.0,
-        reinit_every=0, head="batchnorm" if inputs.limits is None else "range",
-    )  # fmt: skip
-    images = []
-    for _ in range(N_JUDGES):
-        judge = GeneratorSource(teacher, inputs, n_classes, recipe, rng)
-        for _ in range(N_JUDGE_STEPS):
-            judge.step(teacher.module, teacher.task)
-        images.append(judge.sample(-(-n // N_JUDGES)))
-    return torch.cat(images)

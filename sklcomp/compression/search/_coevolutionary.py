@@ -19,7 +19,6 @@ from sklcomp.compression.search._mixin import SearchMixin
 from sklcomp.compression.search._pair_fitness import (
     Direction,
     describe_pair,
-    judge_pair,
 )
 from sklcomp.compression.search._pair_training import (
     both_ways,
@@ -27,7 +26,7 @@ from sklcomp.compression.search._pair_training import (
     fitted_translator,
     hold_out_images,
     max_epochs,
-    train_pair,
+    tune_pair,
     weights_of_all,
 )
 from sklcomp.compression.search._problem import FRONT_SHARES, PruningProblem
@@ -331,15 +330,20 @@ class CoEvolutionaryPruner(
         generators = base.generator_ab_, base.generator_ba_
         first, second = (
             PruningProblem(
-                module, images, max_params=self.max_params, max_macs=self.max_macs,
+                module,
+                images,
+                max_params=self.max_params,
+                max_macs=self.max_macs,
                 importance=self.recipe_.importance,
                 compensate=self.recipe_.compensate,
-                ignored_layers=(), min_channels=1, rng=rng,
+                ignored_layers=(),
+                min_channels=1,
+                rng=rng,
                 inner_width=self.recipe_.inner_width,
                 n_examples=max(MIN_EXAMPLES, N_PIXELS // images[0, 0].numel()),
             )
             for module, images in zip(generators, train, strict=True)
-        )  # fmt: skip
+        )
         return first, second
 
     def _directions(
@@ -350,14 +354,13 @@ class CoEvolutionaryPruner(
             learn = both_ways(base, train, self.fitness_epochs, seed, self.n_threads)
         # What is made from A is of B, so the judge of B looks at it.
         judges = base.discriminator_b_, base.discriminator_a_
+        loss = {"gamma": self.recipe_.gamma, "cycle_weight": self.recipe_.cycle_weight}
         return tuple(
             Direction(
-                problems[k], problems[1 - k], judges[k], held[k],
-                gamma=self.recipe_.gamma, cycle_weight=self.recipe_.cycle_weight,
-                train=learn[k],
+                problems[k], problems[1 - k], judges[k], held[k], train=learn[k], **loss
             )
             for k in range(2)
-        )  # fmt: skip
+        )
 
     def _search(self, work: Work, session: Session) -> CoevolutionResult:
         """Evolve, and keep the state of every generation where that is wanted."""
@@ -373,11 +376,16 @@ class CoEvolutionaryPruner(
 
         record = session.checkpoint.record("search", describe_start)
         result = coevolve(
-            work.directions, starts, rng=work.rng, state=record.load(),
+            work.directions,
+            starts,
+            rng=work.rng,
+            state=record.load(),
             callback=self._after_generation(record, session),
             # All trainings share one generator of random numbers; None might be more.
-            n_jobs=1 if self.fitness_epochs else self.n_jobs, **operators, **values,
-        )  # fmt: skip
+            n_jobs=1 if self.fitness_epochs else self.n_jobs,
+            **operators,
+            **values,
+        )
         self._tell_best({f"best_{k}": result.history[f"best_{k}"] for k in "ab"})
         if not work.problems[0].has_budget:
             return result
@@ -387,28 +395,20 @@ class CoEvolutionaryPruner(
         self, work: Work, result: CoevolutionResult, session: Session
     ) -> tuple[CycleGANTranslator, str]:
         """Build the best pair and train it; the better of before and after."""
-        base, seed = work.base, session.seed
+        base = work.base
         pair = tuple(
             problem.finish(best)
             for problem, best in zip(work.problems, result.best, strict=True)
         )
         n_epochs = self.finetune_epochs
         n_epochs = max_epochs(base) if n_epochs is None else n_epochs
-        tuned = train_pair(
-            base, pair, work.train, n_epochs, seed,
-            weight=self.recipe_.distill_weight, n_threads=self.n_threads,
-            checkpoint=session.checkpoint.inside("tuning") if n_epochs else NOWHERE,
-        )  # fmt: skip
-        after, note = (tuned.generator_ab_, tuned.generator_ba_), ""
-        if tuned.n_iter_:
-            is_kept, note = judge_pair(pair, after, work.directions)
-            if not is_kept:
-                tuned = train_pair(
-                    base, pair, work.train, 0, seed, n_threads=self.n_threads
-                )
-        elif n_epochs:
-            note = "kept as they were cut: the training has diverged"
-        return tuned, note
+        settings = {
+            "weight": self.recipe_.distill_weight,
+            "n_threads": self.n_threads,
+            "checkpoint": session.checkpoint.inside("tuning") if n_epochs else NOWHERE,
+        }
+        train, seed = work.train, session.seed
+        return tune_pair(base, pair, train, n_epochs, seed, work.directions, settings)
 
     def _name_results(self, result: tuple) -> None:
         work, found, tuned, note = result

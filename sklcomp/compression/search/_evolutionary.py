@@ -1,6 +1,5 @@
 """EvolutionaryPruner: channels removed by a genetic search (arXiv 1707.08005)."""
 
-from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, NamedTuple, Self
 
@@ -28,7 +27,7 @@ from sklcomp.compression.search._results import (
     fittest_within,
     front_of,
     kept_channels,
-    unseen_uniform,
+    with_uniform,
 )
 from sklcomp.evolution import EvolutionResult, evolve
 from sklcomp.nn._forms import plain_copy
@@ -340,10 +339,7 @@ class EvolutionaryPruner(SearchMixin, Compressor):
         rebuild_net(base, base.module_)  # may say what cannot be copied
         examples, is_classes = torch.from_numpy(X[train]), hasattr(self, "classes_")
         task = OutputKind.of_module(base.module_, examples, is_classes)
-        problem = self._problem_of(
-            base.module_, examples, rng, importance=recipe.importance,
-            compensate=recipe.compensate,
-        )  # fmt: skip
+        problem = self._problem_of(base.module_, examples, rng, recipe)
         score = Fitness(
             problem, task, X[held], y[held], recipe.fitness, recipe.trade_off
         )
@@ -377,10 +373,9 @@ class EvolutionaryPruner(SearchMixin, Compressor):
             nonlocal record
             self._check_n_outputs(net.module_, X, y, "net")
             # What cannot be reached is said before the training.
-            self._problem_of(
-                net.module_, torch.from_numpy(X[:2]), np.random.default_rng(0),
-                importance="random", compensate=False,
-            )  # fmt: skip
+            cheap = self.recipe_.replace(importance="random", compensate=False)
+            some, draws = torch.from_numpy(X[:2]), np.random.default_rng(0)
+            self._problem_of(net.module_, some, draws, cheap)
             record = session.checkpoint.record("training", describe_start)
             if (state := record.load()) is not None:
                 restore_training(net, state)
@@ -390,14 +385,20 @@ class EvolutionaryPruner(SearchMixin, Compressor):
         return net
 
     def _problem_of(
-        self, module: nn.Module, X: Tensor, rng: np.random.Generator, **settings: Any
+        self, module: nn.Module, X: Tensor, rng: np.random.Generator, recipe: Any
     ) -> PruningProblem:
         # Of a copy, so that the front stays what it is if the net is trained on.
         return PruningProblem(
-            plain_copy(module), X, max_params=self.max_params,
-            max_macs=self.max_macs, ignored_layers=self.ignored_layers,
-            min_channels=self.min_channels, rng=rng, **settings,
-        )  # fmt: skip
+            plain_copy(module),
+            X,
+            max_params=self.max_params,
+            max_macs=self.max_macs,
+            ignored_layers=self.ignored_layers,
+            min_channels=self.min_channels,
+            rng=rng,
+            importance=recipe.importance,
+            compensate=recipe.compensate,
+        )
 
     def _search(self, work: Work, session: Session) -> EvolutionResult:
         """Evolve, and keep the state of every generation where that is wanted."""
@@ -411,22 +412,19 @@ class EvolutionaryPruner(SearchMixin, Compressor):
         starts, operators, values = self._start_of([problem], work.rng)
         record = session.checkpoint.record("search", describe_start)
         result = evolve(
-            score, starts[0], rng=work.rng, n_jobs=self.n_jobs, state=record.load(),
+            score,
+            starts[0],
+            rng=work.rng,
+            n_jobs=self.n_jobs,
+            state=record.load(),
             n_polish_steps=self.recipe_.n_polish_steps,
-            callback=self._after_generation(record, session), **values,
+            callback=self._after_generation(record, session),
+            **values,
             **{name: own for name, (own,) in operators.items()},
-        )  # fmt: skip
+        )
         self._tell_best({"best": result.history["best"]})
         # The search stays near its budget; at() is to have a network of every size.
-        uniform = problem.has_budget and unseen_uniform(problem, result.genomes)
-        if not uniform:
-            return result
-        found = np.array([score(genome) for genome in uniform])
-        return replace(
-            result,
-            genomes=np.concatenate([result.genomes, uniform]),
-            fitness=np.concatenate([result.fitness, found]),
-        )
+        return with_uniform(problem, score, result) if problem.has_budget else result
 
     def _tune(self, cut: nn.Module, work: Work, session: Session) -> Outcome:
         """Fine-tune the winner, if that is wanted."""
@@ -437,10 +435,9 @@ class EvolutionaryPruner(SearchMixin, Compressor):
             return Outcome(cut, None, None, "")
         recipe = self.recipe_
         weight, is_falling = recipe.distill_weight, recipe.finetune_schedule == "cosine"
-        tuner = Tuner(
-            base, work.judge.task.is_classes, *work.tuning, recipe.temperature,
-            n_epochs, is_falling, session.seed, self.n_threads,
-        )  # fmt: skip
+        is_classes = work.judge.task.is_classes
+        training = n_epochs, is_falling, session.seed, self.n_threads
+        tuner = Tuner(base, is_classes, *work.tuning, recipe.temperature, *training)
         weights = WEIGHTS if isinstance(weight, str) else (weight,)
         return finetune(tuner, cut, weights, work.judge, self._is_unseen)
 

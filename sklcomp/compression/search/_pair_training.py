@@ -13,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from torch import Tensor, nn
 
+from sklcomp.compression.search._pair_fitness import judge_pair
 from sklcomp.nn._running import torch_session
 from sklcomp.training._checkpoint import NOWHERE, Checkpoint
 from sklcomp.training._fit import Session
@@ -176,6 +177,28 @@ def distilling(made_of_a: Tensor, made_of_b: Tensor, weight: float) -> type:
             return terms, (fake_a, fake_b)
 
     return Distilling
+
+
+def tune_pair(
+    base: CycleGANTranslator,
+    cut: Any,
+    train: Any,
+    n_epochs: int,
+    seed: int,
+    directions: Any,
+    settings: dict[str, Any],
+) -> tuple[CycleGANTranslator, str]:
+    """Train a pair that was cut; the better of before and after, and why."""
+    tuned = train_pair(base, cut, train, n_epochs, seed, **settings)
+    if not tuned.n_iter_:
+        diverged = "kept as they were cut: the training has diverged"
+        return tuned, diverged if n_epochs else ""
+    after = tuned.generator_ab_, tuned.generator_ba_
+    is_kept, note = judge_pair(cut, after, directions)
+    if not is_kept:
+        n_threads = settings["n_threads"]
+        tuned = train_pair(base, cut, train, 0, seed, n_threads=n_threads)
+    return tuned, note
 
 
 def start_from(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sklcomp.compression.search._problem import PruningProblem, absolute_budget
-from sklcomp.evolution import CoevolutionResult
+from sklcomp.evolution import CoevolutionResult, EvolutionResult
 
 
 def pareto_front(costs: np.ndarray, fitness: np.ndarray) -> np.ndarray:
@@ -76,12 +76,22 @@ def fittest_within(
     return front["genomes"][best]
 
 
-def unseen_uniform(problem: PruningProblem, genomes: np.ndarray) -> list[np.ndarray]:
-    """Uniform genomes of all sizes that a search has not met, for the front's ends."""
+def with_uniform(
+    problem: PruningProblem, score: Any, result: EvolutionResult
+) -> EvolutionResult:
+    """The result with uniform widths that it has not met, for the ends of its front."""
     # The front has each network once.
-    met = {genome.tobytes() for genome in genomes}
+    met = {genome.tobytes() for genome in result.genomes}
     front = {genome.tobytes(): genome for genome in problem.uniform_front()}
-    return [genome for key, genome in front.items() if key not in met]
+    uniform = [genome for key, genome in front.items() if key not in met]
+    if not uniform:
+        return result
+    found = np.array([score(genome) for genome in uniform])
+    return replace(
+        result,
+        genomes=np.concatenate([result.genomes, uniform]),
+        fitness=np.concatenate([result.fitness, found]),
+    )
 
 
 def with_uniform_pairs(

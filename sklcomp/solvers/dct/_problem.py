@@ -25,15 +25,8 @@ from sklcomp.solvers.dct._direct import (
     has_dual,
     is_banded,
     solve_direct,
-    solve_direct_noisy,
 )
-from sklcomp.solvers.dct._nuclear import solve_nuclear
-from sklcomp.solvers.dct._pcg import (
-    apply_spectrum,
-    select_rows,
-    solve_pcg,
-    solve_penalised,
-)
+from sklcomp.solvers.dct._pcg import apply_spectrum, select_rows, solve_pcg
 from sklcomp.solvers.dct._sparse import solve_sparse
 from sklcomp.solvers.dct._stencil import solve_stencil
 
@@ -136,9 +129,14 @@ def solve_dct(
     if not weights.any():
         kinds[:] = "nearest"  # every fill has the norm 0
     settings = {
-        "weights": weights, "order": order, "axis_scale": axis_scale, "tol": tol,
-        "max_iter": max_iter, "workers": workers, "callback": callback,
-    }  # fmt: skip
+        "weights": weights,
+        "order": order,
+        "axis_scale": axis_scale,
+        "tol": tol,
+        "max_iter": max_iter,
+        "workers": workers,
+        "callback": callback,
+    }
     for kind, solve in SOLVERS.items():
         if kind not in kinds:
             continue
@@ -149,7 +147,7 @@ def solve_dct(
         failed, converged[rows] = gap[rows] > limit, gap[rows] <= limit
         if is_exact and failed.any():
             if solver != "auto":
-                raise ValueError(_singular(kind, gap[rows].max()))
+                raise ValueError(singular(kind, gap[rows].max()))
             kinds[rows] = np.where(failed, FALLBACKS[kind], kind)
         start[rows] = found
     # Overflow is told by the caller, who sees infinity in the solution.
@@ -158,112 +156,6 @@ def solve_dct(
         start += unit[1]
         solution = np.where(observed, images, start).astype(images.dtype, copy=False)
     return SolverResult(solution, n_iter, gap, converged)
-
-
-def solve_regularised(
-    images: np.ndarray,
-    observed: np.ndarray,
-    *,
-    weights: np.ndarray,
-    nuclear: float,
-    noise: float | np.ndarray,
-    solver: str,
-    order: float | None = None,
-    axis_scale: tuple[float, ...] | None = None,
-    max_iter: int = 200,
-    tol: float = 1e-3,
-    workers: int | None = None,
-    callback: Callable[[int], bool] | None = None,
-) -> SolverResult:
-    """Minimise the DCT norm with a nuclear norm, a data term, or both.
-
-    ``nuclear`` is in units of the observed range, ``noise`` the weight lam of the DCT
-    norm against the data, one for all images or one each, 0 for exact data; the others
-    as in :func:`solve_dct`.
-    """
-    noise = np.broadcast_to(np.asarray(noise, dtype=np.float64), len(images))
-    start, (scale, center) = normalise(
-        images, observed, is_centred=weights.flat[0] == 0
-    )
-    n_iter, gap = np.zeros(len(start), dtype=int), np.zeros(len(start))
-    converged = np.ones(len(start), dtype=bool)
-    settings = {
-        "weights": weights, "noise": noise, "order": order, "max_iter": max_iter,
-        "tol": tol, "workers": workers, "callback": callback,
-    }  # fmt: skip
-    if not weights.any() and not nuclear:
-        fill_nearest(start, observed)  # the data at no cost
-    elif solver == "admm":
-        start, n_iter, gap = _solve_by_copies(
-            start, observed, nuclear=nuclear, axis_scale=axis_scale, **settings
-        )
-        converged = gap <= tol
-    else:
-        fill_nearest(start, observed)
-        start, n_iter, gap, converged = _solve_noisy(
-            start, observed, solver=solver, **settings
-        )
-    with np.errstate(over="ignore"):
-        found = start * scale + center
-        if not noise.any():
-            found = np.where(observed, images, found)
-        solution = found.astype(images.dtype, copy=False)
-    return SolverResult(solution, n_iter, gap, converged)
-
-
-def _solve_by_copies(
-    start, observed, *, weights, noise, nuclear, order, axis_scale, workers, **limits
-):
-    """ADMM on normalised images, from the smoothest fill."""
-    span = np.ptp(start, axis=tuple(range(1, start.ndim)), keepdims=True)
-    span[span == 0] = 1
-    smooth = solve_dct(
-        start / span, observed, weights=weights, order=order, axis_scale=axis_scale,
-        max_iter=limits["max_iter"], tol=limits["tol"], workers=workers,
-    ).solution  # fmt: skip
-    found, n_iter, gap = solve_nuclear(
-        smooth, observed, weights=weights, nuclear=nuclear, noise=noise, **limits
-    )
-    return found * span, n_iter, gap
-
-
-def _solve_noisy(start, observed, *, weights, noise, order, solver, tol, **settings):
-    """Noisy data without a nuclear norm: a factorisation or iterations."""
-    n_iter, gap = np.zeros(len(start), dtype=int), np.zeros(len(start))
-    dual = has_dual(weights)
-    direct = np.array([_is_direct(o, dual, order, solver) for o in observed])
-    failed = np.zeros_like(direct)
-    if direct.any():
-        rows = select_rows(direct)
-        found, _, gap[rows] = solve_direct_noisy(
-            start[rows], observed[rows], weights=weights, noise=noise[rows],
-            order=order, callback=settings["callback"],
-        )  # fmt: skip
-        failed = direct & (gap > max(tol, DIRECT_TOL))
-        if failed.any() and solver == "direct":
-            raise ValueError(_singular(solver, gap[failed].max()))
-        start[direct & ~failed] = found[~failed[rows]]
-    direct &= ~failed
-    if not direct.all():
-        rows = select_rows(~direct)
-        start[rows], n_iter[rows], gap[rows] = solve_penalised(
-            start[rows], observed[rows], weights=weights, noise=noise[rows], tol=tol,
-            **settings,
-        )  # fmt: skip
-    converged = gap <= np.where(direct, max(tol, DIRECT_TOL), tol)
-    return start, n_iter, gap, converged
-
-
-def _is_direct(observed, dual, order, solver):
-    """Whether a factorisation serves an image with noisy data."""
-    if solver == "pcg":
-        return False
-    banded = is_banded(observed.shape, order)
-    size = direct_size(observed, dual, noisy=True)
-    if solver == "direct":
-        _check_unknowns(size, banded)
-        return True
-    return _is_cheap(size, observed.shape, banded)
 
 
 def normalise(images, observed, *, is_centred):
@@ -295,7 +187,8 @@ def fill_nearest(start, observed):
             image[...] = image[tuple(nearest)]
 
 
-def _singular(solver, gap):
+def singular(solver, gap):
+    """What is said of a factorisation that failed."""
     return (
         f"solver='{solver}' met a system that is singular to working precision "
         f"(residual {gap:.2g}): the weights leave a component undetermined, or the "
@@ -304,7 +197,8 @@ def _singular(solver, gap):
     )
 
 
-def _check_unknowns(size, banded):
+def check_unknowns(size, banded):
+    """Refuse a dense factorisation that is too large."""
     if size > MAX_UNKNOWNS and not banded:
         msg = (
             f"solver='direct' would factorise a dense matrix of {size} unknowns, more "
@@ -313,7 +207,7 @@ def _check_unknowns(size, banded):
         raise ValueError(msg)
 
 
-def _is_cheap(size, shape, banded):
+def is_cheap(size, shape, banded):
     """Whether a factorisation of so many unknowns costs less than iterations."""
     if sum(n > 1 for n in shape) <= 1:
         return banded or size <= DIRECT_SIZE_1D
@@ -328,10 +222,10 @@ def _choose(observed, dual, order, axis_scale, solver):
     size = direct_size(observed, dual)
     banded = is_banded(observed.shape, order)
     if solver == "direct":
-        _check_unknowns(size, banded)
+        check_unknowns(size, banded)
     if solver != "auto":
         return solver
-    if _is_cheap(size, observed.shape, banded):
+    if is_cheap(size, observed.shape, banded):
         return "direct"
     has_stencil = order in (1, 2) and observed.ndim <= 3
     is_small = has_stencil and n_missing <= SPARSE_SIZE[observed.ndim]

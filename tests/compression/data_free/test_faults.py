@@ -405,8 +405,8 @@ def test_features_are_asked_for_if_they_are_needed():
         ({"input_range": (0, np.inf)}, "input_range holds inf: all must be finite"),
         ({"input_range": ([0, 0], [1, 1, 1])}, "input_range has 2 values: give one"),
         ({"input_range": (0, 1, 2)}, "give two values, the smaller one first"),
-        ({"input_shape": (4.9,)}, r"input_shape=\(4.9,\): give \(channels"),
-        ({"input_shape": ("4",)}, r"input_shape=\('4',\): give \(channels"),
+        ({"input_shape": (4.9,)}, r"input_shape=\(4.9,\) must consist of pos"),
+        ({"input_shape": ("4",)}, r"input_shape=\('4',\) must consist of pos"),
     ],
 )
 def test_values_that_are_none(settings, message):

@@ -136,9 +136,9 @@ def test_shape_is_that_of_the_rows_if_it_is_not_told():
 @pytest.mark.parametrize(("change", "X", "message"), [
     ({"input_shape": None}, None, "input_shape=None: without X, give the shape of one"),
     ({"input_shape": (3, 3)}, None, r"input_shape=\(3, 3\): give \(channels, height"),
-    ({"input_shape": (2, 0, 3)}, None, r"input_shape=\(2, 0, 3\): give"),
-    ({"input_shape": (2, 3.0, 3)}, None, r"input_shape=\(2, 3.0, 3\): give"),
-    ({}, np.zeros((5, 17)), r"\(2, 3, 3\) has 18 values, the rows of X have 17: give"),
+    ({"input_shape": (2, 0, 3)}, None, r"input_shape=\(2, 0, 3\) must consist of pos"),
+    ({"input_shape": (2, 3.0, 3)}, None, r"\(2, 3.0, 3\) .*, such as \(3, 32, 32\)"),
+    ({}, np.zeros((5, 17)), r"\(2, 3, 3\) has 2 x 3 x 3 = 18 values, but X has 17"),
     ({"input_range": (1, 1)}, None, r"input_range=\(1, 1\): give two values, the sma"),
     ({"input_range": (0, [1, -1])}, None, r"input_range=\(0, \[1, -1\]\): give two"),
     ({"input_range": (0, 1, 2)}, None, "give two values"),

@@ -8,13 +8,11 @@ import torch
 from torch import nn
 
 from sklcomp.compression import DataFreeRecipe
-from sklcomp.compression.data_free import _sources
 from sklcomp.compression.data_free._sources import (
     GeneratorSource,
     Inputs,
     NoiseSource,
     ReplayBank,
-    draw_judges,
     keep_on_cpu,
 )
 from sklcomp.nn import entropy_loss, onehot_loss
@@ -320,19 +318,6 @@ def test_moments_are_asked_for_where_they_are_possible():
     assert make_source().weights["moments"] == 1
     assert make_source(head="batchnorm").weights["moments"] == 0
     assert make_source(nn.Linear(3, 4), conditional=False).weights["moments"] == 0
-
-
-def test_judges_are_generators_of_their_own(monkeypatch):
-    monkeypatch.setattr(_sources, "N_JUDGE_STEPS", 2)
-    teacher = teacher_of()
-    before = weights(teacher.module)
-    torch.manual_seed(0)
-    images = draw_judges(teacher, INPUTS, 3, 10, seeded())
-    assert images.shape == (12, 4)  # a third each, rounded up
-    assert torch.equal(weights(teacher.module), before)
-    assert len({tuple(row) for row in images.tolist()}) == 12
-    torch.manual_seed(0)
-    assert torch.equal(draw_judges(teacher, INPUTS, 3, 10, seeded()), images)
 
 
 @pytest.mark.parametrize("make", [

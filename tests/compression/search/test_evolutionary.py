@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
-from sklearn.datasets import load_diabetes, load_digits
+from sklearn.datasets import load_diabetes
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -17,40 +17,10 @@ from skorch import NeuralNetClassifier
 from skorch.callbacks import EarlyStopping
 from skorch.dataset import ValidSplit
 
-from sklcomp.compression import EvolutionaryPruner, SearchRecipe
-from sklcomp.compression.search._fitness import Fitness
-from sklcomp.nn import (
-    collect_covariances,
-    count_macs,
-    count_parameters,
-    elimination_order,
-)
-from sklcomp.training._nets import OutputKind, hold_out
-from tests.helpers.nets import (
-    Probabilities,
-    Residual,
-    Stop,
-    Viewing,
-    classifier,
-    regressor,
-)
-from tests.helpers.recipes import evolutionary_pruner, with_recipe
-
-QUICK = {"population_size": 6, "n_generations": 3, "n_polish_steps": 3,
-         "finetune_epochs": 2, "random_state": 0}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def digits():
-    X, y = load_digits(return_X_y=True)
-    return (X / 16).astype(np.float32)[:900], y[:900]
-
-
-@pytest.fixture(scope="module")
-def trained(digits):
-    """A fitted net, for those who do not change it."""
-    torch.manual_seed(0)
-    return classifier(Residual, max_epochs=8, lr=0.01).fit(*digits)
+from sklcomp.nn import count_macs, count_parameters
+from sklcomp.training._nets import OutputKind
+from tests.helpers.nets import Probabilities, Residual, Viewing, classifier, regressor
+from tests.helpers.recipes import QUICK, evolutionary_pruner
 
 
 @pytest.fixture(scope="module")
@@ -58,24 +28,6 @@ def pruned(digits, trained):
     return evolutionary_pruner(FrozenEstimator(trained), max_params=0.4, **QUICK).fit(
         *digits
     )
-
-
-@pytest.fixture
-def scored(monkeypatch):
-    """Genomes of which the fitness was computed."""
-    genomes, score = [], Fitness.__call__
-
-    def spy(self, genome):
-        genomes.append(genome.tobytes())
-        return score(self, genome)
-
-    monkeypatch.setattr(Fitness, "__call__", spy)
-    return genomes
-
-
-def split(y):
-    """Rows to train on and rows held out, of a fit with random_state=0."""
-    return hold_out(y, 1000, np.random.RandomState(0).randint(2**31 - 1))
 
 
 @parametrize_with_checks(
@@ -189,25 +141,6 @@ def test_nothing_removed_is_the_net_itself(digits, trained):
     assert pruner.report_.ratio("parameters") == 1
 
 
-def test_fitness_is_the_divergence_on_rows_held_out(digits, trained):
-    # By numpy, from the probabilities of the two plain nets.
-    X, y = digits
-    pruner = evolutionary_pruner(
-        FrozenEstimator(trained),
-        max_params=0.5,
-        compensate=False,
-        finetune=False,
-        **QUICK,
-    ).fit(X, y)
-    held = split(y)[1]
-    assert len(held) == len(X) // 4
-    p, q = (
-        net.predict_proba(X[held]).astype(float) for net in (trained, pruner.estimator_)
-    )
-    divergence = (p * np.log(p / q)).sum(axis=1).mean()
-    assert pruner.best_fitness_ == pytest.approx(-divergence, rel=1e-3)
-
-
 def test_front_is_not_dominated_and_at_reads_it(pruned, digits):
     front = pruned.pareto_front_
     sizes, fitness = front["n_parameters"], front["fitness"]
@@ -251,104 +184,6 @@ def test_fine_tuning_helps(digits, trained):
     ).fit(X, y)
     assert tuned.report_.after["training score"] > plain.report_.after["training score"]
     assert len(tuned.estimator_.history) == 10
-
-
-def test_both_budgets_and_layers_that_stay(digits, trained):
-    pruner = evolutionary_pruner(
-        FrozenEstimator(trained),
-        max_params=900,
-        max_macs=0.5,
-        min_channels=2,
-        ignored_layers=["inner"],
-        **QUICK,
-    ).fit(*digits)
-    assert pruner.report_.after["parameters"] <= 900
-    assert pruner.report_.ratio("MACs") <= 0.5
-    assert len(pruner.kept_channels_["inner"]) == 8
-    assert len(pruner.kept_channels_["stem"]) >= 2
-    assert "ignored_layers" in pruner.graph_.frozen["inner"]
-
-
-@pytest.mark.parametrize("genes", ["nested", "free"])
-@pytest.mark.parametrize("importance", ["obs", "l1", "group", "random"])
-def test_every_importance_keeps_the_budget(digits, trained, genes, importance):
-    pruner = evolutionary_pruner(
-        FrozenEstimator(trained),
-        max_params=0.5,
-        genes=genes,
-        importance=importance,
-        finetune=False,
-        **QUICK,
-    ).fit(*digits)
-    assert pruner.report_.ratio("parameters") <= 0.5
-    assert (np.diff(pruner.history_["best"]) >= 0).all()
-
-
-def test_importance_says_which_channels_go_first(digits, trained):
-    X, y = digits
-    found = {
-        importance: evolutionary_pruner(
-            FrozenEstimator(trained),
-            max_params=0.5,
-            importance=importance,
-            finetune=False,
-            **QUICK,
-        ).fit(X, y)
-        for importance in ("obs", "l1", "group", "random")
-    }
-    assert len({pruner.best_individual_.tobytes() for pruner in found.values()}) == 4
-    # By hand, of one layer: those of least mean |w| are not kept.
-    module, graph = trained.module_, found["obs"].graph_
-    kept = found["l1"].kept_channels_["inner"]
-    order = module.inner.weight.abs().mean(dim=(1, 2, 3)).argsort()
-    assert 0 < len(kept) < 8
-    assert set(kept) == set(order[-len(kept) :].tolist())
-    rows = torch.from_numpy(X[split(y)[0]])
-    orders = {
-        "obs": elimination_order(
-            module, graph, collect_covariances(module, graph, rows)
-        ),
-        "group": elimination_order(module, graph, norm="group"),
-    }
-    for importance, segments in orders.items():
-        for genes in segments:
-            alive = found[importance].best_individual_[genes]
-            assert not alive[: -alive.sum()].any()
-
-
-def test_the_papers_form_needs_no_budget(digits, trained):
-    X, y = digits
-    pruner = evolutionary_pruner(
-        FrozenEstimator(trained), recipe="paper", trade_off=0.5, finetune=False, **QUICK
-    ).fit(X, y)
-    size = pruner.report_.ratio("parameters")
-    assert 0 < size < 1
-    # Accuracy of the cut net and the reward for its size.
-    held = split(y)[1]
-    accuracy = pruner.estimator_.score(X[held], y[held])
-    assert pruner.best_fitness_ == pytest.approx(accuracy + 0.5 * (1 - size))
-    # Cut and not repaired.
-    kept = pruner.kept_channels_
-    np.testing.assert_array_equal(
-        pruner.module_.inner.weight.detach(),
-        trained.module_.inner.weight.detach()[kept["inner"]][:, kept["stem"]],
-    )
-
-
-def test_own_fitness(digits, trained):
-    seen = []
-
-    def fitness(module, X, y):
-        seen.append((type(module), X.shape, y.shape))
-        return -count_parameters(module)
-
-    pruner = evolutionary_pruner(
-        FrozenEstimator(trained), recipe="paper", fitness="kl", trade_off=0, **QUICK
-    )
-    own = SearchRecipe(fitness=fitness, n_polish_steps=3)
-    pruner.set_params(recipe=own, max_params=0.5).fit(*digits)
-    assert set(seen) == {(Residual, (225, 64), (225,))}
-    assert pruner.best_fitness_ == -count_parameters(pruner.module_)
 
 
 def test_probabilities_and_logits_are_the_same_task():
@@ -436,56 +271,6 @@ def test_pipeline_grid_search_and_pickle(digits):
         clone(search.best_estimator_[-1]).predict(X)
 
 
-def test_stopped_and_resumed_is_uninterrupted(digits, trained, tmp_path, scored):
-    X, y = digits
-    settings = {"max_params": 0.5, **QUICK}
-    whole = evolutionary_pruner(FrozenEstimator(trained), **settings).fit(X, y)
-    expected = scored.copy()
-    scored.clear()
-    saved = evolutionary_pruner(
-        FrozenEstimator(trained), checkpoint=tmp_path, warm_start=True, **settings
-    )
-    interrupted = clone(saved).set_callbacks(Stop(after=2))
-    with pytest.raises(KeyboardInterrupt):
-        interrupted.fit(X, y)
-    assert not hasattr(interrupted, "estimator_")
-    assert [path.name for path in tmp_path.iterdir()] == ["search.npz"]
-    n_before = len(scored)
-    rest = saved.fit(X, y)
-    # Nothing is scored twice.
-    assert 0 < n_before < len(scored)
-    assert scored == expected
-    np.testing.assert_array_equal(rest.predict_proba(X), whole.predict_proba(X))
-    for name, values in whole.history_.items():
-        np.testing.assert_array_equal(rest.history_[name], values)
-    # A state of another fitness is not taken up.
-    other, fresh = (
-        clone(each).set_params(recipe__fitness="accuracy").fit(X, y)
-        for each in (rest, whole)
-    )
-    np.testing.assert_array_equal(other.history_["mean"], fresh.history_["mean"])
-
-
-def test_resume_goes_on_from_the_state(digits, trained, tmp_path, scored):
-    X, y = digits
-    pruner = evolutionary_pruner(
-        FrozenEstimator(trained),
-        max_params=0.5,
-        checkpoint=tmp_path,
-        warm_start=True,
-        finetune=False,
-        **QUICK,
-    )
-    first = pruner.fit(X, y).predict_proba(X)
-    scored.clear()
-    # A finished search is not run again but for its last generation, its polish and
-    # its front.
-    again = clone(pruner).fit(X, y)
-    np.testing.assert_array_equal(again.predict_proba(X), first)
-    n_known = pruner.history_["n_evaluations"][-2]
-    assert len(scored) == pruner.n_evaluations_ - n_known < pruner.n_evaluations_
-
-
 def test_frozen_weights_can_be_tuned(digits, trained):
     net = copy.deepcopy(trained)
     net.module_.requires_grad_(False)
@@ -496,58 +281,6 @@ def test_frozen_weights_can_be_tuned(digits, trained):
         pruner.fit(X, y).predict_proba(X), expected.fit(X, y).predict_proba(X)
     )
     assert not any(p.requires_grad for p in net.module_.parameters())
-
-
-def test_the_trained_net_is_in_the_checkpoint(digits, tmp_path):
-    X, y = digits
-
-    class Interrupting(EvolutionaryPruner):
-        def _search(self, *args):
-            raise KeyboardInterrupt
-
-    net = NeuralNetClassifier(
-        Residual, criterion=torch.nn.CrossEntropyLoss, max_epochs=2, verbose=0
-    )
-    settings = {"max_params": 0.5, **QUICK}
-    whole = evolutionary_pruner(net, **settings).fit(X, y)
-    own = with_recipe(SearchRecipe, settings)
-    with pytest.raises(KeyboardInterrupt):
-        Interrupting(net, checkpoint=tmp_path, **own).fit(X, y)
-    rest = evolutionary_pruner(net, checkpoint=tmp_path, warm_start=True, **settings)
-    rest.fit(X, y)
-    np.testing.assert_array_equal(rest.predict_proba(X), whole.predict_proba(X))
-    # Epochs of the checkpoint are not done again: their times are those of then.
-    times = rest.base_estimator_.history_[:, "dur"]
-    again = clone(rest).fit(X, y)
-    assert again.base_estimator_.history_[:, "dur"] == times
-    # Another learning rate is another net.
-    other = clone(rest).set_params(estimator__lr=0.02).fit(X, y)
-    assert other.base_estimator_.history_[:, "dur"] != times
-
-
-@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut"])
-def test_broken_checkpoint_is_named(digits, trained, tmp_path, content):
-    (tmp_path / "search.npz").write_bytes(content)
-    pruner = evolutionary_pruner(
-        FrozenEstimator(trained),
-        max_params=0.5,
-        checkpoint=tmp_path,
-        warm_start=True,
-        **QUICK,
-    )
-    with pytest.raises(ValueError, match=r"search.npz is no state of a fit"):
-        pruner.fit(*digits)
-
-
-def test_interrupt_in_fine_tuning_is_not_swallowed(digits, trained):
-    class Interrupting(NeuralNetClassifier):
-        def get_loss(self, *args, **kwargs):
-            raise KeyboardInterrupt
-
-    net = Interrupting(Residual, criterion=torch.nn.CrossEntropyLoss, verbose=0)
-    net.initialize().module_.load_state_dict(trained.module_.state_dict())
-    with pytest.raises(KeyboardInterrupt):
-        evolutionary_pruner(FrozenEstimator(net), max_params=0.5, **QUICK).fit(*digits)
 
 
 @pytest.mark.parametrize(
@@ -619,19 +352,6 @@ def test_fitting_often_leaves_nothing_behind(digits, trained):
             for part in module.modules():
                 assert not part._forward_hooks
                 assert not part._forward_pre_hooks
-
-
-def test_unwritable_checkpoint_is_found_before_the_training(digits, tmp_path):
-    class Untouchable(NeuralNetClassifier):
-        def initialize(self):
-            raise AssertionError("trained before the folder was tried")
-
-    (tmp_path / "file").write_text("in the way")
-    net = Untouchable(Residual, criterion=torch.nn.CrossEntropyLoss)
-    with pytest.raises(OSError, match="file"):
-        evolutionary_pruner(net, max_params=0.5, checkpoint=tmp_path / "file").fit(
-            *digits
-        )
 
 
 @pytest.mark.parametrize("train_split", [None, ValidSplit(5)])

@@ -23,12 +23,10 @@ from sklcomp.inspection import CompressionDisplay
 from sklcomp.nn import count_parameters, kd_loss
 from sklcomp.training._nets import hold_out
 from tests.helpers.nets import Dense, classifier, regressor
-from tests.helpers.recipes import evolutionary_pruner
+from tests.helpers.recipes import QUICK, evolutionary_pruner
 
 X, y = load_iris(return_X_y=True)
 X = scale(X).astype(np.float32)
-QUICK = {"population_size": 6, "n_generations": 3, "n_polish_steps": 3,
-         "finetune_epochs": 2, "random_state": 0}  # fmt: skip
 
 
 def normed(n_outputs=3):

@@ -9,8 +9,8 @@ from sklcomp.solvers.dct._problem import (
     dct_norm_squared,
     laplacian_eigenvalues,
     solve_dct,
-    solve_regularised,
 )
+from sklcomp.solvers.dct._regularised import solve_regularised
 from tests.solvers.dct.test_solvers import dense_operator
 
 
