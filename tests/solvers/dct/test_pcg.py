@@ -291,3 +291,14 @@ def test_each_image_may_have_a_noise_of_its_own(rng):
         # Only the product of noise and weights matters.
         other, *_ = smooth(start[i : i + 1], masks[:1], 8 * weights, noise[i] / 8)
         np.testing.assert_allclose(other[0], alone[0], atol=1e-7)
+
+
+def test_a_bad_start_hides_nothing(rng):
+    # Beside the residual of the nearest pixels any other would look small.
+    image, observed = random_case(rng, (16, 15), 0.9)
+    weights = laplacian_eigenvalues(image.shape)
+    matrix = 1e4 * dense_operator(weights) + np.diag(1.0 * observed.ravel())
+    expected = np.linalg.solve(matrix, (observed * image).ravel())
+    start = np.where(observed, image, rng.random(image.shape))
+    found, *_ = smooth(start[None], observed[None], weights, 1e4, tol=1e-3)
+    np.testing.assert_allclose(found.ravel(), expected, atol=1e-4)

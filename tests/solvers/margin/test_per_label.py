@@ -1,5 +1,7 @@
 """Labels one by one: threads that keep the order, and thresholds of highest F1."""
 
+from threading import Event
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -117,3 +119,21 @@ def test_a_threshold_separates_what_can_be_separated(rng):
     # Where all have the label, all are found.
     everything = sparse.csr_array(np.ones((40, 1)))
     assert best_thresholds(everything, scores)[0] < scores.min()
+
+
+def test_labels_solved_before_an_earlier_one_that_stops_are_forgotten():
+    ahead, reported = Event(), []
+
+    def solve(label):
+        if label == 0:
+            # Other threads get far in the meantime.
+            ahead.wait(timeout=10)
+        if label == 7:
+            ahead.set()
+
+    def stop(label):
+        reported.append(label)
+        return label == 0
+
+    assert map_labels(solve, 8, 4, stop) == 1
+    assert reported == [0]
