@@ -6,7 +6,7 @@ from scipy.optimize import minimize_scalar
 
 from sklcomp.recovery import DCTImputer, DCTRegressor, recover_image
 from sklcomp.solvers.dct._problem import dct_norm_squared, laplacian_eigenvalues
-from tests.solvers.dct.test_solvers import dense_operator, dense_solution
+from tests.helpers.grids import dense_operator, dense_solution
 
 SHAPES = [(1,), (2,), (3,), (4,), (20,), (1, 1), (1, 5), (2, 2), (3, 2), (6, 5)]
 SHAPES += [(1, 1, 1), (2, 1, 2), (2, 2, 2), (3, 4, 2)]

@@ -90,7 +90,8 @@ def solve_dct(
     weights : ndarray of shape grid, float64
         Non-negative spectral weights ``W``; only their ratios matter.
     order : float or None
-        The q of ``W = Lambda^q``; None for weights that are no power of the Laplacian.
+        The q of ``W = Lambda^q``, where also the size of the weights matters; None for
+        weights that are no power of the Laplacian.
     axis_scale : sequence of float or None
         Scales of the axes in ``Lambda``, for the stencil; None is 1 everywhere.
     solver : {"auto", "direct", "pcg", "sparse", "stencil"}

@@ -155,7 +155,8 @@ def _sweep_components(problem, privilege, multipliers, weights, codes, pending):
 def descend_components(problem, privilege, multipliers, weights, codes, start, effort):
     """Minimise over D and all correcting functions in place; epochs, gap, objective.
 
-    The gap is the estimate of the last epoch, which counted all pairs.
+    The gap is the estimate of the last epoch: of other moments and, where
+    ``max_epochs`` ended it, without the pairs that were put aside.
     """
     cap, gamma, (alpha, beta) = problem.cap, privilege.gamma, multipliers
     (components, p, q), (tol, max_epochs, seed) = weights, effort

@@ -120,7 +120,7 @@ class _Alternation:
             alpha, self.beta, self.components, self.codes = init
             alpha = np.clip(alpha, 0, model.cap * self.problem.cost)
             self.alpha = alpha.astype(X.dtype)
-        self.prox = 1.0
+        self.prox, self.last = 1.0, None
         self.projected = np.empty((n_samples, rank))
         self.score()
 
@@ -220,8 +220,25 @@ class _Alternation:
             problem, privilege, multipliers, weights, self.codes, start, effort
         )
         self.alpha, self.beta = alpha * scale, beta * scale
+        self.last = weights, self.codes, start, scale, objective - gap
         self._accept_components(components, p, q)
-        return gap / max(objective, np.finfo(np.float64).tiny)
+
+    def gap(self):
+        """Relative gap of the last problem for the components.
+
+        The descent's own is an estimate, of moments and, where its epochs ran out, of
+        some pairs; what is reported has to be a bound.
+        """
+        if self.last is None:
+            return np.inf
+        (components, p, q), codes, start, scale, dual = self.last
+        privilege = Privilege(self.privilege.sets, self.model.gamma / scale)
+        problem = self.problem._replace(cost=self.problem.cost / scale)
+        projected = np.empty_like(self.projected)
+        project_all(problem.rows, components, projected)
+        losses, _ = primal_values(problem, privilege, projected @ codes.T, p, q)
+        objective = float(losses.sum() + 0.5 * np.sum((components - start) ** 2))
+        return (objective - dual) / max(objective, np.finfo(np.float64).tiny)
 
     def _accept_components(self, components, p, q):
         """Go towards the new components as far as the objective falls."""
@@ -243,12 +260,12 @@ class _Alternation:
         self.components, self.codes = balance(self.components, self.codes)  # (3)
         self.score()
 
-    def as_result(self, curve, n_iter, gap, is_converged):
+    def as_result(self, curve, n_iter, is_converged):
         """The factors of now, with how they were found."""
         return LowRankResult(
             solution=self.codes @ self.components.T,
             n_iter=np.array([n_iter]),
-            gap=np.array([gap]),
+            gap=np.array([self.gap()]),
             converged=np.array([is_converged]),
             objective=np.array([curve[-1]]),
             privileged_coef=to_weights(self.p, self.q),
@@ -314,7 +331,7 @@ def solve_low_rank(
     model = Model(cost, class_weight, gamma, slack_cap, coding, constant)
     state = _Alternation(X, Y, model, rank, seed, n_jobs, init)
     curve = [state.objective]
-    fall, gap, n_iter, is_converged = 1.0, np.inf, 0, False
+    fall, n_iter, is_converged = 1.0, 0, False
     while n_iter < max_iter and not is_converged:
         n_iter += 1
         if prox is not None:
@@ -323,11 +340,11 @@ def solve_low_rank(
         inner = min(0.1, max(inner_tol, 0.3 * fall))
         effort = Effort(inner, inner_max_iter, seed + n_iter)
         state.update_codes(effort)
-        gap = state.update_components(effort)
+        state.update_components(effort)
         curve.append(state.objective)
         fall = (curve[-2] - curve[-1]) / max(curve[-1], np.finfo(np.float64).tiny)
         # After rough problems a small fall says little.
         is_converged = fall <= tol and inner <= inner_tol
         if callback is not None and callback(n_iter):
             break
-    return state.as_result(curve, n_iter, gap, is_converged)
+    return state.as_result(curve, n_iter, is_converged)

@@ -11,7 +11,7 @@ from sklcomp.solvers.dct._problem import (
     solve_dct,
 )
 from sklcomp.solvers.dct._regularised import solve_regularised
-from tests.solvers.dct.test_solvers import dense_operator
+from tests.helpers.grids import dense_operator
 
 
 def solve(image, observed, *, order=1.5, weights=None, nuclear=0, noise=0, **settings):

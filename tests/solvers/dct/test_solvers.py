@@ -2,40 +2,15 @@
 
 import numpy as np
 import pytest
-from scipy.fft import dct
 
 from sklcomp.solvers.dct._problem import (
     dct_norm_squared,
     laplacian_eigenvalues,
     solve_dct,
 )
+from tests.helpers.grids import dense_solution, random_case
 
 GRIDS = [(30,), (1, 9), (12, 12), (7, 13), (5, 4, 6)]
-
-
-def dense_operator(weights):
-    """``C^T diag(W) C`` with the DCT matrix of each axis written out."""
-    cosines = np.ones((1, 1))
-    for n in weights.shape:
-        cosines = np.kron(cosines, dct(np.eye(n), axis=0, norm="ortho"))
-    return cosines.T @ (weights.ravel()[:, None] * cosines)
-
-
-def dense_solution(image, observed, weights):
-    operator, known = dense_operator(weights), observed.ravel()
-    x = image.ravel().copy()
-    missing = ~known
-    right = -operator[np.ix_(missing, known)] @ x[known]
-    x[missing] = np.linalg.solve(operator[np.ix_(missing, missing)], right)
-    return x.reshape(image.shape)
-
-
-def random_case(rng, shape, missing=0.6):
-    image = rng.random(shape)
-    observed = rng.random(shape) > missing
-    seen, hidden = rng.choice(image.size, 2, replace=False)
-    observed.flat[seen], observed.flat[hidden] = True, False
-    return image, observed
 
 
 def solve(image, observed, order=1.5, weights=None, axis_scale=None, **settings):

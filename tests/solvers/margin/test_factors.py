@@ -65,3 +65,43 @@ def test_rows_are_projected_and_gathered(rng, factors, kind):
     rebuild_components(rows, signs, alpha, codes, total)
     expected = components + design.T @ (alpha * signs) @ codes
     np.testing.assert_allclose(total, expected, atol=1e-12)
+
+
+def test_projecting_and_gathering_are_adjoint(rng, factors):
+    components, codes = factors
+    rows = as_rows(rng.normal(size=(20, 6)), 1.5)
+    alpha, signs = rng.normal(size=(20, 5)), np.ones((20, 5), np.int8)
+    projected, gathered = np.empty((20, 3)), np.zeros((7, 3))
+    project_all(rows, components, projected)
+    rebuild_components(rows, signs, alpha, codes, gathered)
+    # <X D, A W> = <D, X' A W>
+    left = np.vdot(projected, alpha @ codes)
+    assert left == pytest.approx(np.vdot(components, gathered), rel=1e-10)
+
+
+def test_balanced_factors_are_balanced_again_to_themselves(factors):
+    once = balance(*factors)
+    twice = balance(*once)
+    np.testing.assert_allclose(twice[0] @ twice[1].T, once[0] @ once[1].T, atol=1e-10)
+    for found in (once, twice):
+        # Both have the singular values of the product as squares of their columns.
+        left, right = (one.T @ one for one in found)
+        np.testing.assert_allclose(left, right, atol=1e-10)
+        np.testing.assert_allclose(left, np.diag(np.diag(left)), atol=1e-10)
+
+
+def test_factors_are_those_that_balancing_would_find(rng):
+    matrix = rng.normal(size=(7, 5))
+    for rank in (1, 3, 5, 9):
+        factors = factorise(matrix, rank)
+        for one, two in zip(balance(*factors), factors, strict=True):
+            np.testing.assert_allclose(one @ one.T, two @ two.T, atol=1e-9)
+
+
+def test_nothing_has_factors_of_nothing():
+    for found in (
+        balance(np.zeros((7, 3)), np.zeros((5, 3))),
+        factorise(np.zeros((7, 5)), 3),
+    ):
+        assert [one.shape for one in found] == [(7, 3), (5, 3)]
+        assert not any(one.any() for one in found)

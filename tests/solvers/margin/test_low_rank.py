@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from sklcomp.solvers.margin import _low_rank
 from sklcomp.solvers.margin._low_rank import solve_low_rank
 from sklcomp.solvers.margin._privileged import solve_privileged
 
@@ -136,3 +137,55 @@ def test_a_given_proximal_term_ends_near(labelled):
     X, Y, cost = labelled
     adapted, fixed = (solve(X, Y, cost, prox=prox).objective[0] for prox in (None, 0.3))
     np.testing.assert_allclose(fixed, adapted, rtol=0.02)
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize("epochs", [1, 7, 20_000])
+def test_the_gap_is_a_bound_wherever_the_last_problem_was_left(
+    labelled, coding, epochs, monkeypatch
+):
+    X, Y, cost = labelled
+    seen, descend = [], _low_rank.descend_components
+
+    def spy(problem, privilege, multipliers, weights, codes, start, effort):
+        args = problem, privilege, multipliers, weights, codes, start, effort
+        found = descend(*args)
+        state = [np.copy(one) for one in (*multipliers, *weights, codes, start)]
+        seen[:] = [(problem, privilege, *state)]
+        return found
+
+    monkeypatch.setattr(_low_rank, "descend_components", spy)
+    result = solve(X, Y, cost, coding=coding, max_iter=2, inner_max_iter=epochs)
+    problem, privilege, alpha, _, components, p, q, codes, start = seen[0]
+    weights = np.sum(_low_rank.to_weights(p, q) ** 2) + np.sum(q[:, 2] ** 2)
+    squares = np.sum(start**2) - np.sum(components**2) - privilege.gamma * weights
+    dual = alpha.sum() + 0.5 * squares
+    scores = np.column_stack([X, np.ones(len(X))]) @ components @ codes.T
+    losses, _ = _low_rank.primal_values(problem, privilege, scores, p, q)
+    primal = losses.sum() + 0.5 * np.sum((components - start) ** 2)
+    gap = (primal - dual) / primal
+    assert result.gap[0] == pytest.approx(gap, rel=1e-6)
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_too_few_iterations_are_told(labelled, coding):
+    X, Y, cost = labelled
+    result = solve(X, Y, cost, coding=coding, max_iter=1)
+    assert not result.converged[0]
+    assert result.n_iter[0] == 1
+    assert len(result.loss_curve) == 2
+
+
+def test_costs_that_vanish_leave_nothing(labelled):
+    X, Y, cost = labelled
+    result = solve(X, Y, 1e-9 * cost)
+    np.testing.assert_allclose(result.solution, 0, atol=1e-6)
+    np.testing.assert_allclose(result.privileged_coef, 0, atol=1e-6)
+
+
+def test_the_rank_of_the_solution_is_at_most_that_asked_for(labelled):
+    X, Y, cost = labelled
+    for rank in (1, 2, 4):
+        solution = solve(X, Y, cost, rank=rank, max_iter=5).solution
+        values = np.linalg.svd(solution, compute_uv=False)
+        assert values[rank:].max() < 1e-9 * values[0]

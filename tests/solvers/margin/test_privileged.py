@@ -132,3 +132,54 @@ def test_weights_of_classes_are_costs(labelled):
         np.testing.assert_array_equal(own, cost * weight[j][Y[:, j]])
         alone = solve(X, Y, own)
         np.testing.assert_allclose(found.objective[j], alone.objective[j], rtol=1e-7)
+
+
+@pytest.mark.parametrize("coding", [*CODINGS, None])
+def test_few_epochs_are_told_and_their_gap_is_a_bound(labelled, coding):
+    X, Y, cost = labelled
+    best = solve(X, Y, cost, coding=coding).objective
+    for max_iter in (1, 3, 10):
+        result = solve(X, Y, cost, coding=coding, max_iter=max_iter)
+        assert (result.n_iter <= max_iter).all()
+        np.testing.assert_array_equal(result.converged, result.gap <= 1e-9)
+        # Between the objective less its gap and the objective lies the minimum.
+        assert (result.objective >= best * (1 - 1e-8)).all()
+        assert (result.objective * (1 - result.gap) <= best * (1 + 1e-8)).all()
+    assert not solve(X, Y, cost, coding=coding, max_iter=1).converged.any()
+
+
+def test_a_callback_leaves_the_other_labels_at_zero(labelled):
+    X, Y, cost = labelled
+    whole = solve(X, Y, cost)
+    for n_jobs in (None, 3):
+        result = solve(X, Y, cost, callback=lambda j: j == 1, n_jobs=n_jobs)
+        np.testing.assert_array_equal(result.solution[:2], whole.solution[:2])
+        for left in (result.solution, result.privileged_coef, *result.dual):
+            assert not left[2:].any()
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_labels_that_nothing_explains_pay_for_every_margin(rng, coding):
+    X = np.zeros((6, 2))
+    Y = np.array([[1, 0], [0, 1], [1, 0], [0, 1], [1, 0], [0, 1]])
+    result = solve(X, Y, np.ones(6), coding=coding, slack_cap=2.0, constant=0.0)
+    # Equal rows of zeros: all margins are missed by one, and paid or corrected.
+    np.testing.assert_array_equal(result.solution, 0)
+    assert (result.objective <= 12 * (1 + 1e-9)).all()
+    dear = solve(
+        X, Y, np.ones(6), coding=coding, slack_cap=2.0, constant=0.0, gamma=1e9
+    )
+    np.testing.assert_allclose(dear.objective, 12, rtol=1e-6)
+
+
+def test_single_precision_is_served_and_inputs_are_kept(labelled):
+    X, Y, cost = labelled
+    X = np.round(X, 1).astype(np.float32)
+    before = [array.copy() for array in (X, Y, cost)]
+    found = solve(X, Y, cost, tol=1e-7)
+    exact = solve(X.astype(float), Y, cost, tol=1e-7)
+    np.testing.assert_allclose(found.objective, exact.objective, rtol=1e-6)
+    assert found.dual[0].dtype == np.float32
+    assert exact.dual[0].dtype == np.float64
+    for array, copy in zip((X, Y, cost), before, strict=True):
+        np.testing.assert_array_equal(array, copy)

@@ -114,3 +114,68 @@ def test_one_factor_serves_all_residuals(rng, shape, kind, largest, monkeypatch)
         # Beyond the largest factor scikit-learn may iterate, to 1e-6.
         atol = 1e-10 if largest == 4000 else 1e-4
         np.testing.assert_allclose(solve(residual), expected, atol=atol)
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_the_factor_is_that_of_the_centred_gram_matrix(earlier, fit_intercept):
+    Y, weight, targets = earlier
+    features = np.column_stack([2.0 * Y - 1, *targets])
+    for is_sparse in (True, False):
+        model = represent(Y, weight, is_sparse, fit_intercept=fit_intercept)
+        for target in targets:
+            model.append(target)
+        means = weight @ features / weight.sum() if fit_intercept else 0
+        centred = features - means
+        expected = centred.T @ (weight[:, None] * centred) + 0.7 * np.eye(8)
+        lower = np.tril(model.factor)
+        np.testing.assert_allclose(lower @ lower.T, expected, atol=1e-10)
+
+
+def test_penalties_from_a_copy_to_the_mean(earlier):
+    Y, weight, _ = earlier
+    target = 2.0 * Y[:, 3] - 1
+    free = represent(Y, weight, True, alpha=1e-9).solve(target)
+    np.testing.assert_allclose(free[0], np.eye(6)[3], atol=1e-6)
+    assert free[1] == pytest.approx(0, abs=1e-6)
+    stiff = represent(Y, weight, True, alpha=1e9).solve(target)
+    np.testing.assert_allclose(stiff[0], 0, atol=1e-6)
+    assert stiff[1] == pytest.approx(weight @ target / weight.sum(), abs=1e-6)
+
+
+def test_a_label_that_is_appended_twice_shares_its_coefficient(earlier):
+    Y, weight, targets = earlier
+    model = represent(Y, weight, True)
+    for _ in range(2):
+        model.append(targets[0])
+    coef, _ = model.solve(targets[1])
+    # The penalty is least where equal features have equal weights.
+    assert coef[6] == pytest.approx(coef[7], abs=1e-9)
+
+
+def test_weights_of_examples_are_their_number(earlier):
+    Y, _, targets = earlier
+    times = np.arange(50) % 3 + 1
+    many = np.repeat(np.arange(50), times)
+    model = represent(Y, times.astype(float), True)
+    coef, intercept = model.solve(targets[0])
+    repeated = represent(Y[many], np.ones(len(many)), True)
+    expected = repeated.solve(targets[0][many])
+    np.testing.assert_allclose(coef, expected[0], atol=1e-10)
+    assert intercept == pytest.approx(expected[1], abs=1e-10)
+
+
+def test_a_perfect_prior_is_taken_as_it_is(rng):
+    inherited, weight = rng.normal(size=40), rng.uniform(0.2, 2, 40)
+    scale, shift = find_prior_scale(inherited, inherited, weight, True)
+    assert (scale, shift) == pytest.approx((1, 0), abs=1e-12)
+    # An offset is no fault of the prior; an unrelated one says nothing.
+    scale, shift = find_prior_scale(inherited + 3, inherited, weight, True)
+    assert (scale, shift) == pytest.approx((1, -3), abs=1e-12)
+    assert find_prior_scale(-inherited, inherited, weight, True) == (0, 0)
+
+
+def test_examples_are_left_out_where_it_is_cheap_or_they_are_few():
+    assert _streaming.is_worth_leaving_out(1000, 100)
+    assert not _streaming.is_worth_leaving_out(10**6, 1000)
+    # So few examples a label that each of them moves the regression.
+    assert _streaming.is_worth_leaving_out(9_000, 1000)
