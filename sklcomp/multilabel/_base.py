@@ -38,8 +38,13 @@ LARGEST_FEATURE = LARGEST_COST = 1e75
 class LinearMultiLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
     """Scores X coef + intercept, one column a label; not public."""
 
-    def _check_data(self, X: Any, y: Any, sample_weight: Any, dtype: Any = None) -> Any:
-        """Checked rows of positive weight, their targets and weights."""
+    def _check_data(
+        self, X: Any, y: Any, sample_weight: Any, C: float, dtype: Any = None
+    ) -> Any:
+        """Checked rows of positive weight, their targets and weights.
+
+        ``C`` is the largest factor of the weights.
+        """
         names = column_names(y)
         y = None if y is None else read_targets(y)
         X, y = validate_data(
@@ -62,7 +67,7 @@ class LinearMultiLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEsti
         self._name_labels(names, Y.shape[1])
         with np.errstate(over="ignore"):  # refused below, by its size
             X = X.astype(dtype or X.dtype, copy=False)
-        X, weight, kept = keep_weighted(X, sample_weight, self.C)
+        X, weight, kept = keep_weighted(X, sample_weight, C)
         return X, Y if kept is None else Y[kept], weight
 
     def _encode(self, y: Any) -> Any:

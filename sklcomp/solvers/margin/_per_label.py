@@ -65,8 +65,14 @@ def map_labels(
     return progress.n_kept
 
 
-def best_thresholds(Y: sparse.csr_array, scores: np.ndarray) -> np.ndarray:
-    """Score of highest F1 for each label, half-way to the next lower one."""
+def best_thresholds(
+    Y: sparse.csr_array, scores: np.ndarray, most: np.ndarray | None = None
+) -> np.ndarray:
+    """Score of highest F1 for each label, half-way to the next lower one.
+
+    At most ``most`` rows of each label are above it: where scores say nothing, the
+    highest F1 is that of having all.
+    """
     thresholds = np.zeros(Y.shape[1])
     columns = Y.tocsc()
     for j in range(Y.shape[1]):
@@ -77,7 +83,7 @@ def best_thresholds(Y: sparse.csr_array, scores: np.ndarray) -> np.ndarray:
         ordered = scores[order, j]
         # Equal scores are predicted alike: only the last of them is a cut.
         f1[:-1][ordered[:-1] == ordered[1:]] = -1.0
-        best = int(np.argmax(f1))
+        best = int(np.argmax(f1 if most is None else f1[: most[j]]))
         below = ordered[best + 1] if best + 1 < len(ordered) else ordered[best] - 1.0
         thresholds[j] = 0.5 * (ordered[best] + below)
     return thresholds
