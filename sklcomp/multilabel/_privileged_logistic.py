@@ -36,6 +36,9 @@ from sklcomp.utils._validation import refuse_masked
 
 # Penalties of the coupling that "auto" tries.
 COUPLINGS = np.geomspace(400.0, 0.4, 7)
+# The plain scores are kept if both measures together, in units of theirs, are worse by
+# more than this and by more than so many standard errors.
+WORSE, CHANCE = 0.1, 2.0
 
 
 class PrivilegedLogisticClassifier(LinearMultiLabelClassifier):
@@ -461,18 +464,20 @@ def guard(
 ) -> dict[str, Any]:
     """Which scores of unseen rows rank the labels better, and both measures.
 
-    The plain ones are kept where the others are worse by more than two standard errors
-    of the difference, in the sum of both measures, each in units of the plain one.
+    The plain ones are kept where the others are clearly worse: by a share, and by more
+    than chance. Level scores of unseen rows go with coupled ones that are better: those
+    were learned from the scores of weaker models, and C was chosen for the plain ones.
     """
     ours, theirs = (ranking_errors(Y, scores) for scores in (coupled, plain))
     weight = weight / weight.sum()
     means = ours @ weight, theirs @ weight
     units = np.maximum(means[1], np.finfo(float).tiny)
     worse = ((ours - theirs) / units[:, None]).sum(axis=0)
-    mean = worse @ weight
-    error = np.sqrt((weight**2) @ (worse - mean) ** 2)
+    excess = worse @ weight
+    error = np.sqrt((weight**2) @ (worse - excess) ** 2)
+    is_worse = excess > max(WORSE, CHANCE * error)
     return {
-        "kept": "plain" if mean > 2.0 * error else "privileged",
+        "kept": "plain" if is_worse else "privileged",
         "ranking_loss": (float(means[0][0]), float(means[1][0])),
         "average_precision": (float(1.0 - means[0][1]), float(1.0 - means[1][1])),
     }

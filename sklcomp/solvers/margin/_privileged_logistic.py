@@ -119,9 +119,8 @@ def solve_privileged_logistic(
     gate = coupling = None
     if len(couplings) and own_scores is not None and not stopped:
         assigned = assign_prototypes(Y, n_prototypes, rng)
-        middle = penalties[1:-1] if len(penalties) > 2 else penalties
         gate_penalty, given = choose_gate(
-            folds, Y, targets, assigned, middle, weight=weight, **settings
+            folds, Y, targets, assigned, some_of(penalties), weight=weight, **settings
         )
         stopped = callback is not None and callback(1)
         if not stopped:
@@ -139,6 +138,11 @@ def solve_privileged_logistic(
         coef, intercept, penalties[choice], result.n_iter, result.converged, gate,
         coupling, own_scores, coupled_scores,
     )  # fmt: skip
+
+
+def some_of(penalties: np.ndarray) -> np.ndarray:
+    """Every second penalty, for the gate: it costs as much as many labels."""
+    return penalties[1::2] if len(penalties) > 2 else penalties
 
 
 def _learn_gate(
