@@ -12,17 +12,18 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklcomp.multilabel._base import LinearMultiLabelClassifier, split_constant
-from sklcomp.solvers.margin._design import product
-from sklcomp.solvers.margin._out_of_fold import (
+from sklcomp.solvers.logistic._design import product
+from sklcomp.solvers.logistic._gate import softmax
+from sklcomp.solvers.logistic._guard import guard
+from sklcomp.solvers.logistic._out_of_fold import (
     LEAST_PROBABILITY,
     clipped,
 )
-from sklcomp.solvers.margin._per_label import best_thresholds
-from sklcomp.solvers.margin._privileged_logistic import (
+from sklcomp.solvers.logistic._recipe import (
     PrivilegedLogisticResult,
     solve_privileged_logistic,
 )
-from sklcomp.solvers.margin._softmax import softmax
+from sklcomp.solvers.margin._per_label import best_thresholds
 from sklcomp.utils._messages import show, warn_user
 from sklcomp.utils._sklearn import (
     Interval,
@@ -36,9 +37,6 @@ from sklcomp.utils._validation import refuse_masked
 
 # Penalties of the coupling that "auto" tries.
 COUPLINGS = np.geomspace(400.0, 0.4, 7)
-# The plain scores are kept if both measures together, in units of theirs, are worse by
-# more than this and by more than so many standard errors.
-WORSE, CHANCE = 0.1, 2.0
 
 
 class PrivilegedLogisticClassifier(LinearMultiLabelClassifier):
@@ -253,36 +251,16 @@ class PrivilegedLogisticClassifier(LinearMultiLabelClassifier):
             the features or weights are too large, or ``class_weight`` holds anything
             but finite numbers from 0.
         """
-        costs = self.Cs if isinstance(self.Cs, Integral) else check_costs(self.Cs)
-        largest = 1.0 if isinstance(costs, Integral) else costs[-1]
-        X, Y, weight = self._check_data(X, y, sample_weight, largest)
+        costs = np.empty(0) if isinstance(self.Cs, Integral) else check_costs(self.Cs)
+        X, Y, weight = self._check_data(X, y, sample_weight, costs.max(initial=1.0))
         factor, factors = self._class_factors(Y, weight, self.class_weight)
+        weight = weight * factor
         varies, constant_scores = split_constant(Y, self._is_indicator)
         reporter = IterationReporter(self, X=X, y=y)
         result = None
         if varies.any():
-            rng = check_random_state(self.random_state)
-            couples = self.coupling is not None and varies.sum() > 1
-            needs_folds = couples or self.threshold == "f1" or self.store_oof
-            needs_folds |= not (np.ndim(costs) == 1 and len(costs) == 1)
-            auto = COUPLINGS if self.coupling == "auto" else np.array([self.coupling])
-            weight = weight * factor
-            result = solve_privileged_logistic(
-                X,
-                Y[:, varies],
-                costs=int(costs) if isinstance(costs, Integral) else costs,
-                splits=self._split(X, Y, rng) if needs_folds else [],
-                n_prototypes=self.n_prototypes,
-                rank=self.rank,
-                couplings=auto if couples else np.empty(0),
-                weight=weight,
-                factors=None if factors is None else factors[varies],
-                tol=self.tol,
-                max_iter=self.max_iter,
-                rng=rng,
-                n_jobs=self.n_jobs,
-                callback=reporter,
-            )
+            known = None if factors is None else factors[varies]
+            result = self._solve(X, Y, varies, costs, weight, known, reporter)
         self._name_results(result, X, Y, weight, varies, constant_scores)
         reporter.finish()
         if result is not None and not result.converged.all() and not reporter.stopped:
@@ -369,6 +347,39 @@ class PrivilegedLogisticClassifier(LinearMultiLabelClassifier):
     def _gate(self, X: Any) -> np.ndarray:
         return softmax(product(self.gate_coef_, X) + self.gate_intercept_[:, None])
 
+    def _solve(
+        self,
+        X: Any,
+        Y: Any,
+        varies: np.ndarray,
+        costs: np.ndarray,
+        weight: np.ndarray,
+        factors: np.ndarray | None,
+        reporter: IterationReporter,
+    ) -> PrivilegedLogisticResult:
+        """Learn the labels that vary; without folds where nothing is to be chosen."""
+        rng = check_random_state(self.random_state)
+        couplings = COUPLINGS if self.coupling == "auto" else np.array([self.coupling])
+        if self.coupling is None or varies.sum() == 1:
+            couplings = np.empty(0)
+        asks = len(couplings) or self.threshold == "f1" or self.store_oof
+        return solve_privileged_logistic(
+            X,
+            Y[:, varies],
+            costs=costs if len(costs) else int(self.Cs),
+            splits=self._split(X, Y, rng) if asks or len(costs) != 1 else [],
+            n_prototypes=self.n_prototypes,
+            rank=self.rank,
+            couplings=couplings,
+            weight=weight,
+            factors=factors,
+            tol=self.tol,
+            max_iter=self.max_iter,
+            rng=rng,
+            n_jobs=self.n_jobs,
+            callback=reporter,
+        )
+
     def _split(self, X: Any, Y: Any, rng: np.random.RandomState) -> list:
         """Train and test rows of every fold; each row is tested once."""
         n_rows = X.shape[0]
@@ -379,7 +390,11 @@ class PrivilegedLogisticClassifier(LinearMultiLabelClassifier):
                 for k in np.unique(numbers)
             ]
         else:
-            y = Y.toarray() if self._kind == "multilabel" else Y.toarray().argmax(axis=1)
+            y = (
+                Y.toarray()
+                if self._kind == "multilabel"
+                else Y.toarray().argmax(axis=1)
+            )
             folds = list(check_cv(self.cv, classifier=True).split(X, y))
         tested = np.concatenate([np.asarray(test) for _, test in folds])
         if len(tested) != n_rows or len(np.unique(tested)) != n_rows:
@@ -419,14 +434,12 @@ class PrivilegedLogisticClassifier(LinearMultiLabelClassifier):
         self.coef_[varies], self.intercept_[varies] = result.coef, result.intercept
         self.C_[varies] = 1.0 / result.penalties
         self.n_iter_ = max(int(result.n_iter.max()), 1)
-        scores = result.own_scores
-        if result.gate is not None:
+        scores, coupled = result.own_scores, result.coupled_scores
+        if scores is not None and coupled is not None:
             self._name_gate(result, X, Y, varies)
-            self.guard_ = guard(
-                Y[:, varies].toarray(), result.coupled_scores.T, scores.T, weight
-            )
+            self.guard_ = guard(Y[:, varies].toarray(), coupled.T, scores.T, weight)
             if self.guard_["kept"] == "privileged":
-                scores = result.coupled_scores
+                scores = coupled
         if scores is not None and (self.threshold == "f1" or self.store_oof):
             found = np.tile(constant_scores, (Y.shape[0], 1))
             found[:, varies] = scores.T
@@ -457,42 +470,3 @@ def check_costs(Cs: Any) -> np.ndarray:
         )
         raise ValueError(msg)
     return costs
-
-
-def guard(
-    Y: np.ndarray, coupled: np.ndarray, plain: np.ndarray, weight: np.ndarray
-) -> dict[str, Any]:
-    """Which scores of unseen rows rank the labels better, and both measures.
-
-    The plain ones are kept where the others are clearly worse: by a share, and by more
-    than chance. Level scores of unseen rows go with coupled ones that are better: those
-    were learned from the scores of weaker models, and C was chosen for the plain ones.
-    """
-    ours, theirs = (ranking_errors(Y, scores) for scores in (coupled, plain))
-    weight = weight / weight.sum()
-    means = ours @ weight, theirs @ weight
-    units = np.maximum(means[1], np.finfo(float).tiny)
-    worse = ((ours - theirs) / units[:, None]).sum(axis=0)
-    excess = worse @ weight
-    error = np.sqrt((weight**2) @ (worse - excess) ** 2)
-    is_worse = excess > max(WORSE, CHANCE * error)
-    return {
-        "kept": "plain" if is_worse else "privileged",
-        "ranking_loss": (float(means[0][0]), float(means[1][0])),
-        "average_precision": (float(1.0 - means[0][1]), float(1.0 - means[1][1])),
-    }
-
-
-def ranking_errors(Y: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Ranking loss, and 1 - average precision, of every row; ties in any order.
-
-    Those of scikit-learn loop over the rows, which would take longer than the fit.
-    """
-    present = np.take_along_axis(Y, np.argsort(-scores, axis=1), axis=1) > 0
-    hits = np.cumsum(present, axis=1)
-    n_present = hits[:, -1]
-    n_pairs = n_present * (Y.shape[1] - n_present)
-    missed = np.where(present, 0, n_present[:, None] - hits).sum(axis=1)
-    precision = (present * hits / np.arange(1, Y.shape[1] + 1)).sum(axis=1)
-    precision = np.where(n_pairs > 0, precision / np.maximum(n_present, 1), 1.0)
-    return np.array([missed / np.maximum(n_pairs, 1), 1.0 - precision])

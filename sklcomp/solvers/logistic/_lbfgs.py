@@ -57,7 +57,8 @@ def minimise_rows(
     rows = np.arange(len(W))
     Z = problem.start(solution)
     objective, G = _evaluate(problem, solution, Z)
-    W, memory = solution.copy(), []
+    W = solution.copy()
+    memory: list[tuple] = []
     for iteration in range(max_iter):
         step = _direction(G, memory, problem.preconditioner)
         decrease = -dots(G, step)
@@ -136,7 +137,9 @@ def _search(
     loss, R = problem.losses(reached)
     found = loss + constant + linear + 0.5 * squared
     for halving in range(MAX_HALVINGS):
-        allowed = objective - SUFFICIENT * size * decrease + ROUNDING * np.abs(objective)
+        allowed = (
+            objective - SUFFICIENT * size * decrease + ROUNDING * np.abs(objective)
+        )
         far = np.flatnonzero(~(found <= allowed))
         if not far.size:
             break

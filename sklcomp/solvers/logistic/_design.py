@@ -56,7 +56,9 @@ def prepare_design(X: Any, weight: np.ndarray | None = None) -> Design:
         squares = X.multiply(X) if sparse.issparse(X) else X * X
         second = np.asarray(weight @ squares, dtype=np.float64).ravel() / total
         return Design(X, weight, mean, None, np.maximum(second - mean**2, 0.0))
-    weighted = X.multiply(weight[:, None]) if sparse.issparse(X) else X * weight[:, None]
+    weighted = (
+        X.multiply(weight[:, None]) if sparse.issparse(X) else X * weight[:, None]
+    )
     second = X.T @ weighted
     second = second.toarray() if sparse.issparse(second) else second
     covariance = second.astype(np.float64) / total - np.outer(mean, mean)

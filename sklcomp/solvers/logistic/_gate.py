@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from sklcomp.solvers.margin._design import Design
-from sklcomp.solvers.margin._lbfgs import minimise_rows
-from sklcomp.solvers.margin._logistic import LogisticResult
+from sklcomp.solvers.logistic._design import Design
+from sklcomp.solvers.logistic._labels import LogisticResult
+from sklcomp.solvers.logistic._lbfgs import minimise_rows
 
 # Largest and least share of a prototype that its curvature is taken for.
 SHARES = 1e-4, 0.9

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sklcomp.solvers._jit import njit
-from sklcomp.solvers.margin._design import Design
-from sklcomp.solvers.margin._lbfgs import minimise_rows
+from sklcomp.solvers.logistic._design import Design
+from sklcomp.solvers.logistic._lbfgs import minimise_rows
 from sklcomp.solvers.margin._per_label import map_labels
 
 # Scores of so many labels stay in the cache of a core for some thousand rows; it is
@@ -243,7 +243,9 @@ def _plain_losses(Z, targets, R, sums):
                 product *= 1.0 + decay
                 total += max(score, 0.0) - target * score
                 probability = 1.0 / (1.0 + decay)
-                R[j, i] = (probability if score >= 0.0 else decay * probability) - target
+                R[j, i] = (
+                    probability if score >= 0.0 else decay * probability
+                ) - target
             total += math.log(product)
         sums[j] = total
 

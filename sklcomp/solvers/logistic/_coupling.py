@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import expit
 
-from sklcomp.solvers.margin._design import prepare_design
-from sklcomp.solvers.margin._logistic import losses_of, solve_logistic
-from sklcomp.solvers.margin._out_of_fold import LARGEST_LOGIT, logit
+from sklcomp.solvers.logistic._design import prepare_design
+from sklcomp.solvers.logistic._labels import losses_of, solve_logistic
+from sklcomp.solvers.logistic._out_of_fold import LARGEST_LOGIT, logit
 
 # Share of the prototypes in the score, before the coupling.
 GATE_SHARE = 0.3
@@ -46,7 +46,7 @@ class Features(NamedTuple):
 
 
 class Coupling(NamedTuple):
-    """What is added to the blend of scores and gate, and the penalty that was chosen."""
+    """What is added to the blend of scores and gate, and its penalty."""
 
     features: Features
     coef: np.ndarray
@@ -86,14 +86,23 @@ def learn_coupling(
     features = leading_features(Z, Q, rank, weight, rng)
     F, offset = features(Z, Q), blend(Z, Q)
     best, choice, scores = np.inf, penalties[0], np.empty(0)
-    folds = [(*split, prepare_design(F[split[0]], weight[split[0]])) for split in splits]
+    folds = [
+        (*split, prepare_design(F[split[0]], weight[split[0]])) for split in splits
+    ]
 
     def solve(design: Any, penalty: float, rows: Any, init: Any = None) -> np.ndarray:
         return solve_logistic(
-            design, targets[:, rows], penalty=np.full(len(targets), penalty),
-            intercept_penalty=INTERCEPT_PENALTY * penalty, factors=factors,
-            offset=offset[:, rows], init=init, tol=tol, max_iter=MAX_ITER, n_jobs=n_jobs,
-        ).solution  # fmt: skip
+            design,
+            targets[:, rows],
+            penalty=np.full(len(targets), penalty),
+            intercept_penalty=INTERCEPT_PENALTY * penalty,
+            factors=factors,
+            offset=offset[:, rows],
+            init=init,
+            tol=tol,
+            max_iter=MAX_ITER,
+            n_jobs=n_jobs,
+        ).solution
 
     states: list[Any] = [None] * len(folds)
     for penalty in penalties:

@@ -37,10 +37,14 @@ def assign_prototypes(
         sets = Y[first[common]].astype(np.float64)
         rows = Y.astype(np.float64)
         # |a - b| of two sets is |a| + |b| - 2 |a and b|; |a| is the same for all b.
-        nearest = (sets.sum(axis=1)[None] - 2.0 * (rows @ sets.T).toarray()).argmin(axis=1)
+        nearest = (sets.sum(axis=1)[None] - 2.0 * (rows @ sets.T).toarray()).argmin(
+            axis=1
+        )
         return _renumbered(nearest)
     sizes = np.maximum(np.diff(Y.indptr), 1)
-    rows = sparse.csr_array(Y.astype(np.float64).multiply(1.0 / np.sqrt(sizes)[:, None]))
+    rows = sparse.csr_array(
+        Y.astype(np.float64).multiply(1.0 / np.sqrt(sizes)[:, None])
+    )
     clusters = KMeans(
         min(n_prototypes, len(counts)),
         n_init=1,

@@ -9,16 +9,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
-from sklcomp.solvers.margin._coupling import Coupling, learn_coupling
-from sklcomp.solvers.margin._design import Design, prepare_design
-from sklcomp.solvers.margin._logistic import LogisticResult, solve_logistic
-from sklcomp.solvers.margin._out_of_fold import (
+from sklcomp.solvers.logistic._coupling import Coupling, learn_coupling
+from sklcomp.solvers.logistic._design import Design, prepare_design
+from sklcomp.solvers.logistic._gate import solve_softmax
+from sklcomp.solvers.logistic._labels import LogisticResult, solve_logistic
+from sklcomp.solvers.logistic._out_of_fold import (
     choose_gate,
     choose_penalties,
     prepare_folds,
 )
-from sklcomp.solvers.margin._prototypes import assign_prototypes, label_shares
-from sklcomp.solvers.margin._softmax import solve_softmax
+from sklcomp.solvers.logistic._prototypes import assign_prototypes, label_shares
 
 # Least and greatest C of the grid, times the mean squared norm of centred rows: the
 # scale of the features does not matter then.
@@ -51,7 +51,8 @@ class PrivilegedLogisticResult(NamedTuple):
 def costs_for(design: Design, n_costs: int) -> np.ndarray:
     """Rising grid of C for features of this scale."""
     spread = design.variance.sum()
-    return np.geomspace(*COSTS, n_costs) / (spread if spread > 0 else 1.0)
+    grid = np.geomspace(*COSTS, n_costs) if n_costs > 1 else np.sqrt([np.prod(COSTS)])
+    return grid / (spread if spread > 0 else 1.0)
 
 
 def solve_privileged_logistic(

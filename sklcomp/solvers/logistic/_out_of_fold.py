@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
-from sklcomp.solvers.margin._design import Design, prepare_design
-from sklcomp.solvers.margin._logistic import BLOCK, losses_of, solve_logistic
+from sklcomp.solvers.logistic._design import Design, prepare_design
+from sklcomp.solvers.logistic._gate import softmax, solve_softmax
+from sklcomp.solvers.logistic._labels import BLOCK, losses_of, solve_logistic
+from sklcomp.solvers.logistic._prototypes import label_shares
 from sklcomp.solvers.margin._per_label import map_labels
-from sklcomp.solvers.margin._prototypes import label_shares
-from sklcomp.solvers.margin._softmax import softmax, solve_softmax
 
 # Scores beyond say no more than these: odds of 160,000 to one.
 LARGEST_LOGIT = 12.0
@@ -141,10 +141,12 @@ def choose_gate(
                 fold.design, assigned[train], n_prototypes, penalty=penalty,
                 init=states[f], tol=tol, max_iter=max_iter,
             ).solution  # fmt: skip
-            shares = label_shares(Y[train], assigned[train], n_prototypes, weight[train])
+            shares = label_shares(
+                Y[train], assigned[train], n_prototypes, weight[train]
+            )
             found[:, fold.test] = shares.T @ softmax(fold.tested.scores(states[f]))
         np.clip(found, LEAST_PROBABILITY, 1.0 - LEAST_PROBABILITY, out=found)
-        loss = losses_of(logit(found), targets, weight, factors).sum()
+        loss = float(losses_of(logit(found), targets, weight, factors).sum())
         if loss >= best:
             break
         best, choice, probabilities = loss, penalty, found

@@ -1,0 +1,1 @@
+"""Logistic regressions of many labels on the same rows, and what couples them."""
