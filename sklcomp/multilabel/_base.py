@@ -41,9 +41,9 @@ class LinearMultiLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEsti
     def _check_data(
         self, X: Any, y: Any, sample_weight: Any, C: float, dtype: Any = None
     ) -> Any:
-        """Checked rows of positive weight, their targets and weights.
+        """Checked rows of positive weight, their targets and weights, and which.
 
-        ``C`` is the largest factor of the weights.
+        ``C`` is the largest factor of the weights; which rows is None if all are.
         """
         names = column_names(y)
         y = None if y is None else read_targets(y)
@@ -68,7 +68,7 @@ class LinearMultiLabelClassifier(ClassifierMixin, CallbackSupportMixin, BaseEsti
         with np.errstate(over="ignore"):  # refused below, by its size
             X = X.astype(dtype or X.dtype, copy=False)
         X, weight, kept = keep_weighted(X, sample_weight, C)
-        return X, Y if kept is None else Y[kept], weight
+        return X, Y if kept is None else Y[kept], weight, kept
 
     def _encode(self, y: Any) -> Any:
         """Indicator of the positive labels as CSR; sets ``classes_`` and the kind."""

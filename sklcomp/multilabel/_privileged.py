@@ -275,7 +275,7 @@ class PrivilegedMultiLabelClassifier(LinearMultiLabelClassifier):
             too large to sum, or ``class_weight`` holds anything but finite numbers from
             0.
         """
-        X, Y, weight = self._check_data(X, y, sample_weight, self.C, self.dtype)
+        X, Y, weight, _ = self._check_data(X, y, sample_weight, self.C, self.dtype)
         if self.rank is not None and self.rank > Y.shape[1]:
             msg = (
                 f"rank={self.rank} exceeds the {Y.shape[1]} labels in y; choose rank "

@@ -7,7 +7,6 @@ import numpy as np
 from scipy import sparse
 from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import check_cv
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -252,7 +251,9 @@ class PrivilegedLogisticClassifier(LinearMultiLabelClassifier):
             but finite numbers from 0.
         """
         costs = np.empty(0) if isinstance(self.Cs, Integral) else check_costs(self.Cs)
-        X, Y, weight = self._check_data(X, y, sample_weight, costs.max(initial=1.0))
+        X, Y, weight, kept = self._check_data(
+            X, y, sample_weight, costs.max(initial=1.0)
+        )
         factor, factors = self._class_factors(Y, weight, self.class_weight)
         weight = weight * factor
         varies, constant_scores = split_constant(Y, self._is_indicator)
@@ -260,7 +261,7 @@ class PrivilegedLogisticClassifier(LinearMultiLabelClassifier):
         result = None
         if varies.any():
             known = None if factors is None else factors[varies]
-            result = self._solve(X, Y, varies, costs, weight, known, reporter)
+            result = self._solve(X, Y, varies, costs, weight, known, kept, reporter)
         self._name_results(result, X, Y, weight, varies, constant_scores)
         reporter.finish()
         if result is not None and not result.converged.all() and not reporter.stopped:
@@ -355,6 +356,7 @@ class PrivilegedLogisticClassifier(LinearMultiLabelClassifier):
         costs: np.ndarray,
         weight: np.ndarray,
         factors: np.ndarray | None,
+        kept: np.ndarray | None,
         reporter: IterationReporter,
     ) -> PrivilegedLogisticResult:
         """Learn the labels that vary; without folds where nothing is to be chosen."""
@@ -367,7 +369,7 @@ class PrivilegedLogisticClassifier(LinearMultiLabelClassifier):
             X,
             Y[:, varies],
             costs=costs if len(costs) else int(self.Cs),
-            splits=self._split(X, Y, rng) if asks or len(costs) != 1 else [],
+            splits=self._split(X, Y, kept, rng) if asks or len(costs) != 1 else [],
             n_prototypes=self.n_prototypes,
             rank=self.rank,
             couplings=couplings,
@@ -380,22 +382,25 @@ class PrivilegedLogisticClassifier(LinearMultiLabelClassifier):
             callback=reporter,
         )
 
-    def _split(self, X: Any, Y: Any, rng: np.random.RandomState) -> list:
+    def _split(self, X: Any, Y: Any, kept: Any, rng: np.random.RandomState) -> list:
         """Train and test rows of every fold; each row is tested once."""
         n_rows = X.shape[0]
         if isinstance(self.cv, Integral):
             numbers = stratify(Y, min(int(self.cv), n_rows), rng)
-            folds = [
+            return [
                 (np.flatnonzero(numbers != k), np.flatnonzero(numbers == k))
                 for k in np.unique(numbers)
             ]
-        else:
-            y = (
-                Y.toarray()
-                if self._kind == "multilabel"
-                else Y.toarray().argmax(axis=1)
-            )
-            folds = list(check_cv(self.cv, classifier=True).split(X, y))
+        if hasattr(self.cv, "split"):
+            y = Y.toarray()
+            if self._kind != "multilabel":
+                y = y.ravel() if self._kind == "binary" else y.argmax(axis=1)
+            folds = list(self.cv.split(X, y))
+        else:  # numbers of the rows as they were given, those of weight 0 among them
+            folds = [tuple(map(np.asarray, fold)) for fold in self.cv]
+            if kept is not None:
+                place = np.cumsum(kept) - 1
+                folds = [tuple(place[r[kept[r]]] for r in fold) for fold in folds]
         tested = np.concatenate([np.asarray(test) for _, test in folds])
         if len(tested) != n_rows or len(np.unique(tested)) != n_rows:
             msg = (

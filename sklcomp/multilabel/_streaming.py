@@ -207,7 +207,7 @@ class StreamingLabelClassifier(LinearMultiLabelClassifier):
         self : StreamingLabelClassifier
             The fitted classifier, without any label added earlier.
         """
-        X, Y, weight = self._check_data(X, y, sample_weight, self.C)
+        X, Y, weight, _ = self._check_data(X, y, sample_weight, self.C)
         varies, constant_scores = split_constant(Y, self._is_indicator)
         reporter = IterationReporter(self, X=X, y=y)
         W = np.zeros((Y.shape[1], X.shape[1] + 1))

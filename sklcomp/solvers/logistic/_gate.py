@@ -100,7 +100,7 @@ def solve_softmax(
     problem = SoftmaxRows(design, assigned, n_prototypes, penalty)
     if init is None:
         init = np.zeros((n_prototypes, len(design.variance) + 1))
-        init[:, -1] = np.log(np.maximum(problem.shares, 0.5 / len(assigned)))
+        init[:, -1] = np.log(np.maximum(problem.shares, 0.5 / design.total))
     W, n_iter, converged = minimise_rows(
         problem, init.reshape(1, -1), tol=tol, max_iter=max_iter
     )

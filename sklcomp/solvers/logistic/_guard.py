@@ -19,12 +19,13 @@ def guard(
     were learned from the scores of weaker models, and C was chosen for the plain ones.
     """
     ours, theirs = (ranking_errors(Y, scores) for scores in (coupled, plain))
-    weight = weight / weight.sum()
+    total = weight.sum()
+    weight = weight / total
     means = ours @ weight, theirs @ weight
     units = np.maximum(means[1], np.finfo(float).tiny)
     worse = ((ours - theirs) / units[:, None]).sum(axis=0)
     excess = worse @ weight
-    error = np.sqrt((weight**2) @ (worse - excess) ** 2)
+    error = np.sqrt(weight @ (worse - excess) ** 2 / total)
     is_worse = excess > max(WORSE, CHANCE * error)
     return {
         "kept": "plain" if is_worse else "privileged",

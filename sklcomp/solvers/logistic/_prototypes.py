@@ -18,40 +18,37 @@ PRIOR_ROWS = 1.0
 
 
 def assign_prototypes(
-    Y: sparse.csr_array, n_prototypes: int, rng: np.random.RandomState
+    Y: sparse.csr_array,
+    n_prototypes: int,
+    weight: np.ndarray,
+    rng: np.random.RandomState,
 ) -> np.ndarray:
-    """Prototype of every row, numbered from 0.
+    """Prototype of every row, numbered from 0, the commonest first.
 
     The commonest label sets, each row going to the one that differs from its own in
     the fewest labels; where the sets are too many for that, clusters of the rows of Y
     divided by the root of their number of labels.
     """
-    keys = [Y.indices[a:b].tobytes() for a, b in zip(Y.indptr, Y.indptr[1:])]  # noqa: B905
-    _, first, counts = np.unique(
-        np.array(keys, dtype=object), return_index=True, return_counts=True
-    )
-    order = np.lexsort((first, -counts))[:n_prototypes]
-    if counts[order].sum() >= COMMON_SHARE * Y.shape[0]:
+    bounds = zip(Y.indptr[:-1], Y.indptr[1:], strict=True)
+    keys = np.array([Y.indices[a:b].tobytes() for a, b in bounds], dtype=object)
+    _, first, numbers = np.unique(keys, return_index=True, return_inverse=True)
+    counts = np.bincount(numbers, weights=weight)
+    order = np.argsort(-counts, kind="stable")[:n_prototypes]
+    rows = Y.astype(np.float64)
+    if counts[order].sum() >= COMMON_SHARE * weight.sum():
         common = order[counts[order] >= LEAST_COUNT]
-        common = common if len(common) > 1 else order[:2]
-        sets = Y[first[common]].astype(np.float64)
-        rows = Y.astype(np.float64)
+        sets = rows[first[common if len(common) > 1 else order[:2]]]
         # |a - b| of two sets is |a| + |b| - 2 |a and b|; |a| is the same for all b.
-        nearest = (sets.sum(axis=1)[None] - 2.0 * (rows @ sets.T).toarray()).argmin(
-            axis=1
-        )
-        return _renumbered(nearest)
+        shared = (rows @ sets.T).toarray()
+        return _by_size((sets.sum(axis=1) - 2.0 * shared).argmin(axis=1), weight)
     sizes = np.maximum(np.diff(Y.indptr), 1)
-    rows = sparse.csr_array(
-        Y.astype(np.float64).multiply(1.0 / np.sqrt(sizes)[:, None])
-    )
     clusters = KMeans(
         min(n_prototypes, len(counts)),
         n_init=1,
         max_iter=KMEANS_ITERATIONS,
         random_state=rng.randint(2**31 - 1),
-    ).fit_predict(rows)
-    return _renumbered(clusters)
+    ).fit_predict(sparse.diags_array(1.0 / np.sqrt(sizes)) @ rows, sample_weight=weight)
+    return _by_size(clusters, weight)
 
 
 def label_shares(
@@ -69,6 +66,8 @@ def label_shares(
     return (present + PRIOR_ROWS * prior) / (counts + PRIOR_ROWS)[:, None]
 
 
-def _renumbered(numbers: np.ndarray) -> np.ndarray:
-    """Numbers without those that no row has."""
-    return np.unique(numbers, return_inverse=True)[1].ravel()
+def _by_size(numbers: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Numbers by falling weight of their rows; those that no row has are left out."""
+    _, numbers = np.unique(numbers, return_inverse=True)
+    order = np.argsort(-np.bincount(numbers, weights=weight), kind="stable")
+    return np.argsort(order)[numbers]

@@ -119,7 +119,7 @@ def solve_privileged_logistic(
     stopped = callback is not None and callback(0)
     gate = coupling = None
     if len(couplings) and own_scores is not None and not stopped:
-        assigned = assign_prototypes(Y, n_prototypes, rng)
+        assigned = assign_prototypes(Y, n_prototypes, weight, rng)
         gate_penalty, given = choose_gate(
             folds, Y, targets, assigned, some_of(penalties), weight=weight, **settings
         )
