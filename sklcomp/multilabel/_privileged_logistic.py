@@ -57,8 +57,8 @@ class PrivilegedLogisticClassifier(LinearMultiLabelClassifier):
 
        .. math:: s(x) = 0.7\, z(x) + 0.3 \operatorname{logit} q(x) + B\, F(x) + c .
 
-    Prediction needs x alone. Everything is chosen by out-of-fold log-loss on the
-    training rows; there is nothing to tune.
+    There z is clipped to [-12, 12]. Prediction needs x alone. Everything is chosen by
+    out-of-fold log-loss on the training rows; there is nothing to tune.
 
     Parameters
     ----------
