@@ -131,7 +131,8 @@ def choose_gate(
     They are those of the prototypes that the gate expects, (n_labels, n_rows).
     """
     n_prototypes = int(assigned.max()) + 1
-    best, choice, probabilities = np.inf, penalties[0], np.empty((0, 0))
+    best, choice = np.inf, penalties[0]
+    probabilities: np.ndarray = np.empty((0, 0))
     states: list[Any] = [None] * len(folds)
     for penalty in penalties:
         found = np.empty(targets.shape)
