@@ -84,12 +84,15 @@ def warmup(dtype: "DTypeLike | None" = None) -> None:
     from scipy import sparse
 
     from sklcomp.multilabel import (
+        PrivilegedLogisticClassifier,
         PrivilegedMultiLabelClassifier,
         StreamingLabelClassifier,
     )
     from sklcomp.recovery import recover_image
 
     X, y = np.eye(6), np.tile(np.eye(3, dtype=int), (2, 1))
+    # Its kernels see scores, which are float64 whatever the features are.
+    PrivilegedLogisticClassifier(cv=2, random_state=0).fit(X, y)
     picture = np.add.outer(np.arange(6.0), np.arange(5.0))
     picture[2:4, 1:3] = np.nan
     for kind in (np.float32, np.float64) if dtype is None else (dtype,):

@@ -77,6 +77,7 @@ PUBLIC_NAMES = {
     "sklcomp.model_selection": {"IterativeStratifiedKFold"},
     "sklcomp.translation": {"CycleGANTranslator"},
     "sklcomp.multilabel": {
+        "PrivilegedLogisticClassifier",
         "PrivilegedMultiLabelClassifier",
         "StreamingLabelClassifier",
     },
@@ -278,7 +279,11 @@ import importlib, pkgutil
 import numba, numpy as np
 from scipy import sparse
 import sklcomp, sklcomp.solvers
-from sklcomp.multilabel import PrivilegedMultiLabelClassifier, StreamingLabelClassifier
+from sklcomp.multilabel import (
+    PrivilegedLogisticClassifier,
+    PrivilegedMultiLabelClassifier,
+    StreamingLabelClassifier,
+)
 from sklcomp.recovery import recover_image
 
 path = sklcomp.solvers.__path__
@@ -312,6 +317,11 @@ for dtype in (np.float32, np.float64):
     for features in (X, sparse.csr_array(X)):
         model = StreamingLabelClassifier().fit(features, y[:, :2])
         model.add_labels(features, y[:, 2])
+        unrelated = np.roll(y, 1, axis=0)
+        PrivilegedLogisticClassifier().fit(features, unrelated)
+        PrivilegedLogisticClassifier(threshold="f1").fit(features, unrelated[:, 0])
+        PrivilegedLogisticClassifier(class_weight="balanced").fit(features, unrelated)
+        PrivilegedLogisticClassifier([1.0], coupling=None).fit(features, y, X[:, 3])
 assert compiled() == before
 """
     )
