@@ -1,4 +1,4 @@
-"""Linear multi-label classifiers whose labels teach each other, for users."""
+"""Multi-label classifiers whose labels teach each other, for users."""
 
 from sklcomp.multilabel._privileged import PrivilegedMultiLabelClassifier
 from sklcomp.multilabel._privileged_logistic import PrivilegedLogisticClassifier
