@@ -9,7 +9,9 @@ import time
 import warnings
 from functools import partial
 
+import _multilabel_cost as cost
 import _multilabel_quality as quality
+import _multilabel_ranking as ranking
 import numpy as np
 from _multilabel_data import load
 from scipy import sparse
@@ -258,6 +260,9 @@ GROUPS = {
     "stream": quality.stream,
     "ablation": quality.ablation,
     "quality": quality.quality,
+    "ranking": ranking.ranking,
+    "ranking-ablation": ranking.ranking_ablation,
+    "cost": cost.cost,
 }
 
 
