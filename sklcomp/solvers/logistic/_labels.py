@@ -178,7 +178,8 @@ def solve_logistic(
 
     n_kept = map_labels(solve, -(-len(solved) // BLOCK), n_jobs, callback)
     forgotten = solved[n_kept * BLOCK :]
-    solution[forgotten] = W[forgotten]
+    solution[forgotten], n_iter[forgotten] = W[forgotten], 0
+    converged[forgotten] = True
     return LogisticResult(solution, n_iter, converged)
 
 
