@@ -15,7 +15,7 @@ from sklcomp.solvers.logistic._labels import (
     solve_logistic,
 )
 
-TOL = 1e-9
+TOL = 1e-8
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_weights_are_repeated_rows(problem):
     repeated = solve(
         np.repeat(X, times, axis=0), np.repeat(targets, times, axis=1), factors=factors
     )
-    np.testing.assert_allclose(found, repeated, atol=1e-6)
+    np.testing.assert_allclose(found, repeated, atol=1e-5)
 
 
 def test_unknown_targets_are_rows_left_out(problem, rng):
@@ -101,7 +101,7 @@ def test_unknown_targets_are_rows_left_out(problem, rng):
         alone = solve(
             X[kept], targets[[j]][:, kept], weight[kept], factors=factors[[j]]
         )
-        np.testing.assert_allclose(found[j], alone[0], atol=1e-6)
+        np.testing.assert_allclose(found[j], alone[0], atol=1e-5)
 
 
 def test_a_known_part_of_the_scores_is_not_learned_again(problem, rng):
@@ -112,7 +112,7 @@ def test_a_known_part_of_the_scores_is_not_learned_again(problem, rng):
     found = solve(X, targets, weight, offset=offset)
     expected = solve(X, targets, weight)
     expected[:, -1] -= constant
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
     # Without a penalty the same is true of anything linear.
     known, free = rng.normal(size=(4, 5)), {"penalty": np.zeros(4)}
     offset = known[:, :-1] @ X.T + known[:, [-1]]
@@ -182,7 +182,7 @@ def test_labels_of_all_blocks_are_those_found_alone(many):
     found = solve_logistic(design, targets, penalty=penalty, tol=TOL)
     for j in (0, 1, BLOCK - 1, BLOCK, 2 * BLOCK - 1, 2 * BLOCK, 2 * BLOCK + 1):
         alone = solve_logistic(design, targets[[j]], penalty=penalty[[j]], tol=TOL)
-        np.testing.assert_allclose(found.solution[j], alone.solution[0], atol=1e-6)
+        np.testing.assert_allclose(found.solution[j], alone.solution[0], atol=1e-5)
 
 
 def test_threads_find_the_same_bits(many):
