@@ -22,7 +22,8 @@ def guard(
     total = weight.sum()
     weight = weight / total
     means = ours @ weight, theirs @ weight
-    units = np.maximum(means[1], np.finfo(float).tiny)
+    # Of plain scores without any error all others are worse by a share without end.
+    units = np.maximum(means[1], np.finfo(float).eps)
     worse = ((ours - theirs) / units[:, None]).sum(axis=0)
     excess = worse @ weight
     error = np.sqrt(weight @ (worse - excess) ** 2 / total)
