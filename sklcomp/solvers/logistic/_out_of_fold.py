@@ -1,6 +1,5 @@
 """Scores of rows that a model has not seen, and the penalties that they choose."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,7 +51,6 @@ def choose_penalties(
     tol: float,
     max_iter: int,
     n_jobs: int | None = None,
-    callback: Callable[[int], bool] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Index of the best of the falling penalties for each label, and its scores.
 
@@ -70,7 +68,7 @@ def choose_penalties(
             folds, targets[part], penalties, weight, part_factors, tol, max_iter
         )
 
-    map_labels(choose, -(-n_labels // BLOCK), n_jobs, callback)
+    map_labels(choose, -(-n_labels // BLOCK), n_jobs)
     return choice, scores
 
 

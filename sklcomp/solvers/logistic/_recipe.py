@@ -99,12 +99,13 @@ def solve_privileged_logistic(
     n_jobs : int or None
         Threads over labels.
     callback : callable or None
-        Called with 0 to 3 after each step; True ends with each label's own regression.
+        Called with 0, 1 and 2 once penalties, gate and coupling are chosen; True goes
+        straight to each label's own regression.
 
     Returns
     -------
     result : PrivilegedLogisticResult
-        With ``gate`` and ``coupling`` None if not asked for, or after a stop.
+        With ``gate`` and ``coupling`` None if not asked for, or not reached by a stop.
     """
     settings: dict[str, Any] = {"factors": factors, "tol": tol, "max_iter": max_iter}
     targets = np.ascontiguousarray(Y.T.toarray(), dtype=np.int8)
@@ -130,7 +131,8 @@ def solve_privileged_logistic(
                 weight=weight, factors=factors, tol=tol, rng=rng, n_jobs=n_jobs,
             )  # fmt: skip
             gate = _learn_gate(design, Y, assigned, gate_penalty, tol, max_iter)
-            stopped = callback is not None and callback(2)
+            if callback is not None:
+                callback(2)
     result = solve_logistic(
         design, targets, penalty=penalties[choice], n_jobs=n_jobs, **settings
     )
