@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from scipy.special import expit
+from scipy.special import expit, log_expit
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -120,7 +120,7 @@ class PrivilegedLogisticClassifier(LinearMultiLabelClassifier):
     guard_ : dict
         What was kept, "privileged" or "plain", under ``"kept"``; ranking loss and label
         ranking average precision of unseen rows, (privileged, plain), under
-        ``"ranking_loss"`` and ``"average_precision"``.
+        ``"ranking_loss"`` and ``"average_precision"`` if there was a choice.
     oof_decision_ : ndarray of shape (n_samples, n_labels)
         Scores of the training rows by models that had not seen them; only with
         ``store_oof``. Rows of weight 0 are left out.
@@ -294,12 +294,13 @@ class PrivilegedLogisticClassifier(LinearMultiLabelClassifier):
             Of an indicator matrix the probability of each label; of 1-D targets those
             of the classes, which sum to 1.
         """
-        probabilities = expit(self.decision_function(X))
-        if self._kind == "binary":
-            return np.column_stack([1.0 - probabilities, probabilities])
+        scores = self.decision_function(X)
         if self._kind == "multiclass":
-            probabilities /= probabilities.sum(axis=1, keepdims=True)
-        return probabilities
+            # By logarithms: far from all classes every probability may underflow.
+            return softmax(log_expit(scores).T).T
+        if self._kind == "binary":
+            return np.column_stack([expit(-scores), expit(scores)])
+        return expit(scores)
 
     @refuse_masked
     def prototype_proba(self, X: Any) -> np.ndarray:

@@ -165,6 +165,9 @@ def test_classes_are_labels_that_exclude_each_other(y):
     np.testing.assert_allclose(P.sum(axis=1), 1.0)
     np.testing.assert_array_equal(model.classes_[P.argmax(axis=1)], model.predict(X))
     assert model.score(X, classes) > 0.95
+    # Far from everything each label alone is impossible, but one class is likeliest.
+    far = fit(X, classes, coupling=None).predict_proba(-1e6 * X)
+    np.testing.assert_allclose(far.sum(axis=1), 1.0)
 
 
 def test_scores_of_unseen_rows_are_kept_on_request():
