@@ -8,6 +8,7 @@ from sklearn.model_selection import KFold
 from sklcomp.solvers.logistic import _coupling
 from sklcomp.solvers.logistic._coupling import (
     GATE_SHARE,
+    INTERCEPT_PENALTY,
     blend,
     leading_features,
     learn_coupling,
@@ -136,6 +137,18 @@ def test_a_penalty_that_grows_leaves_the_blend(copied):
     assert coupling.penalty == 1e12
     np.testing.assert_allclose(coupling(Z, Q), blend(Z, Q), atol=1e-6)
     np.testing.assert_allclose(unseen, blend(Z, Q), atol=1e-6)
+
+
+def test_slopes_are_zero_at_the_coupling(copied, rng):
+    Z, Q, targets, _ = copied
+    weight, factors = rng.uniform(0.5, 2.0, 240), rng.uniform(0.5, 2.0, (3, 2))
+    coupling, _ = learn(copied, [2.0], weight, factors=factors, rank=5)
+    cost = weight * np.where(targets == 1, factors[:, [1]], factors[:, [0]])
+    residuals = cost * (expit(coupling(Z, Q)) - targets)
+    slopes = residuals @ coupling.features(Z, Q)
+    np.testing.assert_allclose(slopes, -2.0 * coupling.coef, atol=1e-3)
+    pull = INTERCEPT_PENALTY * 2.0 * coupling.intercept
+    np.testing.assert_allclose(residuals.sum(axis=1), -pull, atol=1e-3)
 
 
 def test_what_another_label_tells_is_learned(copied):

@@ -69,6 +69,10 @@ def test_what_chance_explains_is_not_worse(problem):
     found = guard(Y, coupled, plain, weight)
     assert found["ranking_loss"][0] > 1.5 * found["ranking_loss"][1]
     assert found["kept"] == "privileged"
+    # Nine times as many rows err three times as far from chance.
+    assert guard(Y, coupled, plain, 9 * weight)["kept"] == "plain"
+    rows = (np.repeat(one, 9, axis=0) for one in (Y, coupled, plain))
+    assert guard(*rows, np.ones(540))["kept"] == "plain"
 
 
 def test_what_is_worse_by_a_small_share_is_kept():

@@ -6,7 +6,8 @@ from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold
 
-from sklcomp.solvers.logistic._labels import losses_of
+from sklcomp.solvers.logistic import _out_of_fold
+from sklcomp.solvers.logistic._labels import losses_of, solve_logistic
 from sklcomp.solvers.logistic._out_of_fold import (
     LARGEST_LOGIT,
     LEAST_PROBABILITY,
@@ -62,6 +63,25 @@ def test_brute_force_chooses_the_same(problem, container):
             assert choice[j] == (rises.argmax() if rises.any() else len(rises))
             n_clear += 1
     assert n_clear
+
+
+def test_what_follows_a_rise_is_not_solved(rng, monkeypatch):
+    # Of a label that is noise twenty features learn but the noise.
+    X, targets = rng.normal(size=(75, 20)), rng.integers(0, 2, (1, 75), dtype=np.int8)
+    folds = prepare_folds(X, np.ones(75), list(KFold(3).split(X)))
+    solved = []
+
+    def watched(*args, penalty, **settings):
+        solved.extend(penalty)
+        return solve_logistic(*args, penalty=penalty, **settings)
+
+    monkeypatch.setattr(_out_of_fold, "solve_logistic", watched)
+    penalties = np.array([1e4, 1.0, 0.3, 0.1])
+    choice, _ = choose_penalties(
+        folds, targets, penalties, weight=np.ones(75), **SETTINGS
+    )
+    assert choice[0] == 0
+    assert solved == [1e4] * 3 + [1.0] * 3
 
 
 def test_a_label_is_scored_as_it_would_be_alone(problem):
