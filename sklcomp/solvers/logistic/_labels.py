@@ -194,9 +194,13 @@ def losses_of(
     factors = np.ones((len(scores), 2)) if factors is None else factors
     sums = np.empty(len(scores))
     _weighted_losses(
-        np.ascontiguousarray(scores), np.ascontiguousarray(targets), weight, factors,
-        R, sums,
-    )  # fmt: skip
+        np.ascontiguousarray(scores),
+        np.ascontiguousarray(targets),
+        weight,
+        factors,
+        R,
+        sums,
+    )
     return sums
 
 

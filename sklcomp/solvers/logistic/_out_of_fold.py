@@ -96,9 +96,14 @@ def _follow_path(
             known = targets[np.ix_(going, fold.train)]
             init = None if states[f] is None else states[f][going]
             result = solve_logistic(
-                fold.design, known, penalty=np.full(len(going), penalty),
-                factors=part, init=init, tol=tol, max_iter=max_iter,
-            )  # fmt: skip
+                fold.design,
+                known,
+                penalty=np.full(len(going), penalty),
+                factors=part,
+                init=init,
+                tol=tol,
+                max_iter=max_iter,
+            )
             if states[f] is None:
                 states[f] = np.empty((n_labels, result.solution.shape[1]))
             states[f][going] = result.solution
@@ -137,9 +142,14 @@ def choose_gate(
         for f, fold in enumerate(folds):
             train = fold.train
             states[f] = solve_softmax(
-                fold.design, assigned[train], n_prototypes, penalty=penalty,
-                init=states[f], tol=tol, max_iter=max_iter,
-            ).solution  # fmt: skip
+                fold.design,
+                assigned[train],
+                n_prototypes,
+                penalty=penalty,
+                init=states[f],
+                tol=tol,
+                max_iter=max_iter,
+            ).solution
             shares = label_shares(
                 Y[train], assigned[train], n_prototypes, weight[train]
             )

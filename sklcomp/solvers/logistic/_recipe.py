@@ -127,9 +127,18 @@ def solve_privileged_logistic(
         stopped = callback is not None and callback(1)
         if not stopped:
             coupling, coupled_scores = learn_coupling(
-                own_scores, given, targets, splits, couplings, rank=rank,
-                weight=weight, factors=factors, tol=tol, rng=rng, n_jobs=n_jobs,
-            )  # fmt: skip
+                own_scores,
+                given,
+                targets,
+                splits,
+                couplings,
+                rank=rank,
+                weight=weight,
+                factors=factors,
+                tol=tol,
+                rng=rng,
+                n_jobs=n_jobs,
+            )
             gate = _learn_gate(design, Y, assigned, gate_penalty, tol, max_iter)
             if callback is not None:
                 callback(2)
@@ -138,9 +147,16 @@ def solve_privileged_logistic(
     )
     coef, intercept = design.natural(result.solution)
     return PrivilegedLogisticResult(
-        coef, intercept, penalties[choice], result.n_iter, result.converged, gate,
-        coupling, own_scores, coupled_scores,
-    )  # fmt: skip
+        coef,
+        intercept,
+        penalties[choice],
+        result.n_iter,
+        result.converged,
+        gate,
+        coupling,
+        own_scores,
+        coupled_scores,
+    )
 
 
 def some_of(penalties: np.ndarray) -> np.ndarray:
