@@ -1,6 +1,7 @@
 """What PrivilegedLogisticClassifier costs, against fits of LogisticRegression."""
 
 import time
+import warnings
 from functools import cache, partial
 
 import numpy as np
@@ -12,8 +13,8 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 
 from sklcomp.multilabel import PrivilegedLogisticClassifier
-from sklcomp.solvers.margin._design import prepare_design
-from sklcomp.solvers.margin._logistic import solve_logistic
+from sklcomp.solvers.logistic._design import prepare_design
+from sklcomp.solvers.logistic._labels import solve_logistic
 
 SETS = (
     "emotions", "scene", "yeast", "medical", "enron", "corel5k", "bibtex", "delicious",
@@ -127,10 +128,12 @@ def delicious(n_rows):
 
 
 def fit_delicious(n_rows):
+    warnings.simplefilter("ignore")  # of a child process: constant labels
     PrivilegedLogisticClassifier(random_state=0).fit(*delicious(n_rows))
 
 
 def warm_up(n_rows):
+    warnings.simplefilter("ignore")
     X, Y = delicious(n_rows)
     PrivilegedLogisticClassifier(random_state=0).fit(X[:200], Y[:200, :20])
 

@@ -21,7 +21,7 @@ from sklearn.metrics import (
     label_ranking_loss,
 )
 
-import sklcomp.solvers.margin._privileged_logistic as recipe
+import sklcomp.solvers.logistic._recipe as recipe
 from sklcomp.metrics import normalized_coverage, one_error
 from sklcomp.model_selection import IterativeStratifiedKFold
 from sklcomp.multilabel import PrivilegedLogisticClassifier
@@ -177,7 +177,7 @@ def ranking(report, folder, quick):
 
 def ranking_goals(report, results):
     n_sets = len(results)
-    wanted = n_sets * 7 // 8
+    wanted = max(1, n_sets * 7 // 8)
     for key, what in (("ranking loss", "lowest"), ("LRAP", "highest")):
         won = [
             gains(own, best_rival(own, key), key).mean() > 0 for own in results.values()

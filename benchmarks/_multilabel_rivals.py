@@ -17,11 +17,12 @@ from sklearn.metrics import label_ranking_loss
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import ClassifierChain
 
-from sklcomp.solvers.margin._design import prepare_design
-from sklcomp.solvers.margin._logistic import solve_logistic
+from sklcomp.solvers.logistic._design import prepare_design
+from sklcomp.solvers.logistic._labels import solve_logistic
 
 PLAIN, ONE_C = "logistic, a C for each label", "logistic, one C"
 CHAINS = "chains (5)"
+# Of the solver, and how far its ranking loss may be from that of LogisticRegression.
 TOL, SAME = 1e-3, 1e-3
 # Values of C times the mean squared norm of centred rows, by their number.
 C_GRIDS = {
@@ -37,7 +38,7 @@ N_FOURIER = 600
 # Share of the most labels or of 100, and penalty relative to where nothing is learned.
 SQUARES = {
     12: [(rank, by) for rank in (0.3, 1.0) for by in np.geomspace(0.003, 0.3, 6)],
-    4: [(1.0, by) for by in np.geomspace(0.003, 0.1, 4)],
+    4: [(1.0, by) for by in np.geomspace(0.01, 0.3, 4)],
 }
 
 
@@ -195,6 +196,7 @@ class LowRankSquares:
         rank = max(1, round(self.rank * min(100, len(sizes))))
         H = np.sqrt(sizes[:rank, None]) * right[:rank]
         for _ in range(self.n_iter):
+            # W stays in this basis of the directions, and the next H is found in it.
             curvature, rotation = np.linalg.eigh(H @ H.T)
             W = target @ H.T @ rotation / (values * curvature + penalty)
             H = np.linalg.solve(
