@@ -65,7 +65,7 @@ class PrivilegedLogisticClassifier(LinearMultiLabelClassifier):
     Cs : int or array-like of shape (n_costs,), default=8
         Inverse strengths of regularisation to choose from for each label; an integer is
         the number of values between .1 and 300 over the mean squared norm of the
-        centred rows.
+        centred rows. Labels of a few rows go along with the others.
     n_prototypes : int, default=60
         Most prototypes. Rows that have one of so many commonest label sets must be half
         of all, else label sets are clustered.

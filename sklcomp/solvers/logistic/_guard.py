@@ -7,6 +7,7 @@ import numpy as np
 # The plain scores are kept if both measures together, in units of theirs, are worse by
 # more than this and by more than so many standard errors.
 WORSE, CHANCE = 0.1, 2.0
+ROWS = 1024
 
 
 def guard(
@@ -38,8 +39,14 @@ def guard(
 def ranking_errors(Y: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Ranking loss, and 1 - average precision, of every row; ties in any order.
 
-    Those of scikit-learn loop over the rows, which would take longer than the fit.
+    Those of scikit-learn loop over the rows, which would take longer than the fit. Some
+    rows at a time, since their ranks are several arrays of that size.
     """
+    parts = [slice(start, start + ROWS) for start in range(0, len(Y), ROWS)]
+    return np.hstack([_errors_of_some(Y[part], scores[part]) for part in parts])
+
+
+def _errors_of_some(Y: np.ndarray, scores: np.ndarray) -> np.ndarray:
     present = np.take_along_axis(Y, np.argsort(-scores, axis=1), axis=1) > 0
     hits = np.cumsum(present, axis=1)
     n_present = hits[:, -1]

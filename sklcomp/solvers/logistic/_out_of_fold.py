@@ -14,6 +14,9 @@ from sklcomp.solvers.margin._per_label import map_labels
 # Scores beyond say no more than these: odds of 160,000 to one.
 LARGEST_LOGIT = 12.0
 LEAST_PROBABILITY = 1e-6
+# Labels of which a loss tells little go along with the others: to the change of each
+# loss so many times the mean change of all labels of the block is added.
+POOLED = 1.0
 
 
 class Fold(NamedTuple):
@@ -55,7 +58,9 @@ def choose_penalties(
     """Index of the best of the falling penalties for each label, and its scores.
 
     Each label goes down the path, every fold from its last solution, until its
-    out-of-fold loss rises: what follows costs most and fits noise.
+    out-of-fold loss, with a share of all others', rises: what follows costs most and
+    fits noise. The others count since the loss of a label of a few rows is noise too,
+    and labels of unlike penalties are ranked badly.
     """
     n_labels = len(targets)
     choice = np.zeros(n_labels, dtype=np.int64)
@@ -82,7 +87,7 @@ def _follow_path(
     max_iter: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     n_labels = len(targets)
-    best = np.full(n_labels, np.inf)
+    last = np.full(n_labels, np.inf)
     choice, scores = np.zeros(n_labels, dtype=np.int64), np.empty(targets.shape)
     rising = np.zeros(n_labels, dtype=bool)
     states: list[Any] = [None] * len(folds)
@@ -109,11 +114,15 @@ def _follow_path(
             states[f][going] = result.solution
             found[:, fold.test] = clipped(fold.tested.scores(result.solution))
         loss = losses_of(found, targets[going], weight, part)
-        better = loss < best[going]
-        improved = going[better]
-        best[improved], choice[improved] = loss[better], k
-        scores[improved] = found[better]
-        rising[going[~better]] = True
+        if k == 0:
+            falls = np.ones(n_labels, dtype=bool)
+        else:
+            change = loss - last[going]
+            falls = change + POOLED * change.mean() < 0.0
+        improved = going[falls]
+        last[going] = loss
+        choice[improved], scores[improved] = k, found[falls]
+        rising[going[~falls]] = True
     return choice, scores
 
 

@@ -44,8 +44,9 @@ def their_scores(X, y, splits, cost, penalty):
 
 
 @pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])
-def test_brute_force_chooses_the_same(problem, container):
+def test_brute_force_chooses_the_same(problem, container, monkeypatch):
     X, targets, splits, weight, factors = problem
+    monkeypatch.setattr(_out_of_fold, "POOLED", 0.0)
     if container is sparse.csr_array:
         weight, factors = np.ones(75), None
     folds = prepare_folds(container(X), weight, splits)
@@ -84,7 +85,25 @@ def test_what_follows_a_rise_is_not_solved(rng, monkeypatch):
     assert solved == [1e4] * 3 + [1.0] * 3
 
 
-def test_a_label_is_scored_as_it_would_be_alone(problem):
+def test_labels_of_which_a_loss_tells_little_go_along(problem, monkeypatch):
+    X, targets, splits, weight, _ = problem
+    folds = prepare_folds(X, weight, splits)
+    monkeypatch.setattr(_out_of_fold, "POOLED", 1e6)
+    choice, _ = choose_penalties(folds, targets, PENALTIES, weight=weight, **SETTINGS)
+    theirs = np.array(
+        [[their_scores(X, y, splits, weight, p) for p in PENALTIES] for y in targets]
+    )
+    losses = np.logaddexp(0.0, theirs) - targets[:, None] * theirs
+    pooled = (losses @ weight).sum(axis=0)
+    rises = np.diff(pooled) >= 0
+    if (np.abs(np.diff(pooled)) > 1e-3 * pooled[1:]).all():
+        expected = rises.argmax() if rises.any() else len(rises)
+        np.testing.assert_array_equal(choice, expected)
+    assert len(set(choice)) == 1
+
+
+def test_a_label_is_scored_as_it_would_be_alone(problem, monkeypatch):
+    monkeypatch.setattr(_out_of_fold, "POOLED", 0.0)
     X, targets, splits, weight, factors = problem
     folds = prepare_folds(X, weight, splits)
     settings = {"weight": weight} | SETTINGS
