@@ -138,11 +138,11 @@ def leading_features(
     variance = np.maximum(square / weight.sum() - centre**2, 0.0)
     group = np.sqrt(variance.reshape(3, n_labels).sum(axis=1))
     scale = np.repeat(np.where(group > 0, group, 1.0), n_labels)
-    features = Features(centre, scale, np.eye(3 * n_labels))
     if rank >= 3 * n_labels:
-        return features
+        return Features(centre, scale, np.eye(3 * n_labels))
     width = min(rank + OVERSAMPLING, 3 * n_labels)
     Q_basis = rng.standard_normal((3 * n_labels, width))
+    features = Features(centre, scale, Q_basis)
     for _ in range(N_PASSES):
         image = np.zeros_like(Q_basis)
         for rows in _chunks(n_rows):
