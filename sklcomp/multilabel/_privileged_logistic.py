@@ -5,14 +5,13 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from scipy.special import expit, log_expit
+from scipy.special import expit, log_expit, softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklcomp.multilabel._base import LinearMultiLabelClassifier, split_constant
 from sklcomp.solvers.logistic._design import product
-from sklcomp.solvers.logistic._gate import softmax
 from sklcomp.solvers.logistic._guard import guard
 from sklcomp.solvers.logistic._out_of_fold import (
     LEAST_PROBABILITY,
@@ -146,10 +145,10 @@ class PrivilegedLogisticClassifier(LinearMultiLabelClassifier):
     Notes
     -----
     The paper lets the other labels of an example explain its slack; here they teach in
-    the way of generalised distillation (Lopez-Paz et al.), which ranks labels better on
-    every set that was tried. Attributes of gate and coupling are absent where there is
-    nothing to couple: one label, or ``coupling=None``. If the coupled scores of unseen
-    rows rank labels clearly worse than each label's own, those are kept (``guard_``).
+    the way of generalised distillation (Lopez-Paz et al.). Attributes of gate and
+    coupling are absent where there is nothing to couple: one label, or
+    ``coupling=None``. If the coupled scores of unseen rows rank labels clearly worse
+    than each label's own, those are kept (``guard_``).
     On dense features much of the gain comes from the non-linearity that the gate
     brings, on text from the labels.
 
@@ -297,7 +296,7 @@ class PrivilegedLogisticClassifier(LinearMultiLabelClassifier):
         scores = self.decision_function(X)
         if self._kind == "multiclass":
             # By logarithms: far from all classes every probability may underflow.
-            return softmax(log_expit(scores).T).T
+            return softmax(log_expit(scores), axis=1)
         if self._kind == "binary":
             return np.column_stack([expit(-scores), expit(scores)])
         return expit(scores)
@@ -347,7 +346,8 @@ class PrivilegedLogisticClassifier(LinearMultiLabelClassifier):
         return Z.T
 
     def _gate(self, X: Any) -> np.ndarray:
-        return softmax(product(self.gate_coef_, X) + self.gate_intercept_[:, None])
+        scores = product(self.gate_coef_, X) + self.gate_intercept_[:, None]
+        return softmax(scores, axis=0)
 
     def _solve(
         self,

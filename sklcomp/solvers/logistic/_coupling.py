@@ -7,11 +7,11 @@ the probabilities that the expected prototypes give, each of rows not learned fr
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import expit
+from scipy.special import expit, logit
 
 from sklcomp.solvers.logistic._design import prepare_design
 from sklcomp.solvers.logistic._labels import losses_of, solve_logistic
-from sklcomp.solvers.logistic._out_of_fold import LARGEST_LOGIT, logit
+from sklcomp.solvers.logistic._out_of_fold import LARGEST_LOGIT
 
 # Share of the prototypes in the score, before the coupling.
 GATE_SHARE = 0.3

@@ -105,9 +105,3 @@ def solve_softmax(
         problem, init.reshape(1, -1), tol=tol, max_iter=max_iter
     )
     return LogisticResult(W.reshape(n_prototypes, -1), n_iter, converged)
-
-
-def softmax(Z: np.ndarray) -> np.ndarray:
-    """Probabilities over the first axis."""
-    P = np.exp(Z - Z.max(axis=0))
-    return P / P.sum(axis=0)

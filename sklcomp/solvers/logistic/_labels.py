@@ -26,7 +26,6 @@ BLOCK = 64
 FACTORS = 500
 # Share of the prior's variance that the mean curvature is taken for at least.
 LEAST_CURVATURE = 0.05
-UNKNOWN = -1
 
 
 class LogisticResult(NamedTuple):

@@ -4,9 +4,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
+from scipy.special import logit, softmax
 
 from sklcomp.solvers.logistic._design import Design, prepare_design
-from sklcomp.solvers.logistic._gate import softmax, solve_softmax
+from sklcomp.solvers.logistic._gate import solve_softmax
 from sklcomp.solvers.logistic._labels import BLOCK, losses_of, solve_logistic
 from sklcomp.solvers.logistic._prototypes import label_shares
 from sklcomp.solvers.margin._per_label import map_labels
@@ -162,15 +163,12 @@ def choose_gate(
             shares = label_shares(
                 Y[train], assigned[train], n_prototypes, weight[train]
             )
-            found[:, fold.test] = shares.T @ softmax(fold.tested.scores(states[f]))
+            found[:, fold.test] = shares.T @ softmax(
+                fold.tested.scores(states[f]), axis=0
+            )
         np.clip(found, LEAST_PROBABILITY, 1.0 - LEAST_PROBABILITY, out=found)
         loss = float(losses_of(logit(found), targets, weight, factors).sum())
         if loss >= best:
             break
         best, choice, probabilities = loss, penalty, found
     return float(choice), probabilities
-
-
-def logit(P: np.ndarray) -> np.ndarray:
-    """Logarithm of the odds."""
-    return np.log(P) - np.log1p(-P)

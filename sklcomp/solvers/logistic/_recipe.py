@@ -107,7 +107,8 @@ def solve_privileged_logistic(
     result : PrivilegedLogisticResult
         With ``gate`` and ``coupling`` None if not asked for, or not reached by a stop.
     """
-    settings: dict[str, Any] = {"factors": factors, "tol": tol, "max_iter": max_iter}
+    common: dict[str, Any] = {"weight": weight, "factors": factors, "tol": tol}
+    is_stopped = callback or (lambda step: False)
     targets = np.ascontiguousarray(Y.T.toarray(), dtype=np.int8)
     design = prepare_design(X, weight)
     penalties = 1.0 / (costs_for(design, costs) if isinstance(costs, int) else costs)
@@ -115,47 +116,35 @@ def solve_privileged_logistic(
     choice, own_scores, coupled_scores = np.zeros(len(targets), np.int64), None, None
     if folds:
         choice, own_scores = choose_penalties(
-            folds, targets, penalties, weight=weight, n_jobs=n_jobs, **settings
+            folds, targets, penalties, max_iter=max_iter, n_jobs=n_jobs, **common
         )
-    stopped = callback is not None and callback(0)
     gate = coupling = None
-    if len(couplings) and own_scores is not None and not stopped:
+    if not is_stopped(0) and len(couplings) and own_scores is not None:
         assigned = assign_prototypes(Y, n_prototypes, weight, rng)
-        gate_penalty, given = choose_gate(
-            folds, Y, targets, assigned, some_of(penalties), weight=weight, **settings
+        labels = Y, targets, assigned
+        strength, given = choose_gate(
+            folds, *labels, some_of(penalties), max_iter=max_iter, **common
         )
-        stopped = callback is not None and callback(1)
-        if not stopped:
+        if not is_stopped(1):
+            scores = own_scores, given, targets
             coupling, coupled_scores = learn_coupling(
-                own_scores,
-                given,
-                targets,
-                splits,
-                couplings,
-                rank=rank,
-                weight=weight,
-                factors=factors,
-                tol=tol,
-                rng=rng,
-                n_jobs=n_jobs,
+                *scores, splits, couplings, rank=rank, rng=rng, n_jobs=n_jobs, **common
             )
-            gate = _learn_gate(design, Y, assigned, gate_penalty, tol, max_iter)
-            if callback is not None:
-                callback(2)
+            gate = _learn_gate(design, Y, assigned, strength, tol, max_iter)
+            is_stopped(2)
     result = solve_logistic(
-        design, targets, penalty=penalties[choice], n_jobs=n_jobs, **settings
+        design,
+        targets,
+        penalty=penalties[choice],
+        factors=factors,
+        tol=tol,
+        max_iter=max_iter,
+        n_jobs=n_jobs,
     )
-    coef, intercept = design.natural(result.solution)
+    own = *design.natural(result.solution), penalties[choice]
+    how = result.n_iter, result.converged
     return PrivilegedLogisticResult(
-        coef,
-        intercept,
-        penalties[choice],
-        result.n_iter,
-        result.converged,
-        gate,
-        coupling,
-        own_scores,
-        coupled_scores,
+        *own, *how, gate, coupling, own_scores, coupled_scores
     )
 
 

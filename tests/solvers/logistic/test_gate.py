@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
 from sklcomp.solvers.logistic._design import prepare_design
-from sklcomp.solvers.logistic._gate import SoftmaxRows, softmax, solve_softmax
+from sklcomp.solvers.logistic._gate import SoftmaxRows, solve_softmax
 
 TOL = 1e-8
 
@@ -39,7 +40,7 @@ def test_scikit_learn_finds_the_same(problem, penalty):
     intercept = rival.intercept_ - rival.intercept_.mean()
     expected = np.column_stack([rival.coef_, intercept])
     np.testing.assert_allclose(found, expected, atol=1e-4)
-    probabilities = softmax(found[:, :-1] @ X.T + found[:, [-1]]).T
+    probabilities = softmax(found[:, :-1] @ X.T + found[:, [-1]], axis=0).T
     np.testing.assert_allclose(probabilities, rival.predict_proba(X), atol=1e-4)
 
 
@@ -84,7 +85,7 @@ def test_a_penalty_that_grows_leaves_the_shares(problem):
     found = solve(X, assigned, weight, penalty=1e12)
     np.testing.assert_allclose(found[:, :-1], 0.0, atol=1e-8)
     shares = np.bincount(assigned, weights=weight) / weight.sum()
-    np.testing.assert_allclose(softmax(found[:, -1]), shares, atol=1e-8)
+    np.testing.assert_allclose(softmax(found[:, -1], axis=0), shares, atol=1e-8)
 
 
 def test_a_prototype_without_rows_is_not_expected(problem):
@@ -92,12 +93,12 @@ def test_a_prototype_without_rows_is_not_expected(problem):
     design = prepare_design(X, weight)
     result = solve_softmax(design, assigned, 4, penalty=2.0, tol=1e-4)
     assert np.isfinite(result.solution).all()
-    P = softmax(design.scores(result.solution))
+    P = softmax(design.scores(result.solution), axis=0)
     assert P[3].max() < 0.02
     # The others are as they would be without it.
     others = solve_softmax(design, assigned, 3, penalty=2.0, tol=TOL)
     np.testing.assert_allclose(
-        P[:3], softmax(design.scores(others.solution)), atol=0.02
+        P[:3], softmax(design.scores(others.solution), axis=0), atol=0.02
     )
 
 
@@ -114,10 +115,10 @@ def test_nothing_is_left_to_do_at_the_optimum(problem):
 
 def test_probabilities_sum_to_one_at_any_score(rng):
     Z = np.column_stack([rng.normal(0.0, 5.0, (3, 9)), [800.0, -800.0, 0.0]])
-    P = softmax(Z)
+    P = softmax(Z, axis=0)
     np.testing.assert_allclose(P.sum(axis=0), 1.0, rtol=1e-12)
     np.testing.assert_array_equal(P[:, -1], [1.0, 0.0, 0.0])
-    np.testing.assert_allclose(softmax(Z + rng.normal(size=10)), P, atol=1e-12)
+    np.testing.assert_allclose(softmax(Z + rng.normal(size=10), axis=0), P, atol=1e-12)
     # So do the losses: that of a score which is far too low is its distance.
     problems = SoftmaxRows(prepare_design(np.eye(10)), np.full(10, 1), 3, 1.0)
     loss, R = problems.losses(Z[None])

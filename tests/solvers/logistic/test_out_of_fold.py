@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy import sparse
+from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold
 
@@ -14,7 +15,6 @@ from sklcomp.solvers.logistic._out_of_fold import (
     choose_gate,
     choose_penalties,
     clipped,
-    logit,
     prepare_folds,
 )
 from sklcomp.solvers.logistic._prototypes import label_shares
@@ -223,8 +223,3 @@ def test_probabilities_stay_where_their_log_odds_are_finite(rng):
     _, found, loss = choose(gated, np.array([1e-3]))
     np.testing.assert_allclose(np.minimum(found, 1 - found), LEAST_PROBABILITY)
     assert np.isfinite(loss)
-
-
-def test_log_odds_are_the_inverse_of_the_logistic_function(rng):
-    Z = rng.normal(0.0, 4.0, 50)
-    np.testing.assert_allclose(logit(1.0 / (1.0 + np.exp(-Z))), Z, atol=1e-8)
